@@ -1,0 +1,175 @@
+"""The few data types that every part of anatolab passes around; no networks, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+IGNORE = -1  # label of a pixel that no loss may read
+UNKNOWN = 255  # the same, where labels are stored as uint8
+
+
+class InputError(ValueError):
+    """Says in one sentence what is wrong with which file or setting, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume of one patient at one phase, as it lies on disk, in array order.
+
+    Axis 0 of ``label`` (axis 1 of ``image``) is the slice axis, also where the file stores it last.
+    """
+
+    patient: str  # "patient001"
+    phase: str  # "ED", "ES", or "" where a data set has one volume a patient
+    image: np.ndarray  # (c, z, y, x) float32, the file's own intensities
+    label: np.ndarray | None  # (z, y, x) uint8 class numbers, 255 = unknown; None where there is no annotation
+    spacing: tuple[float, float, float] | None  # (z, y, x) mm; None where the files carry none
+    affine: np.ndarray | None  # (4, 4) voxel (x, y, z) to world mm of the source file
+    source: Path  # the image file (or folder) that a message about this case names
+    info: dict[str, Any] = field(default_factory=dict)  # pathology, height, ...: what the data set says beside it
+
+    @property
+    def name(self) -> str:
+        """The case id used in records and messages, e.g. ``patient001_ED``."""
+        return f"{self.patient}_{self.phase}" if self.phase else self.patient
+
+
+@dataclass(frozen=True)
+class CaseRef:
+    """A case not yet read: who it is, where it lies, and the function that reads it."""
+
+    patient: str
+    phase: str
+    source: Path
+    load: Callable[[], Case]
+    files: tuple[Path, ...] = ()  # every file that ``load`` reads; the cache is keyed by them
+    labeled: bool = True  # whether an annotation lies beside the image
+
+    @property
+    def name(self) -> str:
+        return f"{self.patient}_{self.phase}" if self.phase else self.patient
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The cases of one data set in one layout, with its class names; nothing is read before it is asked for."""
+
+    name: str  # "ACDC"
+    layout: str  # "official", "ssl4mis", ...
+    classes: tuple[str, ...]  # index 0 is background
+    refs: tuple[CaseRef, ...]
+    root: Path
+    published: dict[str, tuple[str, ...]] = field(default_factory=dict)  # patient lists that the data set publishes
+    provenance: dict[str, Any] = field(default_factory=dict)  # license, source, or generator version and seed
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Each patient once, in the order of the files."""
+        return tuple(dict.fromkeys(ref.patient for ref in self.refs))
+
+    def of(self, patients: Sequence[str]) -> tuple[CaseRef, ...]:
+        """The cases of these patients, in the order given.
+
+        Raises:
+            InputError: A patient is not in this cohort.
+        """
+        by_patient: dict[str, list[CaseRef]] = {}
+        for ref in self.refs:
+            by_patient.setdefault(ref.patient, []).append(ref)
+        missing = [p for p in patients if p not in by_patient]
+        if missing:
+            raise InputError(
+                f"{self.root}: patient {missing[0]!r} ({len(missing)} in all) is not in this {self.name} cohort of "
+                f"{len(by_patient)} patients; check the split list, or the folder."
+            )
+        return tuple(ref for p in patients for ref in by_patient[p])
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (ref.load() for ref in self.refs)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Patients for training, in the order in which they become labeled, and patients held out."""
+
+    train: tuple[str, ...]  # the first ``labeled`` of them are labeled: budgets are nested by construction
+    labeled: int  # budget, in patients
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    origin: str = ""  # "published list" or "seed 0"
+
+    @property
+    def labeled_patients(self) -> tuple[str, ...]:
+        return self.train[: self.labeled]
+
+    @property
+    def unlabeled_patients(self) -> tuple[str, ...]:
+        return self.train[self.labeled :]
+
+
+@dataclass
+class Batch:
+    """What one training step sees: labeled rows first, then unlabeled ones."""
+
+    image: Tensor  # (b, c, *s) float
+    label: Tensor  # (b, *s) int64; IGNORE in every unlabeled row
+    num_labeled: int
+
+    @property
+    def labeled(self) -> tuple[Tensor, Tensor]:
+        """Image ``(b_l, c, *s)`` and label ``(b_l, *s)`` of the labeled rows."""
+        return self.image[: self.num_labeled], self.label[: self.num_labeled]
+
+    @property
+    def unlabeled(self) -> Tensor:
+        """Image ``(b_u, c, *s)`` of the unlabeled rows."""
+        return self.image[self.num_labeled :]
+
+
+@dataclass
+class Losses:
+    """The named terms of one step, their weights, and what is worth plotting beside them.
+
+    ``total`` is the only thing the loop differentiates; all values stay on the device.
+    """
+
+    terms: dict[str, Tensor]  # scalars, with gradient
+    weights: dict[str, float] = field(default_factory=dict)  # 1 where absent
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)  # scalars, without gradient
+
+    @property
+    def total(self) -> Tensor:
+        """The weighted sum of the terms, a scalar with gradient."""
+        return torch.stack([self.weights.get(k, 1.0) * v for k, v in self.terms.items()]).sum()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of a method's training: how long, on which rows, what is trained, and one step of it."""
+
+    name: str
+    updates: int
+    trainable: nn.Module | Sequence[nn.Parameter]
+    batch: tuple[int, int]  # labeled and unlabeled rows a step
+    step: Callable[[Batch, float], Losses]  # the batch, and the share of this stage that is done, in [0, 1)
+
+
+class Method(Protocol):
+    """What the loop knows of a segmentation method (a ``torch.nn.Module`` as well).
+
+    ``state_dict`` holds everything: student, teacher, heads, banks and their pointers.
+    """
+
+    def stages(self) -> Sequence[Stage]: ...
+    def after_step(self) -> None: ...
+    def predict(self, image: Tensor) -> Tensor: ...
