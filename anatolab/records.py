@@ -1,0 +1,255 @@
+"""Records: every number that the book prints comes from one of these files, with what it took to make it.
+
+One run of one experiment with one seed is one JSON file, ``<root>/<experiment>/seed<k>.json``. The root is the
+environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+PACKAGE = Path(__file__).resolve().parent
+VERSIONS_OF = ("torch", "monai", "numpy", "scipy", "lightning-fabric", "anatolab")
+
+
+class RecordError(LookupError):
+    """A record or a value in it does not exist; the message names both and the command that makes it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: what was measured, under which configuration, by which code, on which machine.
+
+    ``values`` nests dictionaries of numbers, strings and lists; a number that could not be measured is ``None``.
+    """
+
+    experiment: str  # "acdc-3-supervised"
+    seed: int
+    values: dict[str, Any]
+    title: str = ""
+    kind: str = "segmentation"
+    config: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)  # module and sha256 of its import closure
+    split_sha256: str = ""
+    arrays: dict[str, str] = field(default_factory=dict)  # file beside the record -> sha256
+    schema: int = SCHEMA
+
+    @property
+    def run_id(self) -> str:
+        """Experiment, seed and the first digits of the commit, as the book prints it."""
+        return f"{self.experiment}/seed{self.seed}@{self.provenance.get('commit', 'unknown')[:7]}"
+
+
+def root() -> Path:
+    """The folder that holds all records."""
+    return Path(os.environ.get("ANATOLAB_RECORDS") or PACKAGE.parent / "book" / "records")
+
+
+def path_of(experiment: str, seed: int) -> Path:
+    """Where the record of this run lies, or would lie."""
+    return root() / experiment / f"seed{seed}.json"
+
+
+def write(record: Record) -> Path:
+    """Writes a record atomically: a reader sees the whole file or none."""
+    path = path_of(record.experiment, record.seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(asdict(record)), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def read(path: Path) -> Record:
+    """Reads one record file.
+
+    Raises:
+        RecordError: The file is no record of a schema that this version reads.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: no readable record ({error}); delete it and run `make records`.") from error
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: not a record of schema {SCHEMA}; delete it and run `make records`.")
+    return Record(**{k: v for k, v in raw.items() if k in Record.__dataclass_fields__})
+
+
+def load(experiment: str) -> list[Record]:
+    """All runs of an experiment, by seed.
+
+    Raises:
+        RecordError: There is none.
+    """
+    paths = (root() / experiment).glob("seed*.json")
+    records = sorted((read(p) for p in paths), key=lambda r: r.seed)
+    if not records:
+        raise RecordError(f"no record of {experiment!r}; `anatolab record {experiment}` makes it.")
+    return records
+
+
+def exists(experiment: str) -> bool:
+    """Whether at least one run of the experiment is recorded."""
+    return any((root() / experiment).glob("seed*.json"))
+
+
+def get(record: Record, key: str) -> Any:
+    """The value at a dotted key of one record, e.g. ``dice.mean``.
+
+    Raises:
+        RecordError: The record has no such value.
+    """
+    found: Any = record.values
+    for part in key.split("."):
+        if isinstance(found, Mapping) and part in found:
+            found = found[part]
+        elif isinstance(found, Sequence) and not isinstance(found, str) and part.isdigit() and int(part) < len(found):
+            found = found[int(part)]
+        else:
+            raise RecordError(f"record {record.experiment!r} (seed {record.seed}) has no value {key!r}.")
+    return found
+
+
+def value(experiment: str, key: str) -> Any:
+    """The mean over seeds of a number, or the value itself where there is one seed or it is no number.
+
+    Unmeasured entries (``None``) make the mean ``nan``: they are not left out in silence.
+    """
+    found = [get(record, key) for record in load(experiment)]
+    if len(found) == 1 or not all(v is None or isinstance(v, int | float) for v in found):
+        return found[0]
+    return math.fsum(math.nan if v is None else v for v in found) / len(found)
+
+
+def plain(value: Any) -> Any:
+    """Turns dataclasses, tuples, paths and numpy values into what JSON holds; a non-finite number becomes ``None``."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)
+
+
+def provenance(*, started: str, wall_s: float, device: str, threads: int) -> dict[str, Any]:
+    """What a number needs beside it to be believed: commit, versions, machine, time, memory."""
+    import resource  # not on Windows, where no record of ours is made
+
+    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
+    return {
+        **git_state(),
+        "started": started,
+        "wall_s": round(wall_s, 1),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6),
+        "device": device,
+        "threads": threads,
+        "python": platform.python_version(),
+        "versions": {name: installed_version(name) for name in VERSIONS_OF},
+    }
+
+
+def installed_version(distribution: str) -> str:
+    """The installed version of a distribution, or ``absent``."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the checkout and whether tracked files of the package differ from it."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", *args], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "anatolab"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "dirty": True}
+
+
+def is_stale(record: Record) -> bool:
+    """Whether the code that made this record has changed since (docstrings and comments aside)."""
+    module = record.code.get("module")
+    return bool(module) and closure_sha256(module) != record.code.get("sha256")
+
+
+def code_of(module: str) -> dict[str, str]:
+    """The entry that ties a record to a module and everything of anatolab it imports."""
+    return {"module": module, "sha256": closure_sha256(module)}
+
+
+@cache
+def closure_sha256(module: str) -> str:
+    """Hash over the syntax trees, without docstrings, of a module and all anatolab modules it imports.
+
+    A module that no longer exists hashes to the empty string, so its records are stale.
+    """
+    seen: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = _source(name)
+        if name in seen or path is None:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        todo += _imports(tree, name)
+        seen[name] = ast.dump(_without_docstrings(tree))
+    if not seen:
+        return ""
+    return hashlib.sha256("\n".join(f"{k} {seen[k]}" for k in sorted(seen)).encode()).hexdigest()
+
+
+def _source(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] != "anatolab":
+        return None
+    base = PACKAGE.joinpath(*parts[1:])
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _imports(tree: ast.AST, module: str) -> list[str]:
+    """Names of anatolab modules that a tree imports anywhere, inside functions too."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*package, *([node.module] if node.module else [])])
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name.split(".")[0] == "anatolab"]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+    return tree
