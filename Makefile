@@ -1,0 +1,86 @@
+# `make book` and `make test` do everything on a machine that has Python 3.11 and nothing else; `make` lists the rest.
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+JOBS ?= 2
+LIMIT ?= 3600
+BIN := $(CURDIR)/.venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+# What every phase runs under: the small size, one thread a worker, no model hub.
+export ANATOLAB_SIZE ?= tiny
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export PATH := $(BIN):$(PATH)
+ifdef ANATOLAB_DATA
+export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
+endif
+export ANATOLAB_REQUIRE_BROWSER
+
+.PHONY: help env book test lint unit doctest html notebooks site lock records gpu clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
+
+env:  ## make .venv equal to requirements.lock (nothing to do when it is)
+	@bash tools/env.sh $(PYTHON)
+
+book: html  ## run every notebook at size tiny, build the book, print the page to open
+	@echo "The book is built: open _build/html/index.html"
+
+test: env  ## everything: lint, unit tests, doctests, book, notebook tests, checks of the built site
+	@MAKE="$(MAKE)" bash tools/phases.sh lint unit doctest html notebooks site
+
+lint: env  ## ruff, ruff format, mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+unit: env  ## unit tests
+	@$(PYTEST) -q -n $(JOBS) -m "not site" --durations 10
+
+doctest: env  ## the examples in the docstrings
+	@$(PYTEST) -q -n $(JOBS) --doctest-modules anatolab
+
+html: env
+	@$(BIN)/python tools/book_cache.py --jobs $(JOBS)
+	@$(BIN)/jupyter-book build . --all -W -n --keep-going
+
+# nbval has its own pytest call: it compares the cells tagged nbval-check-output (every cell in theory notebooks).
+# The book's build has run all other notebooks.
+notebooks: env  ## notebook tests: stored outputs against fresh ones
+	@$(BIN)/python tools/notebooks.py check
+	@for mode in lax strict; do \
+	  files=$$($(BIN)/python tools/notebooks.py list $$mode); \
+	  if [ -z "$$files" ]; then echo "no notebook to compare in $$mode mode"; continue; fi; \
+	  flag=$$([ $$mode = lax ] && echo --nbval-lax || echo --nbval); \
+	  $(PYTEST) -q $$flag $$files --nbval-current-env --nbval-cell-timeout 120 \
+	    --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadscope; \
+	done
+
+site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
+	@$(PYTEST) -q -m site
+
+lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (keeps pins that still fit)
+	@uv=$$(command -v uv || echo .venv-uv/bin/uv); \
+	env -u UV_FIND_LINKS $$uv pip compile --quiet pyproject.toml --extra book --extra test --extra dev \
+	  --no-annotate --no-header --no-emit-index-url --python-version 3.11 --output-file requirements.lock
+	@git --no-pager diff --stat -- requirements.lock
+
+# The runs behind the book's numbers work in a checkout of their own, so that editing here cannot change them midway.
+records: env  ## make missing and stale records at HEAD, in the background's interest (nice 19, one thread)
+	@if [ -e .cache/records/.git ]; then git -C .cache/records checkout --quiet --detach $$(git rev-parse HEAD); \
+	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
+	@cd .cache/records && ANATOLAB_SIZE=demo ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
+	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python -m anatolab.experiments records $(ARGS)
+
+gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
+	@ANATOLAB_SIZE=full PYTHONPATH="$(CURDIR)" $(PYTHON) -m anatolab.experiments gpu --limit $(LIMIT) $(ARGS)
+
+clean:  ## remove what was built (not the environment, not the records)
+	@if [ -e .cache/records/.git ]; then git worktree remove --force .cache/records; fi
+	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
