@@ -33,8 +33,7 @@ fi
 
 [ -x .venv/bin/python ] || "$uv" venv --quiet --no-project --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 rm -f "$stamp"
-"$uv" pip sync --quiet --python .venv/bin/python requirements.lock
-"$uv" pip install --quiet --python .venv/bin/python --no-deps --editable .
+printf -- '-e %s\n' "$PWD" | "$uv" pip sync --quiet --python .venv/bin/python requirements.lock -
 .venv/bin/python - <<'PY'
 import torchvision  # fails where torch and torchvision do not belong together
 
