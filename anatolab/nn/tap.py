@@ -1,0 +1,153 @@
+"""One tap on any encoder-decoder: logits and the decoder's feature pyramid, by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anatolab.types import InputError
+
+
+class Tap(nn.Module):
+    """Returns logits and the captured decoder maps, coarse to fine, in one forward pass of ``net``.
+
+    The hooks are bound to this instance, so a deep copy (an EMA teacher) captures its own maps and never the
+    original's; captures live only for the duration of one call.
+
+    Attributes:
+        channels: Channels of each map, coarse to fine.
+        strides: Down-sampling factor of each map against the input, coarse to fine.
+    """
+
+    def __init__(self, net: nn.Module, paths: Sequence[str], example: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.paths = tuple(paths)
+        self._captured: dict[str, Tensor] | None = None
+        for path in self.paths:
+            try:
+                module = net.get_submodule(path)
+            except AttributeError as error:
+                raise InputError(
+                    f"{type(net).__name__} has no module {path!r}; name modules as `net.named_modules()` lists them."
+                ) from error
+            module.register_forward_hook(_Capture(self, path))
+        self.channels, self.strides = self._probe(example)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Runs the network once.
+
+        Args:
+            image: ``(b, c, *s)``.
+
+        Returns:
+            Logits ``(b, classes, *s)`` and the maps ``(b, channels[i], *s / strides[i])``, all with gradient.
+        """
+        captured: dict[str, Tensor] = {}
+        self._captured = captured
+        try:
+            logits = self.net(image)
+        finally:
+            self._captured = None
+        if isinstance(logits, list | tuple):  # deep supervision: the first entry is the full-resolution one
+            logits = logits[0]
+        return logits, [captured[path] for path in self.paths]
+
+    @torch.no_grad()
+    def _probe(self, example: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        training = {name: module.training for name, module in self.net.named_modules()}
+        _, maps = self.eval()(example)
+        for name, module in self.net.named_modules():
+            module.training = training[name]
+        self.training = training[""]
+        return tuple(m.shape[1] for m in maps), tuple(round(example.shape[-1] / m.shape[-1]) for m in maps)
+
+
+class _Capture:
+    """A forward hook that hands the output to one tap; it is deep-copied together with that tap."""
+
+    def __init__(self, owner: Tap, path: str) -> None:
+        self.owner, self.path = owner, path
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.owner._captured is not None:
+            self.owner._captured[self.path] = output
+
+
+def tap(
+    net: nn.Module,
+    paths: Sequence[str] | None = None,
+    *,
+    in_channels: int = 1,
+    spatial_dims: int = 2,
+    size: int = 64,
+) -> Tap:
+    """Taps a network: ``tap(net)(image) -> (logits, maps coarse to fine)``.
+
+    Args:
+        net: A MONAI network of :data:`PATHS`, or any module when ``paths`` are given.
+        paths: Names of the modules whose outputs are the pyramid, coarse to fine, as in ``net.named_modules()``.
+        in_channels: Image channels, for the dry run that finds channels and strides.
+        spatial_dims: 2 or 3.
+        size: Side of the dry run's image, in voxels; a network with a fixed input size needs its own.
+
+    Raises:
+        InputError: The network is unknown and no paths are given, or a path does not exist.
+
+    Example:
+        >>> from anatolab.nn import light_unet
+        >>> pyramid = tap(light_unet(1, 4))
+        >>> pyramid.strides
+        (16, 8, 4, 2)
+    """
+    if paths is None:
+        find = PATHS.get(type(net).__name__)
+        if find is None:
+            raise InputError(
+                f"no hook points are known for {type(net).__name__}; pass paths=[...], coarse to fine, "
+                f"or use one of {', '.join(PATHS)}."
+            )
+        paths = find(net)
+    parameter = next(net.parameters())
+    example = torch.zeros(1, in_channels, *(size,) * spatial_dims, device=parameter.device, dtype=parameter.dtype)
+    return Tap(net, paths, example)
+
+
+def _unet_paths(net: nn.Module) -> list[str]:
+    """MONAI's UNet nests: down, SkipConnection(inner), up; the last up gives logits and is no feature."""
+    path, ups = "model.1", []
+    while True:
+        inner = net.get_submodule(f"{path}.submodule")
+        if isinstance(inner, nn.Sequential) and len(inner) == 3:
+            ups.append(f"{path}.submodule.2")
+            path = f"{path}.submodule.1"
+        else:
+            return [f"{path}.submodule", *reversed(ups)]
+
+
+def _attention_unet_paths(net: nn.Module) -> list[str]:
+    path, layers = "model.1", ["model.1"]
+    while isinstance(inner := net.get_submodule(f"{path}.submodule"), nn.Sequential) and len(inner) == 2:
+        path = f"{path}.submodule.1"
+        layers.append(path)
+    return [f"{path}.submodule", *reversed(layers)]
+
+
+PATHS: dict[str, Callable[[nn.Module], list[str]]] = {
+    "UNet": _unet_paths,  # finest map at the first stride: the last up-sampling gives logits
+    "BasicUNet": lambda net: ["down_4", "upcat_4", "upcat_3", "upcat_2", "upcat_1"],
+    "AttentionUnet": _attention_unet_paths,
+    "UNETR": lambda net: ["decoder5", "decoder4", "decoder3", "decoder2"],
+    "SwinUNETR": lambda net: ["encoder10", "decoder5", "decoder4", "decoder3", "decoder2", "decoder1"],
+    "VNet": lambda net: ["down_tr256", "up_tr256", "up_tr128", "up_tr64", "up_tr32"],
+    "SegResNet": lambda net: [
+        f"down_layers.{len(net.get_submodule('down_layers')._modules) - 1}",
+        *(f"up_layers.{i}" for i in range(len(net.get_submodule("up_layers")._modules))),
+    ],
+    "DynUNet": lambda net: [
+        "bottleneck",
+        *(f"upsamples.{i}" for i in range(len(net.get_submodule("upsamples")._modules))),
+    ],
+}  # hook points, coarse to fine

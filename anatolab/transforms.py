@@ -1,0 +1,221 @@
+"""Augmentation of whole batches on their device, with parameters drawn per sample and no host synchronization.
+
+All functions work on ``(b, c, h, w)`` and ``(b, c, d, h, w)`` alike and draw from torch's global generator of the
+tensor's device, which the checkpoint saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anatolab.types import IGNORE
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are augmented; every method of a table uses the same one.
+
+    The weak part moves anatomy and is shared by all views of an image; the strong part changes intensities.
+    """
+
+    rotate: float = 20.0  # degrees, uniform in +-rotate, in the plane of the last two axes
+    scale: float = 0.1  # zoom, uniform in 1 +- scale
+    translate: float = 0.1  # share of the side, uniform in +-translate
+    flip: bool = True  # each in-plane axis with probability 1/2
+    quarter_turns: bool = True  # 0, 90, 180 or 270 degrees, where the plane is square
+    strong_probability: float = 0.5  # of each intensity change, per sample
+    contrast: float = 0.3  # factor on the distance to the mean, uniform in 1 +- contrast
+    brightness: float = 0.2  # added, uniform in +-brightness (images lie in [0, 1])
+    gamma: float = 0.3  # exponent, exp(uniform in +-gamma)
+    blur: tuple[float, float] = (0.4, 1.2)  # sigma of a Gaussian, pixels
+    noise: float = 0.05  # standard deviation of Gaussian noise, uniform in [0, noise]
+    mix: str = "cutmix"  # of unlabeled images: "cutmix", "classmix", "cutout" or "none"
+
+
+@dataclass(frozen=True)
+class Affine:
+    """One spatial map per sample, ``output(p) = input(matrix @ p + shift)``, in voxels from the image's center.
+
+    Flips and quarter turns are affine too, so one resampling applies them all. Axes are in array order.
+    """
+
+    matrix: Tensor  # (b, d, d)
+    shift: Tensor  # (b, d) voxels
+
+    @classmethod
+    def draw(cls, image: Tensor, recipe: Recipe) -> Affine:
+        """Draws one map per sample of ``image`` (b, c, *s); in 3-D the slice axis is left alone."""
+        b, d, like = image.shape[0], image.ndim - 2, {"device": image.device, "dtype": torch.float32}
+        height, width = image.shape[-2:]
+        angle = _uniform(b, recipe.rotate, like) * (math.pi / 180)
+        if recipe.quarter_turns and height == width:
+            angle = angle + torch.randint(4, (b,), device=image.device) * (math.pi / 2)
+        zoom = 1 / (1 + _uniform(b, recipe.scale, like))
+        cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
+        plane = torch.stack([cos, -sin, sin, cos], -1).reshape(b, 2, 2)
+        if recipe.flip:
+            plane = plane * (torch.randint(2, (b, 2, 1), **like) * 2 - 1)
+        matrix = torch.eye(d, **like).repeat(b, 1, 1)
+        matrix[:, -2:, -2:] = plane
+        shift = torch.zeros(b, d, **like)
+        shift[:, -2] = _uniform(b, recipe.translate, like) * height
+        shift[:, -1] = _uniform(b, recipe.translate, like) * width
+        return cls(matrix, shift)
+
+    def inverse(self) -> Affine:
+        """The map that undoes this one (up to what left the field of view and to resampling)."""
+        matrix = torch.linalg.inv(self.matrix)
+        return Affine(matrix, -torch.einsum("b i j, b j -> b i", matrix, self.shift))
+
+    def grid(self, sides: Sequence[int]) -> Tensor:
+        """Sampling positions ``(b, *s, d)`` for :func:`torch.nn.functional.grid_sample` (align_corners=False)."""
+        half = torch.tensor([s / 2 for s in sides], device=self.matrix.device, dtype=self.matrix.dtype)
+        matrix = self.matrix * half[None, None, :] / half[None, :, None]  # voxels -> [-1, 1]
+        theta = torch.cat([matrix.flip(1, 2), (self.shift / half).flip(1)[..., None]], -1)  # grid_sample wants x first
+        return F.affine_grid(theta, [len(theta), 1, *sides], align_corners=False)
+
+    def image(self, image: Tensor) -> Tensor:
+        """Resamples ``(b, c, *s)`` linearly; zero where the field of view ends. Gradient flows to ``image``."""
+        grid = self.grid(image.shape[2:])
+        return F.grid_sample(image.to(grid.dtype), grid, mode="bilinear", align_corners=False).to(image.dtype)
+
+    def label(self, label: Tensor) -> Tensor:
+        """Resamples class numbers ``(b, *s)`` by nearest neighbor; ``IGNORE`` where the field of view ends."""
+        grid = self.grid(label.shape[1:])
+        moved = F.grid_sample((label - IGNORE)[:, None].to(grid.dtype), grid, mode="nearest", align_corners=False)
+        return moved[:, 0].round().to(label.dtype) + IGNORE
+
+
+def weak_view(image: Tensor, label: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Moves image ``(b, c, *s)`` and label ``(b, *s)`` together by one random map per sample."""
+    affine = Affine.draw(image, recipe)
+    return affine.image(image), affine.label(label)
+
+
+def strong_view(image: Tensor, recipe: Recipe) -> Tensor:
+    """Changes contrast, brightness, gamma, sharpness and noise of ``(b, c, *s)`` in [0, 1], each sample its own way.
+
+    Geometry is untouched, so labels stay valid. The result is clipped to [0, 1].
+    """
+    b, like = image.shape[0], {"device": image.device, "dtype": image.dtype}
+
+    def sometimes(changed: Tensor, image: Tensor) -> Tensor:
+        return torch.where(_column(torch.rand(b, **like) < recipe.strong_probability, image), changed, image)
+
+    mean = image.mean(tuple(range(1, image.ndim)), keepdim=True)
+    factor = _column(1 + _uniform(b, recipe.contrast, like), image)
+    image = sometimes(mean + factor * (image - mean), image)
+    image = sometimes(image + _column(_uniform(b, recipe.brightness, like), image), image).clamp(0, 1)
+    image = sometimes(image.clamp_min(1e-6) ** _column(_uniform(b, recipe.gamma, like).exp(), image), image)
+    low, high = recipe.blur
+    image = sometimes(gaussian_blur(image, low + (high - low) * torch.rand(b, **like)), image)
+    sigma = _column(recipe.noise * torch.rand(b, **like), image)
+    return sometimes(image + sigma * torch.randn_like(image), image).clamp(0, 1)
+
+
+def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
+    """Blurs each sample of ``(b, c, *s)`` in its last two axes by its own ``sigma`` (b,) in pixels, at most 2.
+
+    Edges are repeated; a constant image stays constant.
+    """
+    radius = 4
+    x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    planes = image.flatten(1, -3)  # (b, c * d, h, w)
+    b, n, height, width = planes.shape
+    weight = kernel.repeat_interleave(n, 0)  # one row a plane
+    flat = planes.reshape(1, b * n, height, width)
+    flat = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
+    flat = F.conv2d(flat, weight[:, None, None, :], groups=b * n)
+    flat = F.conv2d(flat, weight[:, None, :, None], groups=b * n)
+    return flat.reshape(image.shape)
+
+
+def cut_mask(image: Tensor, area: float = 0.5) -> Tensor:
+    """Draws one box per sample, as a mask ``(b, *s)`` that is true inside and covers about ``area`` of the image.
+
+    The aspect is random: side shares are ``area ** u_i`` with ``u`` uniform on the simplex.
+
+    Reference:
+        Yun et al., CutMix, ICCV 2019; French et al., BMVC 2020, for segmentation.
+    """
+    b, sides = image.shape[0], image.shape[2:]
+    like = {"device": image.device, "dtype": torch.float32}
+    u = -torch.log(torch.rand(b, len(sides), **like).clamp_min(1e-12))
+    share = area ** (u / u.sum(1, keepdim=True))
+    start = torch.rand(b, len(sides), **like) * (1 - share)
+    mask = torch.ones(b, *sides, dtype=torch.bool, device=image.device)
+    for axis, side in enumerate(sides):
+        center = (torch.arange(side, **like) + 0.5) / side
+        inside = (center >= start[:, axis, None]) & (center < (start + share)[:, axis, None])
+        mask = mask & inside.reshape(b, *(side if a == axis else 1 for a in range(len(sides))))
+    return mask
+
+
+def class_mask(label: Tensor, classes: int) -> Tensor:
+    """Draws half of the classes present in each sample of ``label`` (b, *s), as the mask of the *other* pixels.
+
+    True where the next sample's pixel is taken, so that the drawn classes are pasted onto it.
+
+    Reference:
+        Olsson et al., ClassMix, WACV 2021.
+    """
+    flat = label.flatten(1)
+    counts = torch.zeros(len(label), classes, device=label.device).scatter_add_(
+        1, flat.clamp_min(0), (flat >= 0).float()
+    )
+    present = counts > 0
+    rank = (torch.rand(present.shape, device=label.device) + ~present).argsort(1).argsort(1)  # absent ones last
+    keep = present & (rank < (present.sum(1, keepdim=True) + 1) // 2)
+    return ~keep.gather(1, flat.clamp_min(0)).reshape(label.shape)
+
+
+def mix(mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Takes, where ``mask`` (b, *s) is true, the next sample of the batch; all tensors are mixed alike.
+
+    Args:
+        mask: From :func:`cut_mask` or :func:`class_mask`.
+        tensors: Images ``(b, c, *s)``, probabilities ``(b, classes, *s)``, labels or confidences ``(b, *s)``.
+    """
+    return tuple(torch.where(mask if t.ndim == mask.ndim else mask[:, None], t.roll(-1, 0), t) for t in tensors)
+
+
+def mix_unlabeled(image: Tensor, probability: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixes unlabeled images with the teacher's probabilities, as ``recipe.mix`` says.
+
+    Args:
+        image: ``(b, c, *s)``.
+        probability: The teacher's ``(b, classes, *s)``.
+        recipe: Only ``mix`` is read.
+
+    Returns:
+        Mixed image, mixed probability, and a mask ``(b, *s)`` of the pixels that losses may read (all but those that
+        cutout blanked).
+    """
+    if recipe.mix == "none":
+        return image, probability, torch.ones_like(probability[:, 0], dtype=torch.bool)
+    if recipe.mix == "classmix":
+        mask = class_mask(probability.argmax(1), probability.shape[1])
+    elif recipe.mix in ("cutmix", "cutout"):
+        mask = cut_mask(image)
+    else:
+        raise ValueError(f"mix={recipe.mix!r}; use 'cutmix', 'classmix', 'cutout' or 'none'.")
+    if recipe.mix == "cutout":
+        return torch.where(mask[:, None], torch.zeros_like(image), image), probability, ~mask
+    return *mix(mask, image, probability), torch.ones_like(mask)  # type: ignore[return-value]
+
+
+def _uniform(n: int, half_width: float, like: dict) -> Tensor:
+    return (torch.rand(n, **like) * 2 - 1) * half_width
+
+
+def _column(values: Tensor, image: Tensor) -> Tensor:
+    """Shapes ``(b,)`` to broadcast over ``image``."""
+    return values.reshape(-1, *[1] * (image.ndim - 1))
