@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ class Affine:
     @classmethod
     def draw(cls, image: Tensor, recipe: Recipe) -> Affine:
         """Draws one map per sample of ``image`` (b, c, *s); in 3-D the slice axis is left alone."""
-        b, d, like = image.shape[0], image.ndim - 2, {"device": image.device, "dtype": torch.float32}
+        b, d = image.shape[0], image.ndim - 2
+        like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
         height, width = image.shape[-2:]
         angle = _uniform(b, recipe.rotate, like) * (math.pi / 180)
         if recipe.quarter_turns and height == width:
@@ -103,7 +105,8 @@ def strong_view(image: Tensor, recipe: Recipe) -> Tensor:
 
     Geometry is untouched, so labels stay valid. The result is clipped to [0, 1].
     """
-    b, like = image.shape[0], {"device": image.device, "dtype": image.dtype}
+    b = image.shape[0]
+    like: dict[str, Any] = {"device": image.device, "dtype": image.dtype}
 
     def sometimes(changed: Tensor, image: Tensor) -> Tensor:
         return torch.where(_column(torch.rand(b, **like) < recipe.strong_probability, image), changed, image)
@@ -147,7 +150,7 @@ def cut_mask(image: Tensor, area: float = 0.5) -> Tensor:
         Yun et al., CutMix, ICCV 2019; French et al., BMVC 2020, for segmentation.
     """
     b, sides = image.shape[0], image.shape[2:]
-    like = {"device": image.device, "dtype": torch.float32}
+    like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
     u = -torch.log(torch.rand(b, len(sides), **like).clamp_min(1e-12))
     share = area ** (u / u.sum(1, keepdim=True))
     start = torch.rand(b, len(sides), **like) * (1 - share)
@@ -209,10 +212,11 @@ def mix_unlabeled(image: Tensor, probability: Tensor, recipe: Recipe) -> tuple[T
         raise ValueError(f"mix={recipe.mix!r}; use 'cutmix', 'classmix', 'cutout' or 'none'.")
     if recipe.mix == "cutout":
         return torch.where(mask[:, None], torch.zeros_like(image), image), probability, ~mask
-    return *mix(mask, image, probability), torch.ones_like(mask)  # type: ignore[return-value]
+    image, probability = mix(mask, image, probability)
+    return image, probability, torch.ones_like(mask)
 
 
-def _uniform(n: int, half_width: float, like: dict) -> Tensor:
+def _uniform(n: int, half_width: float, like: dict[str, Any]) -> Tensor:
     return (torch.rand(n, **like) * 2 - 1) * half_width
 
 

@@ -28,7 +28,10 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, label: Tensor, *, epsilon: float = 1e-5) -> Tensor:
     r"""One minus soft Dice with squared denominators, over the whole batch, averaged over classes with background.
 
-    .. math:: 1 - \frac1C \sum_c \frac{2\sum_p \pi_{pc}\, g_{pc} + \epsilon}{\sum_p \pi_{pc}^2 + \sum_p g_{pc}^2 + \epsilon}
+    .. math::
+
+        1 - \frac1C \sum_c
+        \frac{2\sum_p \pi_{pc}\, g_{pc} + \epsilon}{\sum_p \pi_{pc}^2 + \sum_p g_{pc}^2 + \epsilon}
 
     Args:
         logits: ``(b, classes, *s)``, with gradient.

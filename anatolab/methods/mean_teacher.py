@@ -24,32 +24,29 @@ from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of mean teacher; the published ones are for natural images, so none is marked as the paper's."""
-
-    updates: int = 30_000  # optimizer steps
-    labeled: int = 4  # labeled images a step
-    unlabeled: int = 4  # unlabeled images a step
-    ema_decay: float = 0.99  # m; the student's weight in the teacher is 1 - m a step
-    consistency_weight: float = 10.0  # lambda, reached after the ramp
-    ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
-    augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
-
-
 class MeanTeacher(nn.Module):
     """Trains ``network`` with labels, and with its own moving average as teacher on unlabeled images.
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D.
-        config: See :class:`Config`.
+        config: See :class:`Config`; its defaults where None.
     """
 
-    Config = Config
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of mean teacher; the published ones are for natural images, so none is marked as the paper's."""
+
+        updates: int = 30_000  # optimizer steps
+        labeled: int = 4  # labeled images a step
+        unlabeled: int = 4  # unlabeled images a step
+        ema_decay: float = 0.99  # m; the student's weight in the teacher is 1 - m a step
+        consistency_weight: float = 10.0  # lambda, reached after the ramp
+        ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
+        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
-        self.config = config or Config()
+        self.config = config or self.Config()
         self.student = network
         self.teacher = Teacher(network, self.config.ema_decay, warm_up=True)
 

@@ -16,28 +16,25 @@ from anatolab.transforms import Recipe, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of the supervised baseline."""
-
-    updates: int = 30_000  # optimizer steps
-    labeled: int = 4  # labeled images a step
-    augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
-
-
 class Supervised(nn.Module):
     """Trains ``network`` on labeled images with an equal mix of cross-entropy and Dice.
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D.
-        config: See :class:`Config`.
+        config: See :class:`Config`; its defaults where None.
     """
 
-    Config = Config
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of the supervised baseline."""
+
+        updates: int = 30_000  # optimizer steps
+        labeled: int = 4  # labeled images a step
+        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
-        self.config = config or Config()
+        self.config = config or self.Config()
         self.student = network
 
     def stages(self) -> Sequence[Stage]:

@@ -26,35 +26,35 @@ from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of UA-MT; the paper's are for the left atrium in 3-D."""
-
-    updates: int = 30_000  # optimizer steps
-    labeled: int = 4  # labeled images a step
-    unlabeled: int = 4  # unlabeled images a step
-    ema_decay: float = 0.99  # m
-    consistency_weight: float = 10.0  # lambda, reached after the ramp
-    ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
-    passes: int = 8  # T, noisy teacher predictions
-    noise: float = 0.1  # standard deviation of the noise on the teacher's input, clipped at twice that
-    threshold: tuple[float, float] = (0.75, 1.0)  # H from and to, as shares of log(classes), over the ramp exp(-5 ..)
-    augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
-
-
 class UAMT(nn.Module):
     """Trains ``network`` like mean teacher, with consistency only at pixels of low predictive entropy.
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D.
-        config: See :class:`Config`.
+        config: See :class:`Config`; its defaults where None.
     """
 
-    Config = Config
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of UA-MT; the paper's are for the left atrium in 3-D."""
+
+        updates: int = 30_000  # optimizer steps
+        labeled: int = 4  # labeled images a step
+        unlabeled: int = 4  # unlabeled images a step
+        ema_decay: float = 0.99  # m
+        consistency_weight: float = 10.0  # lambda, reached after the ramp
+        ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
+        passes: int = 8  # T, noisy teacher predictions
+        noise: float = 0.1  # standard deviation of the noise on the teacher's input, clipped at twice that
+        threshold: tuple[float, float] = (
+            0.75,
+            1.0,
+        )  # H, from and to, as shares of log(classes)
+        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
-        self.config = config or Config()
+        self.config = config or self.Config()
         self.student = network
         self.teacher = Teacher(network, self.config.ema_decay, warm_up=True)
 
