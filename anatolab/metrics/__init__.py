@@ -1,0 +1,51 @@
+"""Metrics and the statistics on them: overlap, surface distances, groups, intervals, tests and verdicts."""
+
+from anatolab.metrics.evaluate import evaluate_volume, summarize
+from anatolab.metrics.groups import group_accuracy
+from anatolab.metrics.intervals import (
+    Claim,
+    Comparison,
+    bootstrap_interval,
+    compare,
+    paired_interval,
+    seed_spread,
+    sign_flip_test,
+    verdict,
+)
+from anatolab.metrics.overlap import OverlapCounts, dice, jaccard, overlap_counts
+from anatolab.metrics.surface import (
+    SurfaceDistances,
+    asd,
+    assd,
+    boundary_iou,
+    hd,
+    hd95,
+    nsd,
+    surface_distances,
+)
+
+__all__ = [
+    "Claim",
+    "Comparison",
+    "OverlapCounts",
+    "SurfaceDistances",
+    "asd",
+    "assd",
+    "bootstrap_interval",
+    "boundary_iou",
+    "compare",
+    "dice",
+    "evaluate_volume",
+    "group_accuracy",
+    "hd",
+    "hd95",
+    "jaccard",
+    "nsd",
+    "overlap_counts",
+    "paired_interval",
+    "seed_spread",
+    "sign_flip_test",
+    "summarize",
+    "surface_distances",
+    "verdict",
+]
