@@ -1,0 +1,84 @@
+"""What every test runs under: one thread, no model hub, a cache of its own, seeded; and which tests a machine skips."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+# Before anything imports numpy, torch or matplotlib; xdist's workers inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("ANATOLAB_SIZE", "tiny")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the session one cache folder, shared by xdist's workers so that a cohort is generated once."""
+    if not hasattr(config, "workerinput"):
+        config.anatolab_cache = os.environ["ANATOLAB_CACHE"] = tempfile.mkdtemp(prefix="anatolab-cache-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the session's cache folder."""
+    if hasattr(config, "anatolab_cache"):
+        shutil.rmtree(config.anatolab_cache, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what lies in tests/site and tests/gpu by its folder."""
+    for item in items:
+        for folder in ("site", "gpu"):
+            if item.path.is_relative_to(ROOT / "tests" / folder):
+                item.add_marker(folder)
+
+
+def reason_to_skip(marks: set[str]) -> str | None:
+    """Why a test with these marks cannot run here, or None where it can."""
+    data = os.environ.get("ANATOLAB_DATA")
+    if "real" in marks and not data:
+        return "needs real data: set ANATOLAB_DATA to the folder that holds ACDC"
+    if "real" in marks and not Path(str(data)).is_dir():
+        return f"needs real data: ANATOLAB_DATA names {data}, which is no folder"
+    if "gpu" in marks:
+        import torch
+
+        if not torch.cuda.is_available():
+            return "needs a CUDA device: run `make gpu` on a machine that has one"
+    if "site" in marks and not (ROOT / "_build" / "html" / "index.html").exists():
+        return "needs the built book: run `make book` first"
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what this machine cannot run; where a browser is demanded, a missing site is a failure instead."""
+    marks = {mark.name for mark in item.iter_markers()}
+    if reason := reason_to_skip(marks):
+        if "site" in marks and os.environ.get("ANATOLAB_REQUIRE_BROWSER"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Seeds the global generators, for code under test that is not given one."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data; for tests marked ``real``."""
+    return Path(os.environ["ANATOLAB_DATA"])
