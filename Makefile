@@ -14,13 +14,14 @@ PYTEST := $(BIN)/python -m pytest
 export ANATOLAB_SIZE ?= tiny
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
+export JUPYTER_PREFER_ENV_PATH ?= 1
 export PATH := $(BIN):$(PATH)
 ifdef ANATOLAB_DATA
 export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site lock records gpu clean
+.PHONY: help env book test lint unit doctest html notebooks site strip lock records gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -64,6 +65,9 @@ notebooks: env  ## notebook tests: stored outputs against fresh ones
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
 	@$(PYTEST) -q -m site
 
+strip: env  ## remove outputs that no test compares from the notebooks
+	@$(BIN)/python tools/notebooks.py strip
+
 lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (keeps pins that still fit)
 	@uv=$$(command -v uv || echo .venv-uv/bin/uv); \
 	env -u UV_FIND_LINKS $$uv pip compile --quiet pyproject.toml --extra book --extra test --extra dev \
@@ -71,7 +75,7 @@ lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (
 	@git --no-pager diff --stat -- requirements.lock
 
 # The runs behind the book's numbers work in a checkout of their own, so that editing here cannot change them midway.
-records: env  ## make missing and stale records at HEAD, in the background's interest (nice 19, one thread)
+records: env  ## make missing and stale records at HEAD, in a checkout of their own (nice 19, one thread)
 	@if [ -e .cache/records/.git ]; then git -C .cache/records checkout --quiet --detach $$(git rev-parse HEAD); \
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
 	@cd .cache/records && ANATOLAB_SIZE=demo ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \

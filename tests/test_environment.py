@@ -1,0 +1,269 @@
+"""The environment is one list, stated once; what states it again cannot drift from it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rattler
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import anatolab
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK_LINE = re.compile(r"[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*")  # no address, hash, marker or local version
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+
+
+def lock() -> dict[str, Version]:
+    """Package to version of requirements.lock."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return {name: Version(version) for name, version in (line.split("==") for line in lines)}
+
+
+def read_yaml(name: str) -> Any:
+    """A YAML file of the checkout."""
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_the_lock_holds_exact_versions_and_nothing_else() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert [line for line in lines if not LOCK_LINE.fullmatch(line)] == []
+    assert lines == sorted(lines, key=lambda line: line.split("==")[0])
+    assert len(lock()) == len(lines) > 100
+
+
+@pytest.mark.parametrize("line", ["torch==2.13.0+cpu", "torch>=2", "--index-url https://a", "torch==2 --hash=sha256:1"])
+def test_lines_that_the_lock_may_not_hold(line: str) -> None:
+    assert not LOCK_LINE.fullmatch(line)
+
+
+REQUIREMENTS = [
+    *PROJECT["dependencies"],
+    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
+]
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_the_lock_lies_within_the_ranges(line: str) -> None:
+    requirement = Requirement(line)
+    assert lock()[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_packages_that_break_when_moved_apart_are_pinned() -> None:
+    pinned = {Requirement(line).name for line in PYPROJECT["tool"]["uv"]["constraint-dependencies"]}
+    assert {"torch", "torchvision", "sphinx", "jupyter-book"} <= pinned
+
+
+def test_conda_lines_parse_and_hold_the_interpreter_only() -> None:
+    environment = read_yaml("environment.yml")
+    lines = [line for line in environment["dependencies"] if isinstance(line, str)]
+    specs = {str(spec.name.normalized): spec for spec in (rattler.MatchSpec(line, strict=True) for line in lines)}
+    assert set(specs) == {"python", "pip"}
+    python = str(specs["python"].version).rstrip(".*")
+    assert Version(python) in SpecifierSet(PROJECT["requires-python"])
+    assert environment["name"] == "anatolab"
+
+
+def test_the_pip_section_names_no_version_of_its_own() -> None:
+    sections = [line for line in read_yaml("environment.yml")["dependencies"] if isinstance(line, dict)]
+    assert sections == [{"pip": ["-r requirements.lock", "-e ."]}]
+
+
+def test_the_version_is_stated_alike_everywhere() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d[^]]*)\]", changelog, re.MULTILINE)
+    stated = {anatolab.__version__, PROJECT["version"], str(read_yaml("CITATION.cff")["version"]), *released[:1]}
+    assert stated == {PROJECT["version"]}
+
+
+def test_the_citation_file_is_complete() -> None:
+    citation = read_yaml("CITATION.cff")
+    assert {"cff-version", "message", "title", "authors", "version", "date-released", "license", "type"} <= set(
+        citation
+    )
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
+
+
+# Written so that the patterns do not match themselves.
+PRIVATE = {
+    "a path of one machine": re.compile(
+        r"(?<![\w./:-])(?:/(?:home|Users)/\w|/(?:root|work|opt)/\w|[A-Z]:\\Users)|/\.pyenv/"
+    ),
+    "the host of a package registry": re.compile(
+        r"(?:pythonhosted|pypi|npmjs|anaconda|download[.]pytorch|quay|artifactory|nexus)[.](?:org|com|io)\b",
+        re.IGNORECASE,
+    ),
+    "an option that names an index": re.compile(r"--(?:extra-)?(?:index|find)-(?:url|links)[= ]\S"),
+}
+TEXT = {
+    ".py",
+    ".md",
+    ".ipynb",
+    ".yml",
+    ".yaml",
+    ".toml",
+    ".cfg",
+    ".cff",
+    ".lock",
+    ".sh",
+    ".json",
+    ".js",
+    ".css",
+    ".bib",
+    "",
+}
+
+
+def tracked() -> list[Path]:
+    """The text files that git tracks; vendored scripts are others' words."""
+    try:
+        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in done.stdout.splitlines() if "vendor/" not in name]
+    return [path for path in files if path.suffix in TEXT and path.is_file()]
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {what}"
+        for path in tracked()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for what, pattern in PRIVATE.items()
+        if pattern.search(line) and path != Path(__file__)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open('/" + "home/someone/acdc')",
+        "root: /" + "work/shared",
+        "https://pypi" + ".org/simple",
+        "https://download.pytorch" + ".org/whl/cpu",
+        "pip install --find-" + "links wheels",
+    ],
+)
+def test_private_words_are_recognized(line: str) -> None:
+    assert any(pattern.search(line) for pattern in PRIVATE.values())
+
+
+@pytest.mark.parametrize(
+    "line", ["../work/a", "a/home/b", "network/opt/x", "python -m anatolab.cli", "https://a.io/root/b"]
+)
+def test_common_words_are_not_private(line: str) -> None:
+    assert not any(pattern.search(line) for pattern in PRIVATE.values())
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_all_workflows_are_there() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["book", "links", "test", "weekly"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_workflows_parse_and_ask_for_little(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert True in workflow  # `on`, which YAML 1.1 reads as true
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        assert "runs-on" in job
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"[\w-]+/[\w-]+(/[\w-]+)*@v\d+", step["uses"])
+            else:
+                assert "${{" not in step["run"]  # values reach a script as environment variables
+                subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
+
+
+def test_pre_commit_hooks_need_no_network() -> None:
+    config = read_yaml(".pre-commit-config.yaml")
+    assert [repository["repo"] for repository in config["repos"]] == ["local"]
+    assert {hook["language"] for hook in config["repos"][0]["hooks"]} == {"system"}
+
+
+@pytest.mark.parametrize("name", [".ci/run", "tools/env.sh", "tools/phases.sh"])
+def test_scripts_are_valid_bash_and_executable(name: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / name)], check=True)
+    assert os.access(ROOT / name, os.X_OK)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A toy checkout whose uv only writes down what it is asked."""
+    for name in ("tools/env.sh", "tools/phases.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "requirements.lock").write_text("a==1\n")
+    (tmp_path / "pyproject.toml").write_text("")
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] || echo "$1 $2 ${UV_FIND_LINKS-no-links}" >> log\n'
+        '[ "$1" = venv ] || exit 0\nmkdir -p .venv/bin\n'
+        'printf "#!/bin/sh\\n" > .venv/bin/python\nchmod +x .venv/bin/python\n'
+    )
+    uv.chmod(0o755)
+    return tmp_path
+
+
+def bash(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script in the toy checkout with its uv first on PATH and a folder of wheels offered."""
+    environment = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "UV_FIND_LINKS": "wheels"}
+    return subprocess.run(["bash", *arguments], cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_the_environment_is_made_once_and_again_when_the_lock_changes(checkout: Path) -> None:
+    log = checkout / "log"
+    assert bash(checkout, "tools/env.sh").returncode == 0
+    assert log.read_text().splitlines() == ["venv --quiet no-links", "pip sync no-links"]
+    assert bash(checkout, "tools/env.sh").returncode == 0
+    assert len(log.read_text().splitlines()) == 2
+    (checkout / "requirements.lock").write_text("a==2\n")
+    assert bash(checkout, "tools/env.sh").returncode == 0
+    assert log.read_text().splitlines()[2:] == ["pip sync no-links"]
+
+
+def test_a_python_that_is_too_old_gets_one_sentence(checkout: Path) -> None:
+    old = checkout / "bin" / "python3.8"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = bash(checkout, "tools/env.sh", str(old))
+    assert done.returncode == 1
+    assert "is not Python 3.11 or 3.12" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_phases_stop_at_the_first_failure_and_say_what_each_took(checkout: Path) -> None:
+    (checkout / "Makefile").write_text("good:\n\t@true\nbad:\n\t@false\nnever:\n\t@touch ran\n")
+    done = bash(checkout, "tools/phases.sh", "good", "bad", "never")
+    assert done.returncode == 1
+    assert re.search(r"good +ok +\d+ s\nbad +FAILED +\d+ s\nall +FAILED", done.stdout)
+    assert not (checkout / "ran").exists()
+    assert bash(checkout, "tools/phases.sh", "good").returncode == 0
+
+
+def test_make_lists_its_targets() -> None:
+    done = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    listed = {line.split()[1] for line in done.stdout.splitlines()}
+    assert {"env", "book", "test", "lint", "lock", "records", "gpu", "clean", "help"} <= listed
