@@ -1,0 +1,390 @@
+"""The training loop: one function that reads from top to bottom and survives a power cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anatolab.data import Rows, TwoStreamSampler, shard
+from anatolab.schedules import poly
+from anatolab.training import checkpoint
+from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Stage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a method is trained; what it trains is the method's own ``Config``."""
+
+    lr: float = 0.01  # of SGD, falling as (1 - t)^power in each stage
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    power: float = 0.9  # of the learning-rate schedule
+    clip: float = 10.0  # largest gradient norm
+    seed: int = 0  # of weights, sampler and augmentation
+    precision: str = "32-true"  # or "bf16-mixed"
+    accelerator: str = "auto"  # "cpu", "cuda", "mps"
+    devices: int = 1  # processes on this machine; more than one trains with DDP
+    nodes: int = 1
+    compile: bool = False  # torch.compile of every network
+    log_every: int = 20  # steps between reads of the device
+    checkpoint_every: int = 200  # steps
+
+
+@dataclass
+class Run:
+    """What a training left: where it stands, and its log lines."""
+
+    step: int  # updates done, over all stages
+    finished: bool  # False after Ctrl-C or SIGTERM
+    log: list[dict[str, Any]] = field(default_factory=list)
+    wall_s: float = 0.0  # of this process
+    out: Path | None = None
+
+
+class NonFiniteError(FloatingPointError):
+    """A loss or gradient was not finite; the message names step and cases, and the last checkpoint is kept."""
+
+
+def train(
+    method: nn.Module,
+    rows: Rows,
+    split: Split,
+    settings: Settings | None = None,
+    *,
+    out: Path | str | None = None,
+    progress: bool | None = None,
+) -> Run:
+    """Trains a method through all its stages; with ``out``, continues there where an earlier call stopped.
+
+    A run killed at any instant and started again is bitwise equal, on a CPU, to one that never stopped. Ctrl-C and
+    SIGTERM save and return. Between log lines the device is never waited for.
+
+    Args:
+        method: A module with the protocol :class:`anatolab.types.Method`; trained in place.
+        rows: Prepared images of at least the training patients.
+        split: Which patients are labeled; labels of all others are never read.
+        settings: Optimizer, precision, devices, seed.
+        out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None.
+        progress: Show a progress bar; where None, only in a terminal or a live notebook.
+
+    Raises:
+        InputError: The split leaves a stage without rows, or ``out`` holds a run of another configuration.
+        NonFiniteError: Names the step and its cases.
+
+    Example:
+        >>> import numpy as np
+        >>> from anatolab.data import Rows
+        >>> from anatolab.methods import Supervised
+        >>> images, labels = np.zeros((6, 1, 16, 16), np.float32), np.zeros((6, 16, 16), np.uint8)
+        >>> rows = Rows.from_arrays(images, labels, patients=list("aabbcc"))
+        >>> method = Supervised(torch.nn.Conv2d(1, 2, 1), Supervised.Config(updates=3))
+        >>> train(method, rows, Split(train=("a", "b", "c"), labeled=1), progress=False).step
+        3
+    """
+    settings = settings or Settings()
+    protocol: Method = method  # type: ignore[assignment]
+    stages = list(protocol.stages())
+
+    # 1. Device, processes and random numbers. Every process draws its own augmentation.
+    fabric = _fabric(settings)
+    rank, world = fabric.global_rank, fabric.world_size
+    fabric.seed_everything(settings.seed + rank, verbose=False)
+    method.to(fabric.device)
+    if fabric.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if settings.compile:
+        for network in method.children():
+            network.compile()
+
+    # 2. Rows on the device, and which of them are labeled.
+    feed = Feed(rows, fabric.device)
+    labeled = rows.index_of(split.labeled_patients)
+    unlabeled = rows.index_of(split.unlabeled_patients) if split.unlabeled_patients else labeled[:0]
+
+    # 3. Where to start: the last checkpoint, or the beginning.
+    fingerprint = _fingerprint(method, settings, rows, split, world)
+    path = Path(out) / "last.pt" if out is not None else None
+    saved = checkpoint.load(path, fabric.device) if path is not None and path.exists() else None
+    if saved is not None and saved["fingerprint"] != fingerprint:
+        raise InputError(_disagreement(path, saved["fingerprint"], fingerprint))
+    if saved is not None:
+        method.load_state_dict(saved["method"])
+    first = saved["stage"] if saved is not None else 0
+    run = Run(saved["step"] if saved is not None else 0, False, out=Path(out) if out is not None else None)
+    run.log = saved["log"] if saved is not None else []
+    log = Log(run, Path(out) / "log.jsonl" if out is not None and rank == 0 else None)
+    started = time.monotonic()
+
+    with _stop_signals() as stop, _bar(stages, run, progress, rank) as bar:
+        for number, stage in enumerate(stages[first:], first):
+            # 4. A stage: its parameters, its optimizer, its rows.
+            _only_trainable(method, stage)
+            parameters = [p for p in method.parameters() if p.requires_grad]
+            optimizer: Any = torch.optim.SGD(
+                parameters, settings.lr, settings.momentum, weight_decay=settings.weight_decay, fused=True
+            )
+            module, wrapped = fabric.setup(_Step(method, stage), optimizer)
+            sampler = _sampler(stage, labeled, unlabeled, settings.seed + number)
+            begin = 0
+            if saved is not None and saved["stage"] == number:
+                begin = saved["stage_step"]
+                if saved["optimizer"] is not None:
+                    optimizer.load_state_dict(saved["optimizer"])
+                    sampler.load_state_dict(saved["sampler"])
+                checkpoint.set_rng_state(saved["rng"][rank])
+            guard = _Guard(settings.log_every, fabric.device)
+            method.train()
+
+            for step in range(begin, stage.updates):
+                # 5. One update; nothing here waits for the device.
+                done = step / stage.updates
+                lr = settings.lr * poly(done, settings.power)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                index = shard(sampler.draw(), stage.batch[0], rank, world)
+                batch = feed(index, stage.batch[0] // world)
+                losses: Losses = module(batch, done)
+                total = losses.total
+                wrapped.zero_grad()
+                fabric.backward(total)
+                norm = nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
+                optimizer.found_inf = guard.check(norm, index)  # the fused optimizer skips a non-finite update
+                wrapped.step()
+                protocol.after_step()
+                run.step += 1
+                bar.update()
+
+                # 6. Now and then: read the device, look for trouble, write a line, save.
+                last = step + 1 == stage.updates
+                if (step + 1) % settings.log_every == 0 or last:
+                    guard.raise_if_bad(run.step, rows, path)
+                    bar.set_postfix(log.line(stage.name, lr, total, losses, norm))
+                stopping = _agreed(stop, fabric, due=(step + 1) % settings.log_every == 0 or last)
+                if path is not None and ((step + 1) % settings.checkpoint_every == 0 or last or stopping):
+                    guard.raise_if_bad(run.step, rows, path)
+                    rng = _gathered(checkpoint.rng_state(), world)
+                    if rank == 0:
+                        payload = {
+                            "method": method.state_dict(),
+                            "fingerprint": fingerprint,
+                            "stage": number + 1 if last else number,
+                            "stage_step": 0 if last else step + 1,
+                            "step": run.step,
+                            "optimizer": None if last else optimizer.state_dict(),
+                            "sampler": None if last else sampler.state_dict(),
+                            "rng": rng,
+                            "log": run.log,
+                        }
+                        checkpoint.save(payload, path)
+                    fabric.barrier()
+                if stopping:
+                    run.wall_s = time.monotonic() - started
+                    return run
+
+    run.finished, run.wall_s = True, time.monotonic() - started
+    method.eval()
+    return run
+
+
+class Feed:
+    """Gives batches of rows on the device; labels of unlabeled rows are masked here and reach no method.
+
+    Up to ``resident`` bytes the rows live on an accelerator as a whole, so that a batch is one gather there.
+    """
+
+    def __init__(self, rows: Rows, device: torch.device, *, resident: int = 4 << 30) -> None:
+        self.rows, self.device = rows, device
+        self.resident: tuple[Tensor, Tensor] | None = None
+        if device.type != "cpu" and rows.images.nbytes + rows.labels.nbytes <= resident:
+            image, label = rows.take(torch.arange(len(rows)))
+            self.resident = (image.to(device), label.to(device))
+
+    def __call__(self, index: Tensor, num_labeled: int) -> Batch:
+        """The batch of rows ``index`` (b,), of which the first ``num_labeled`` keep their labels."""
+        if self.resident is not None:
+            where = index.pin_memory().to(self.device, non_blocking=True)
+            image, label = (array[where] for array in self.resident)
+        else:
+            image, label = (array.to(self.device) for array in self.rows.take(index))
+        label[num_labeled:] = IGNORE
+        return Batch(image, label, num_labeled)
+
+
+class Log:
+    """Log lines in memory and, one JSON object a line, on disk; a resumed run goes on from its checkpoint's lines."""
+
+    def __init__(self, run: Run, path: Path | None) -> None:
+        self.run, self.path = run, path
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(line) + "\n" for line in run.log), encoding="utf-8")
+
+    def line(self, stage: str, lr: float, total: Tensor, losses: Losses, norm: Tensor) -> dict[str, str]:
+        """Reads the device once, writes a line, and returns what the progress bar shows."""
+        names = ["loss", *losses.terms, *losses.diagnostics, "grad_norm"]
+        scalars = [total, *losses.terms.values(), *losses.diagnostics.values(), norm]
+        values = torch.stack([s.detach().float().reshape(()) for s in scalars]).tolist()
+        entry = {"step": self.run.step, "stage": stage, "lr": lr, **dict(zip(names, values, strict=True))}
+        self.run.log.append(entry)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        return {name: f"{entry[name]:.3f}" for name in ("loss", *losses.terms)}
+
+
+class _Step(nn.Module):
+    """One stage of a method as a module, so that Fabric and DDP see a forward call."""
+
+    def __init__(self, method: nn.Module, stage: Stage) -> None:
+        super().__init__()
+        self.method = method
+        self.stage = stage
+
+    def forward(self, batch: Batch, done: float) -> Losses:
+        return self.stage.step(batch, done)
+
+
+class _Guard:
+    """Remembers, on the device, which recent updates were not finite, and on the host, which rows they saw."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self.bad = torch.zeros(length, device=device)
+        self.seen: deque[Tensor] = deque(maxlen=length)
+        self.count = 0
+
+    def check(self, norm: Tensor, index: Tensor) -> Tensor:
+        """1 where the gradient norm is not finite, else 0; a scalar on the device."""
+        bad = (~torch.isfinite(norm)).float()
+        self.bad[self.count % len(self.bad)] = bad
+        self.seen.append(index)
+        self.count += 1
+        return bad
+
+    def raise_if_bad(self, step: int, rows: Rows, path: Path | None) -> None:
+        bad = self.bad.tolist()
+        for age, index in enumerate(reversed(self.seen)):
+            if bad[(self.count - 1 - age) % len(bad)]:
+                names = ", ".join(dict.fromkeys(rows.names[i] for i in index.tolist()))
+                kept = f"the last checkpoint {path} is kept" if path is not None else "nothing was saved"
+                raise NonFiniteError(
+                    f"step {step - age}: loss or gradient is not finite; the update was skipped and {kept}. "
+                    f"Look at these images, or lower the learning rate: {names}."
+                )
+
+
+def _fabric(settings: Settings) -> Any:
+    from lightning_fabric import Fabric
+
+    if settings.precision not in ("32-true", "bf16-mixed"):
+        raise InputError(f"precision={settings.precision!r}; use '32-true' or 'bf16-mixed'.")
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=settings.precision,  # type: ignore[arg-type]
+        strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _only_trainable(method: nn.Module, stage: Stage) -> None:
+    trainable = stage.trainable.parameters() if isinstance(stage.trainable, nn.Module) else stage.trainable
+    wanted = {id(p) for p in trainable}
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in wanted)
+
+
+def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> TwoStreamSampler:
+    if stage.batch[1] and not len(unlabeled):
+        raise InputError(
+            f"stage {stage.name!r} needs unlabeled patients, but every training patient is labeled; "
+            "lower the budget, or train the supervised baseline."
+        )
+    return TwoStreamSampler(labeled, unlabeled, *stage.batch, seed=seed)
+
+
+def _fingerprint(method: nn.Module, settings: Settings, rows: Rows, split: Split, world: int) -> dict[str, str]:
+    """What must agree for a checkpoint to be continued."""
+    config = getattr(method, "config", None)
+    kept = {k: v for k, v in asdict(settings).items() if k not in ("log_every", "checkpoint_every", "accelerator")}
+    return {
+        "method": type(method).__name__,
+        "config": json.dumps(asdict(config), sort_keys=True, default=str) if config is not None else "",
+        "settings": json.dumps(kept, sort_keys=True),
+        "rows": rows.sha256,
+        "split": json.dumps([split.labeled_patients, split.unlabeled_patients]),
+        "processes": str(world),
+    }
+
+
+def _disagreement(path: Path | None, saved: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    changed = [key for key in ours if saved.get(key) != ours[key]]
+    return (
+        f"{path}: this run was started with another {' and '.join(changed)}; "
+        "give another output folder, or delete this one to start again."
+    )
+
+
+def _agreed(stop: threading.Event, fabric: Any, *, due: bool) -> bool:
+    """Whether to stop now; several processes decide together, at log lines only."""
+    if fabric.world_size == 1:
+        return stop.is_set()
+    if not due:
+        return False
+    return bool(fabric.all_reduce(torch.tensor(float(stop.is_set()), device=fabric.device), reduce_op="sum") > 0)
+
+
+def _gathered(state: dict[str, Any], world: int) -> list[dict[str, Any]]:
+    if world == 1:
+        return [state]
+    states: list[Any] = [None] * world
+    torch.distributed.all_gather_object(states, state)
+    return states
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C or SIGTERM into a request to save and stop; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, frame: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(stages: Sequence[Stage], run: Run, progress: bool | None, rank: int) -> Iterator[Any]:
+    from tqdm.auto import tqdm
+
+    if progress is None:
+        live_notebook = "ipykernel" in sys.modules and not os.environ.get("ANATOLAB_BOOK")
+        progress = sys.stderr.isatty() or live_notebook
+    total = sum(stage.updates for stage in stages)
+    with tqdm(total=total, initial=run.step, disable=not progress or rank > 0, unit="step") as bar:
+        yield bar
