@@ -1,0 +1,262 @@
+"""Stored outputs are those that a test compares, and no stored or cached output outlives what made it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+
+ROOT = Path(__file__).resolve().parents[1]
+Notebook = dict[str, Any]
+
+
+def tool(name: str) -> ModuleType:
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+notebooks, book_cache = tool("notebooks"), tool("book_cache")
+CONTRACT = ("nbval-check-output", "keep_output")
+
+
+def cell(source: str, printed: str | None = None, tags: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A code cell with what it printed."""
+    output = {"output_type": "stream", "name": "stdout", "text": f"{printed}\n"}
+    return {
+        "cell_type": "code",
+        "id": f"c{abs(hash((source, tags))) % 10**8}",
+        "metadata": {"tags": list(tags)},
+        "source": source,
+        "execution_count": 1,
+        "outputs": [] if printed is None else [output],
+    }
+
+
+def notebook(*cells: dict[str, Any], kind: str = "method") -> Notebook:
+    """A notebook with a parameters cell and these cells."""
+    metadata: dict[str, Any] = {"kind": kind, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    if kind == "theory":
+        metadata["keep_output"] = True
+    cells = (cell("steps = 3", tags=("parameters",)), *cells)
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)}
+
+
+def sized(**books: Notebook) -> dict[str, tuple[Notebook, int]]:
+    """Notebooks as ``check`` takes them."""
+    return {f"{name}.ipynb": (content, len(json.dumps(content))) for name, content in books.items()}
+
+
+GOOD = sized(
+    method=notebook(cell("x = 1"), cell("print(round(0.5, 3))", "0.5", CONTRACT)),
+    theory=notebook(cell("import math", tags=("nbval-ignore-output",)), cell("print(math.pi)", "3.14"), kind="theory"),
+    prose=notebook(kind="prose"),
+)
+
+
+def emptied(books: dict[str, tuple[Notebook, int]]) -> dict[str, tuple[Notebook, int]]:
+    """The same notebooks with every stored output removed."""
+    books = copy.deepcopy(books)
+    for content, _ in books.values():
+        for each in content["cells"]:
+            if each["cell_type"] == "code":
+                each["outputs"] = []
+    return books
+
+
+def test_the_stored_notebooks_keep_the_rules() -> None:
+    count, found = notebooks.check(notebooks.load())
+    assert found == []
+    assert count >= notebooks.FLOOR
+
+
+def test_good_notebooks_pass_and_their_compared_cells_are_counted() -> None:
+    assert notebooks.check(GOOD, floor=2) == (2, [])
+
+
+@pytest.mark.parametrize("books", [GOOD, notebooks.load()], ids=["toy", "stored"])
+def test_emptying_all_stored_outputs_fails(books: dict[str, tuple[Notebook, int]]) -> None:
+    count, _ = notebooks.check(books)
+    if count == 0:
+        pytest.skip("no stored notebook has an output to compare yet")
+    left, found = notebooks.check(emptied(books))
+    assert left == 0
+    assert sum("nothing would be compared" in problem for problem in found) == count
+
+
+def test_the_floor_holds_and_follows() -> None:
+    assert "under the floor" in notebooks.check(GOOD, floor=3)[1][0]
+    many = sized(a=notebook(*(cell(f"print({i})", str(i), CONTRACT) for i in range(9))))
+    assert "raise FLOOR" in notebooks.check(many, floor=3)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (notebook(cell("print(1)", "1")), "nothing compares"),
+        (notebook(cell("print(1)", "1", ("keep_output",))), "both"),
+        (notebook(cell("print(1)", "1", ("nbval-check-output",))), "both"),
+        (notebook(cell("print(1)", None, CONTRACT)), "nothing would be compared"),
+        (notebook(cell("x = 1"), kind="theory"), "nothing would be compared"),
+        (notebook(cell("x = 1", tags=("parameters",))), "2 cells are tagged"),
+        (notebook(cell("x = 1", tags=("skip-execution",))), "nbval-skip"),
+        (notebook(kind="poem"), "none of"),
+        (notebook(kind="prose") | {"cells": []}, "0 cells are tagged"),
+        (notebook(cell("#" * 200_001)), "over 200000"),
+    ],
+)
+def test_each_broken_rule_is_named(broken: Notebook, message: str) -> None:
+    found = notebooks.check(sized(broken=broken))[1]
+    assert any(message in problem and problem.startswith("broken.ipynb: ") for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("widgets", {}, "widget state"),
+        ("keep_output", True, "belongs to theory"),
+        ("kernelspec", {"name": "my-env"}, "must be python3"),
+    ],
+)
+def test_each_broken_rule_of_the_metadata_is_named(key: str, value: Any, message: str) -> None:
+    broken = notebook()
+    broken["metadata"][key] = value
+    assert any(message in problem for problem in notebooks.check(sized(broken=broken))[1])
+
+
+def test_a_stored_error_is_found() -> None:
+    broken = cell("print(1)", "1", CONTRACT)
+    broken["outputs"] = [{"output_type": "error", "ename": "E", "evalue": "", "traceback": []}]
+    assert any("stores an error" in problem for problem in notebooks.check(sized(broken=notebook(broken)))[1])
+
+
+def test_strip_removes_what_is_not_compared_and_keeps_the_rest(tmp_path: Path) -> None:
+    content = notebook(cell("print(1)", "1"), cell("print(2)", "2", CONTRACT))
+    content["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    content["metadata"]["language_info"] = {"name": "python", "version": "3.11.7"}
+    for name, each in {"method": content, "theory": GOOD["theory.ipynb"][0]}.items():
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(each))
+    files = sorted(tmp_path.iterdir())
+    assert notebooks.main(["strip", *map(str, files)]) == 0
+    books = {path.name: (notebooks.read(path), path.stat().st_size) for path in files}
+    assert notebooks.check(books, floor=2) == (2, [])
+    assert books["method.ipynb"][0]["metadata"]["language_info"] == {"name": "python"}
+    before = [path.read_bytes() for path in files]
+    assert notebooks.main(["strip", *map(str, files)]) == 0
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_pre_commit_strips_with_the_same_options() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (hook,) = (hook for hook in config["repos"][0]["hooks"] if hook["id"] == "nbstripout")
+    assert tuple(hook["entry"].split()[1:]) == notebooks.STRIP
+
+
+def nbval(path: Path, *options: str) -> str:
+    """Runs nbval on a notebook as the make target does; pytest's output."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(path.parent), *options]
+    command += ["--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval.cfg"), str(path)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=path.parent).stdout
+
+
+def test_nbval_compares_contract_cells_after_replacing_what_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "toy.ipynb"
+    content = notebook(
+        cell("print('not compared')", tags=()),
+        cell("print(object())", "<object object at 0x7f00aa00bb00>", CONTRACT),
+        cell("import uuid; print(uuid.uuid4())", "0b1d6a4c-8f36-4a4e-9d6e-1d2f3a4b5c6d", CONTRACT),
+        cell("import tempfile; print(tempfile.mkdtemp())", "/tmp/tmpabcdefgh", CONTRACT),
+        cell("print('Dice 0.731, 12.5 s, 3 steps/s')", "Dice 0.731, 12.5 s, 3 steps/s", CONTRACT),
+        cell("print('Dice 0.731, 12.5 s')", "Dice 0.731, 12.6 s", CONTRACT),
+        cell("print('Dice 0.732')", "Dice 0.731", CONTRACT),
+    )
+    path.write_text(json.dumps(content))
+    report = nbval(path, "--nbval-lax")
+    assert "2 failed, 6 passed" in report
+    assert "Cell 6" in report
+    assert "Cell 7" in report
+
+
+def tree(root: Path) -> Path:
+    """A toy checkout that the book's cache depends on."""
+    for name, text in {
+        "requirements.lock": "a==1",
+        "anatolab/losses/dice.py": "x = 1",
+        "book/records/a/seed0.json": "{}",
+        "notebooks/helper.csv": "1",
+        "notebooks/01_toy.ipynb": "{}",
+        "notebooks/02_not_in_the_book.ipynb": "{}",
+        "_toc.yml": "root: book/intro\nparts:\n- chapters:\n  - file: notebooks/01_toy\n  - file: book/glossary\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "anatolab/losses/dice.py", "book/records/a/seed0.json", "notebooks/helper.csv"]
+)
+def test_the_cache_is_emptied_when_what_outputs_depend_on_changes(tmp_path: Path, name: str) -> None:
+    root, cache = tree(tmp_path), tmp_path / "_build" / "cache"
+    assert book_cache.refresh(cache, book_cache.fingerprint(root, "tiny"))
+    (cache / "output").touch()
+    assert not book_cache.refresh(cache, book_cache.fingerprint(root, "tiny"))
+    assert (cache / "output").exists()
+    (root / name).write_text("changed")
+    assert book_cache.refresh(cache, book_cache.fingerprint(root, "tiny"))
+    assert not (cache / "output").exists()
+
+
+def test_the_fingerprint_knows_size_and_new_files_and_leaves_notebooks_to_their_code(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    before = book_cache.fingerprint(root, "tiny")
+    assert book_cache.fingerprint(root, "demo") != before
+    (root / "notebooks" / "01_toy.ipynb").write_text("changed")
+    (root / "anatolab" / "__pycache__").mkdir()
+    (root / "anatolab" / "__pycache__" / "a.pyc").touch()
+    assert book_cache.fingerprint(root, "tiny") == before
+    (root / "anatolab" / "new.py").touch()
+    assert book_cache.fingerprint(root, "tiny") != before
+
+
+def test_only_notebooks_of_the_table_of_contents_run(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    assert book_cache.chapters(root) == [root / "notebooks" / "01_toy.ipynb"]
+
+
+def test_a_notebook_that_ran_is_served_until_its_code_changes(tmp_path: Path) -> None:
+    path = tmp_path / "toy.ipynb"
+    path.write_text(json.dumps(notebook(cell("import os\nprint(os.getcwd())"))))
+    result = book_cache.run(path)
+    assert result.err is None
+    assert result.nb.cells[1].outputs[0].text.strip() == os.path.realpath(tmp_path)
+    cache = get_cache(str(tmp_path / "cache"))
+    cache.cache_notebook_bundle(CacheBundleIn(result.nb, str(path), data={"execution_seconds": 1.0}), False, True)
+    assert cache.match_cache_notebook(nbformat.read(path, as_version=4)).data["execution_seconds"] == 1.0
+    path.write_text(json.dumps(notebook(cell("print(2)"))))
+    with pytest.raises(KeyError):
+        cache.match_cache_notebook(nbformat.read(path, as_version=4))
+
+
+def test_a_notebook_that_fails_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "toy.ipynb"
+    path.write_text(json.dumps(notebook(cell("raise RuntimeError('no such record')"))))
+    result = book_cache.run(path)
+    assert result.err is not None
+    assert "no such record" in result.exc_string
