@@ -85,6 +85,11 @@ class Cohort:
             by_patient.setdefault(ref.patient, []).append(ref)
         missing = [p for p in patients if p not in by_patient]
         if missing:
+            if part := next((part for part, listed in self.published.items() if missing[0] in listed), None):
+                raise InputError(
+                    f"{self.root}: patient {missing[0]!r} ({len(missing)} in all) is on the published {part} list of "
+                    f"{self.name}, but its files are not here; copy them here, or leave these patients out."
+                )
             raise InputError(
                 f"{self.root}: patient {missing[0]!r} ({len(missing)} in all) is not in this {self.name} cohort of "
                 f"{len(by_patient)} patients; check the split list, or the folder."

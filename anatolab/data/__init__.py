@@ -1,0 +1,19 @@
+"""Patients on disk to rows for a network: readers of public layouts, splits, cached slices, the two-stream sampler."""
+
+from anatolab.data.cache import Rows, cache_root, prepare
+from anatolab.data.layouts import LAYOUTS, open_cohort
+from anatolab.data.sampler import TwoStreamSampler, shard
+from anatolab.data.splits import published_lists, split_patients, split_sha256
+
+__all__ = [
+    "LAYOUTS",
+    "Rows",
+    "TwoStreamSampler",
+    "cache_root",
+    "open_cohort",
+    "prepare",
+    "published_lists",
+    "shard",
+    "split_patients",
+    "split_sha256",
+]

@@ -1,0 +1,335 @@
+"""ACDC, short-axis cine MR of the heart, in the two layouts in which people have it on disk.
+
+Official release (also under ``training/`` and ``testing/``)::
+
+    patient001/Info.cfg                      ED: 1, ES: 12, Group: DCM, Height: 184.0, NbFrame: 30, Weight: 95.0
+    patient001/patient001_frame01.nii.gz     the frame that Info.cfg calls ED (or ES)
+    patient001/patient001_frame01_gt.nii.gz  its annotation
+    patient001/patient001_4d.nii.gz          the whole cine series; not read
+
+SSL4MIS files, intensities already scaled to [0, 1] per volume, no spacing (distances are then in voxels)::
+
+    data/slices/patient099_frame01_slice_1.h5   training slices, numbered from 1: 2-D ``image`` and ``label``
+    data/patient002_frame01.h5                  validation and test volumes: 3-D ``image`` and ``label``
+    train.list, train_slices.list, val.list, test.list
+
+The SSL4MIS files number the two frames of a patient 01 and 02 and say nowhere which of them is end-diastole, so the
+phase of such a case is ``frame01`` or ``frame02``; only the official layout gives ``ED`` and ``ES``.
+
+Reference:
+    Bernard et al., Deep learning techniques for automatic MRI cardiac multi-structures segmentation and diagnosis,
+    IEEE TMI 2018.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anatolab.data import checks
+from anatolab.data.splits import published_lists
+from anatolab.types import Case, CaseRef, Cohort, InputError
+
+CLASSES = ("background", "RV", "Myo", "LV")
+PROVENANCE = {"license": "CC BY-NC-SA 4.0", "source": "ACDC, Bernard et al., IEEE TMI 2018"}
+NOTE = "provenance.json"  # beside the patient folders: the cohort is not ACDC itself, and this is what it is
+
+_FRAME = re.compile(r"(patient\d+)_frame(\d+)(_gt)?\.nii(\.gz)?")
+_SLICE = re.compile(r"(patient\d+_frame\d+)_slice_(\d+)\.h5")
+_VOLUME = re.compile(r"(patient\d+_frame\d+)\.h5")
+_LISTS = {"train": "train.list", "validation": "val.list", "test": "test.list"}
+
+
+# --- official layout ---------------------------------------------------------------------------------------------
+
+
+def is_official(root: Path) -> bool:
+    """Whether folders named ``patientNNN`` lie in ``root``, or in its ``training`` or ``testing``."""
+    return any(_patient_folders(root))
+
+
+def read_official(root: Path) -> Cohort:
+    """The cohort of an official ACDC folder; images are read only when a case is asked for.
+
+    A ``provenance.json`` in ``root`` (an object; its ``name`` becomes the cohort's) says that the folder is something
+    else in ACDC's layout, such as a generated cohort; only without it are the published patient lists attached, and
+    only where all patients of the published training list are there.
+
+    Args:
+        root: The folder that holds the patient folders, or ``training`` and ``testing`` with them.
+
+    Returns:
+        Cases ``ED`` then ``ES`` of each patient; ``provenance["ignored"]`` names the files that were left aside.
+
+    Raises:
+        InputError: A patient folder lacks ``Info.cfg``, an entry of it, a frame it names, or the annotation of a
+            frame where others beside it have one; or has a frame that is neither ED nor ES.
+    """
+    refs: list[CaseRef] = []
+    ignored: list[str] = []
+    for folders in _patient_folders(root):
+        group = [ref for folder in folders for ref in _patient_refs(folder, ignored)]
+        if any(ref.labeled for ref in group) and (bare := [ref for ref in group if not ref.labeled]):
+            raise InputError(
+                f"{bare[0].source}: has no annotation beside it ({_gt(bare[0].source).name}), though other frames in "
+                f"{folders[0].parent} do ({len(bare)} such); add it, or keep unannotated patients in a folder of "
+                "their own."
+            )
+        refs += group
+    seen: dict[str, Path] = {}
+    for ref in refs:
+        if seen.setdefault(ref.patient, ref.source.parent) != ref.source.parent:
+            raise InputError(
+                f"{ref.source.parent}: patient {ref.patient} is also in {seen[ref.patient]}; keep one of the two."
+            )
+    cohort = Cohort("ACDC", "official", CLASSES, tuple(refs), root, {}, {**PROVENANCE, "ignored": tuple(ignored)})
+    if (note := root / NOTE).is_file():
+        said = _read_note(note)
+        name = str(said.get("name", root.name))
+        return Cohort(name, "official", CLASSES, cohort.refs, root, {}, {**said, "ignored": tuple(ignored)})
+    lists = published_lists("acdc")
+    if set(lists["train"]) <= seen.keys():
+        cohort.published.update(lists)
+    return cohort
+
+
+def _patient_folders(root: Path) -> list[list[Path]]:
+    """Patient folders by the folder that holds them, in the order of their numbers."""
+    groups = []
+    for base in (root, root / "training", root / "testing"):
+        if base.is_dir():
+            found = [p for p in base.iterdir() if re.fullmatch(r"patient\d+", p.name) and p.is_dir()]
+            groups.append(sorted(found, key=lambda p: (int(p.name[7:]), p.name)))
+    return [group for group in groups if group]
+
+
+def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
+    """The ED and ES cases of one patient; what else lies there is added to ``ignored``."""
+    info = _read_info(folder / "Info.cfg")
+    phases = {info["ED"]: "ED", info["ES"]: "ES"}
+    images: dict[int, Path] = {}
+    labels: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = _FRAME.fullmatch(path.name)
+        if match is None or match[1] != folder.name:
+            if path.name != "Info.cfg" and not path.name.startswith(f"{folder.name}_4d."):
+                ignored.append(f"{folder.name}/{path.name}")
+            continue
+        frame = int(match[2])
+        if frame not in phases:
+            raise InputError(
+                f"{path}: frame {frame} is neither ED ({info['ED']}) nor ES ({info['ES']}) in Info.cfg; "
+                "correct Info.cfg, or move the file out of the folder."
+            )
+        kind = labels if match[3] else images
+        if frame in kind:
+            raise InputError(f"{path}: is there twice, also as {kind[frame].name}; keep one of the two.")
+        kind[frame] = path
+    for frame, phase in phases.items():
+        if frame not in images:
+            raise InputError(
+                f"{folder / f'{folder.name}_frame{frame:02d}.nii.gz'}: is missing, though Info.cfg names frame {frame} "
+                f"as {phase}; copy it there, or correct Info.cfg."
+            )
+    return [
+        CaseRef(
+            folder.name,
+            phase,
+            images[frame],
+            partial(_load_official, folder.name, phase, images[frame], labels.get(frame), {**info, "frame": frame}),
+            files=tuple(p for p in (images[frame], labels.get(frame)) if p is not None),
+            labeled=frame in labels,
+        )
+        for frame, phase in phases.items()
+    ]
+
+
+def _load_official(patient: str, phase: str, image_path: Path, label_path: Path | None, info: dict[str, Any]) -> Case:
+    array, affine, spacing = checks.read_nifti(image_path)
+    image = checks.check_image(array, image_path)
+    label = None
+    if label_path is not None:
+        values, label_affine, _ = checks.read_nifti(label_path)
+        checks.check_pair(image, values, image_path, label_path)
+        checks.check_affine(affine, label_affine, image.shape, label_path)
+        label = checks.check_label(values, label_path, CLASSES)
+    return Case(patient, phase, image[None], label, spacing, affine, image_path, info)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """``Info.cfg`` as a dictionary: ED, ES and NbFrame int, Height (cm) and Weight (kg) float, Group text."""
+    checks.check_file(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    info: dict[str, Any] = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip()}
+    for key, kind in (("ED", int), ("ES", int), ("NbFrame", int), ("Height", float), ("Weight", float)):
+        if key in info or key in ("ED", "ES"):
+            try:
+                info[key] = kind(info[key])
+            except (KeyError, ValueError):
+                raise InputError(
+                    f"{path}: has no number at '{key}:' (found {info.get(key, 'no such line')!r}); "
+                    "add it as in the release, for example 'ED: 1' and 'ES: 12'."
+                ) from None
+    if info["ED"] == info["ES"]:
+        raise InputError(f"{path}: names frame {info['ED']} as both ED and ES; correct it as in the release.")
+    return info
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error}); write the cohort again, or remove the file.") from error
+    if not isinstance(said, dict):
+        raise InputError(f"{path}: does not hold a JSON object; write the cohort again, or remove the file.")
+    return said
+
+
+def _gt(image: Path) -> Path:
+    stem, dot, suffix = image.name.partition(".")
+    return image.with_name(f"{stem}_gt{dot}{suffix}")
+
+
+# --- SSL4MIS layout ----------------------------------------------------------------------------------------------
+
+
+def is_ssl4mis(root: Path) -> bool:
+    """Whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
+    data = root / "data"
+    return any(
+        pattern.fullmatch(path.name)
+        for folder, pattern in ((data / "slices", _SLICE), (data, _VOLUME))
+        if folder.is_dir()
+        for path in folder.iterdir()
+    )
+
+
+def read_ssl4mis(root: Path) -> Cohort:
+    """The cohort of an SSL4MIS ACDC folder; a training volume is its slices stacked in the order of their numbers.
+
+    A case that has slices is read from them, also where a volume file lies beside them: training reads the slices.
+    Patients that are on a list but have no files are named in ``provenance["absent"]``, and stay on the published
+    lists; asking for their cases is an error then.
+
+    Args:
+        root: The folder that holds ``data`` and the lists.
+
+    Returns:
+        Cases ``frame01`` and ``frame02`` of each patient, by number, without spacing and affine;
+        ``published`` holds the patients of the lists that are there, in list order.
+
+    Raises:
+        InputError: Slices do not count from 1 without a gap, or differ from ``train_slices.list``; a list is empty
+            or has a line that names no case; only one of a patient's listed frames is there.
+    """
+    data = root / "data"
+    slices: dict[str, dict[int, Path]] = {}
+    volumes: dict[str, Path] = {}
+    ignored: list[str] = []
+    for path in _files(data / "slices"):
+        if match := _SLICE.fullmatch(path.name):
+            slices.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            ignored.append(f"data/slices/{path.name}")
+    for path in _files(data):
+        if match := _VOLUME.fullmatch(path.name):
+            volumes[match[1]] = path
+        else:
+            ignored.append(f"data/{path.name}")
+    _check_slices(slices, root)
+    refs = []
+    for name in sorted(slices.keys() | volumes.keys()):
+        patient, phase = name.split("_")
+        files = tuple(slices[name][n] for n in sorted(slices[name])) if name in slices else (volumes[name],)
+        source = files[0].parent / f"{name}_slice_*.h5" if name in slices else files[0]
+        refs.append(CaseRef(patient, phase, source, partial(_load_h5, patient, phase, source, files), files))
+    published, absent = {}, []
+    for part, file in _LISTS.items():
+        if (root / file).is_file():
+            names = _read_list(root / file, _VOLUME)
+            published[part] = tuple(dict.fromkeys(name.split("_")[0] for name in names))
+            missing = [name for name in names if name not in slices and name not in volumes]
+            gone = {name.split("_")[0] for name in missing} - {ref.patient for ref in refs}
+            absent += [patient for patient in published[part] if patient in gone]
+            if partly := [name for name in missing if name.split("_")[0] not in gone]:
+                raise InputError(
+                    f"{root / file}: names {partly[0]}, which has no file in {data}, though the patient's other frame "
+                    "has; copy it there, or take the patient off the list."
+                )
+    provenance = {**PROVENANCE, "absent": tuple(absent), "ignored": tuple(ignored)}
+    return Cohort("ACDC", "ssl4mis", CLASSES, tuple(refs), root, published, provenance)
+
+
+def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) -> Case:
+    stacked = source != files[0]
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for path in files:
+        image, label = checks.read_h5(path, "image", "label")
+        if image.ndim != (2 if stacked else 3):
+            raise InputError(
+                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
+                "slices belong in data/slices, volumes in data."
+            )
+        checks.check_pair(image, label, path, path)
+        if images and image.shape != images[0].shape:
+            raise InputError(
+                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
+                "write the slices of this case again from one volume."
+            )
+        images.append(image)
+        labels.append(checks.check_label(label, path, CLASSES))
+        if not np.isfinite(image).all():
+            checks.check_image(image, path)
+    volume, label = (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
+    return Case(patient, phase, checks.check_image(volume, source)[None], label, None, None, source)
+
+
+def _check_slices(slices: dict[str, dict[int, Path]], root: Path) -> None:
+    """Slice numbers run from 1 without a gap, and are those of ``train_slices.list`` where it names the case."""
+    listed: dict[str, set[int]] = {}
+    file = root / "train_slices.list"
+    if slices and file.is_file():
+        for name in _read_list(file, _SLICE):
+            case, _, number = name.rpartition("_slice_")
+            listed.setdefault(case, set()).add(int(number))
+    for case, numbers in slices.items():
+        due = listed.get(case, set(range(1, max(numbers) + 1)))
+        due |= set(range(1, max(due) + 1))
+        if lost := sorted(due - numbers.keys()):
+            raise InputError(
+                f"{root / 'data' / 'slices' / f'{case}_slice_{lost[0]}.h5'}: is missing ({len(lost)} of {len(due)} "
+                "slices of this volume); copy it there, or remove the whole volume and its lines in the lists."
+            )
+        if extra := sorted(numbers.keys() - due):
+            raise InputError(
+                f"{numbers[extra[0]]}: is no slice of its volume (1 to {max(due)} by train_slices.list, or numbered "
+                "below 1); remove the file, or correct the list."
+            )
+
+
+def _read_list(path: Path, pattern: re.Pattern[str]) -> list[str]:
+    """The case names of a list file, one a line, with or without ``.h5``."""
+    checks.check_file(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [line.strip().removesuffix(".h5") for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"{path}: names no case; restore the published list, or remove the file.")
+    if wrong := [name for name in names if not pattern.fullmatch(f"{name}.h5")]:
+        raise InputError(
+            f"{path}: the line {wrong[0]!r} names no case such as patient001_frame01; restore the published list."
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise InputError(f"{path}: names {twice} twice; remove one of the two lines.")
+    return names
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()

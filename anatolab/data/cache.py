@@ -1,0 +1,333 @@
+"""Cases cut into slices of one size, once: memory-mapped, checksummed, and rebuilt when the source changes.
+
+A cache is a folder named by a hash of the recipe and of every source file's path, size and time of change. Sources are
+told by size and time and not by content, so that opening a cache does not read the data again; a file edited in
+place within the clock's resolution and to the same size would go unseen. The cached arrays themselves are
+verified by sha256 each time they are opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
+
+RECIPE = {  # part of every cache's key: raise the version when a reader or anything below changes what is written
+    "version": 1,
+    "image": "min-max per volume and channel, bilinear with antialias",
+    "label": "nearest-exact",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Slices of one size, one a row, with the case and patient that each comes from."""
+
+    images: np.ndarray  # (n, c, h, w) float32 in [0, 1], memory-mapped and read-only where it comes from the cache
+    labels: np.ndarray  # (n, h, w) uint8 class numbers, 255 = unknown
+    names: list[str]  # "patient001_ED#05": case and slice, counted from 0 along axis 0 of the volume
+    patients: list[str]  # one a row
+    sha256: str  # of all of the above
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        patients: Sequence[str],
+        names: Sequence[str] | None = None,
+    ) -> Rows:
+        """Rows that live in memory.
+
+        Args:
+            images: (n, c, h, w) float32 in [0, 1].
+            labels: (n, h, w) uint8 class numbers, 255 = unknown.
+            patients: One a row.
+            names: One a row; patient and row number where not given.
+
+        Raises:
+            InputError: The lengths, shapes or number types do not fit.
+
+        Example:
+            >>> images, labels = np.zeros((3, 1, 4, 4), np.float32), np.zeros((3, 4, 4), np.uint8)
+            >>> rows = Rows.from_arrays(images, labels, ["a", "b", "a"])
+            >>> rows.index_of(["a"]), rows.names[2]
+            (tensor([0, 2]), 'a#02')
+        """
+        names = list(names) if names is not None else [f"{p}#{i:02d}" for i, p in enumerate(patients)]
+        fits = (
+            images.ndim == 4
+            and labels.shape == (len(images), *images.shape[2:])
+            and len(patients) == len(names) == len(images)
+            and images.dtype == np.float32
+            and labels.dtype == np.uint8
+        )
+        if not fits:
+            raise InputError(
+                f"rows: images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype}, {len(patients)} "
+                f"patients and {len(names)} names do not fit; give (n, c, h, w) float32, (n, h, w) uint8, n and n."
+            )
+        return cls(images, labels, names, list(patients), _rows_sha256(images, labels, names, list(patients)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index_of(self, patients: Sequence[str]) -> Tensor:
+        """The rows of these patients.
+
+        Args:
+            patients: Patient ids.
+
+        Returns:
+            Row numbers (k,) int64, ascending.
+
+        Raises:
+            InputError: No patient is given, or one of them has no row here.
+        """
+        if not patients:
+            raise InputError("rows: no patient is given, so there is no row to find; give at least one patient.")
+        if unknown := sorted(set(patients) - set(self.patients)):
+            raise InputError(
+                f"rows: patient {unknown[0]!r} ({len(unknown)} in all) has no row among these {len(self)}; "
+                "prepare the rows with this patient too."
+            )
+        return torch.from_numpy(np.flatnonzero(np.isin(np.asarray(self.patients), list(patients))))
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy some rows to memory, ready for a network.
+
+        Args:
+            index: Row numbers (b,) int64.
+
+        Returns:
+            Images (b, c, h, w) float32 in [0, 1] and labels (b, h, w) int64 with ``IGNORE`` where unknown.
+        """
+        at = index.cpu().numpy()
+        label = torch.from_numpy(np.asarray(self.labels[at])).long()
+        return torch.from_numpy(np.asarray(self.images[at])), label.masked_fill_(label == UNKNOWN, IGNORE)
+
+
+def cache_root() -> Path:
+    """The folder of all caches: ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``."""
+    return Path(os.environ.get("ANATOLAB_CACHE") or "~/.cache/anatolab").expanduser()
+
+
+def prepare(
+    cohort: Cohort,
+    patients: Sequence[str],
+    *,
+    size: tuple[int, int] = (128, 128),
+    cache: str | Path | None = None,
+) -> Rows:
+    """All slices of some patients at one size, read and checked once and memory-mapped from then on.
+
+    Intensities are scaled to [0, 1] by the least and greatest value of each volume and channel; slices are cut along
+    axis 0 and resized in-plane, images bilinear with antialias (half-pixel centers), labels by nearest neighbor
+    (``nearest-exact``). Two processes may prepare the same rows at once; a cache that was damaged is said so and
+    built again.
+
+    Args:
+        cohort: Where the patients are.
+        patients: In the order in which their rows come.
+        size: Height and width of a row, in pixels.
+        cache: The folder of the caches; ``cache_root()`` where not given.
+
+    Returns:
+        The rows, on disk in ``<cache>/<cohort>-<key>``.
+
+    Raises:
+        InputError: A patient is unknown or given twice, a case is wrong in any way that reading finds, cases have
+            different numbers of channels, or the cache cannot be written.
+    """
+    if not patients or len(set(patients)) < len(patients):
+        raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")
+    if min(size) < 1:
+        raise InputError(f"size: {size} is no height and width in pixels; give two numbers of at least 1.")
+    refs = cohort.of(patients)
+    recipe = {**RECIPE, "size": list(size)}
+    folder = Path(cache or cache_root()).expanduser() / f"{_slug(cohort.name)}-{_key(cohort, refs, recipe)}"
+    for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
+        if not folder.is_dir():
+            _build(folder, cohort, refs, recipe)
+        try:
+            return _open(folder)
+        except Exception as error:  # whatever a damaged file makes its parser raise
+            if folder.is_dir():
+                warnings.warn(f"{folder}: this cache is damaged ({error}); building it again.", stacklevel=2)
+                _remove(folder)
+    raise InputError(f"{folder}: this cache is damaged and cannot be replaced; remove the folder.")
+
+
+def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The slices of a case as training sees them: images (z, c, h, w) float32 in [0, 1], labels (z, h, w) uint8."""
+    volume = torch.from_numpy(case.image)
+    low, high = volume.amin((1, 2, 3), keepdim=True), volume.amax((1, 2, 3), keepdim=True)
+    if bool((low == high).any()):
+        raise InputError(f"{case.source}: a channel is constant; remove the channel, or take the case out.")
+    volume = ((volume - low) / (high - low)).transpose(0, 1)
+    image = F.interpolate(volume, size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
+    if case.label is None:
+        return image.numpy(), np.full((len(image), *size), UNKNOWN, np.uint8)
+    label = F.interpolate(torch.from_numpy(case.label)[:, None], size, mode="nearest-exact")
+    return image.numpy(), label[:, 0].numpy()
+
+
+def _build(folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any]) -> None:
+    """Write a cache beside its place and move it there, unless another process was first."""
+    from tqdm.auto import tqdm
+
+    size = (recipe["size"][0], recipe["size"][1])
+    rows: dict[str, list[str]] = {"names": [], "patients": []}
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+        part.chmod(0o755)  # people of one machine may share a cache
+        with _Growing(part / "images.npy") as images, _Growing(part / "labels.npy") as labels:
+            for ref in tqdm(refs, desc=f"reading {cohort.name}", unit="case", delay=2):
+                image, label = slices_of(ref.load(), size)
+                images.append(image, ref)
+                labels.append(label, ref)
+                rows["names"] += [f"{ref.name}#{i:02d}" for i in range(len(image))]
+                rows["patients"] += [ref.patient] * len(image)
+        sha256 = {"images": images.sha256, "labels": labels.sha256}
+        index = {**rows, "arrays": sha256, "sha256": _join(sha256["images"], sha256["labels"], **rows)}
+        (part / "index.json").write_text(json.dumps({**index, "recipe": recipe}), encoding="utf-8")
+        with suppress(OSError):  # not empty: another process was first, and its cache is as good as this one
+            part.rename(folder)
+        if not folder.is_dir():
+            part.rename(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the cache cannot be written ({error.strerror or error}); "
+            "free some space there, or set ANATOLAB_CACHE to a folder that has it."
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _open(folder: Path) -> Rows:
+    """The rows of a cache, its checksum verified; raises what its parsers raise where anything is not as written."""
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    labels = np.load(folder / "labels.npy", mmap_mode="r")
+    sha256 = _rows_sha256(images, labels, index["names"], index["patients"])
+    if sha256 != index["sha256"]:
+        raise ValueError("its checksum is not the one it was written with")
+    return Rows(images, labels, index["names"], index["patients"], sha256)
+
+
+class _Growing:
+    """A .npy file written part by part, whose number of rows is known only at the end; hashed on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._rows = 0
+        self._shape: tuple[int, ...] = ()
+        self._dtype = np.dtype(np.uint8)
+
+    def __enter__(self) -> _Growing:
+        self._file = self._path.open("wb")
+        return self
+
+    def append(self, array: np.ndarray, ref: CaseRef) -> None:
+        if self._rows and array.shape[1:] != self._shape:
+            raise InputError(
+                f"{ref.source}: gives rows of shape {array.shape[1:]}, the cases before it {self._shape}; "
+                "keep cases with another number of channels in a folder of their own."
+            )
+        if not self._rows:
+            self._shape, self._dtype = array.shape[1:], array.dtype
+            self._header()
+        array = np.ascontiguousarray(array)
+        self._hash.update(array.data)
+        self._file.write(array.data)
+        self._rows += len(array)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                end = self._file.tell()
+                self._file.seek(0)
+                self._header()  # of the same length: numpy leaves room for the first axis to grow
+                self._file.seek(end)
+        finally:
+            self._file.close()
+
+    def _header(self) -> None:
+        shape = (self._rows, *self._shape)
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    @property
+    def sha256(self) -> str:
+        return _array_sha256(self._hash, (self._rows, *self._shape), self._dtype)
+
+
+def _array_sha256(content: Any, shape: Sequence[int], dtype: np.dtype) -> str:
+    return hashlib.sha256(f"{dtype.str} {list(shape)} {content.hexdigest()}".encode()).hexdigest()
+
+
+def _rows_sha256(images: np.ndarray, labels: np.ndarray, names: list[str], patients: list[str]) -> str:
+    one, two = (_array_sha256(hashlib.sha256(np.ascontiguousarray(a).data), a.shape, a.dtype) for a in (images, labels))
+    return _join(one, two, names=names, patients=patients)
+
+
+def _join(images: str, labels: str, *, names: list[str], patients: list[str]) -> str:
+    text = json.dumps({"images": images, "labels": labels, "names": names, "patients": patients}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key(cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any]) -> str:
+    """Changes with the recipe, the cases and their order, the place, and each source file's size or time."""
+    sources = [(ref.name, *_stamps(ref, cohort.root)) for ref in refs]
+    text = json.dumps([recipe, str(cohort.root.resolve()), cohort.classes, sources], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _stamps(ref: CaseRef, root: Path) -> Iterator[tuple[str, int, int]]:
+    for path in ref.files or (ref.source,):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); copy it there again.") from error
+        yield os.path.relpath(path, root), stat.st_size, stat.st_mtime_ns
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def _remove(folder: Path) -> None:
+    """Take a cache away in one step, so that no other process sees half of it."""
+    with suppress(OSError):  # another process took it away first
+        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+        folder.rename(aside / "old")
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed while writing this cache left behind, a day later."""
+    for part in folder.parent.glob(f"{folder.name}.part-*"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > 86400:
+                shutil.rmtree(part, ignore_errors=True)

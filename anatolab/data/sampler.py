@@ -1,0 +1,147 @@
+"""Which rows a training step sees: two endless streams, one of labeled rows and one of unlabeled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anatolab.types import InputError
+
+
+class TwoStreamSampler:
+    """Draws batches of labeled rows followed by unlabeled rows, each stream in fresh permutations of its rows.
+
+    A stream shows every one of its rows once before it shows any a second time; a batch larger than the stream goes
+    over several permutations. Randomness comes from a private generator, so nothing else that draws numbers moves it,
+    and the position is part of the state: save, load and go on gives bitwise the batches of an uninterrupted run.
+
+    Args:
+        labeled_rows: Rows with an annotation, such as ``rows.index_of(split.labeled_patients)``.
+        unlabeled_rows: Rows without one; may be empty where ``num_unlabeled`` is 0.
+        num_labeled: Labeled rows a batch.
+        num_unlabeled: Unlabeled rows a batch.
+        seed: Of the private generator.
+
+    Raises:
+        InputError: Rows are asked for from an empty list, a count is negative, or both counts are 0.
+
+    Example:
+        >>> sampler = TwoStreamSampler([0, 1, 2], [3, 4, 5, 6], 1, 2, seed=0)
+        >>> batches = torch.stack([sampler.draw() for _ in range(3)])
+        >>> sorted(batches[:, 0].tolist()), batches.shape
+        ([0, 1, 2], torch.Size([3, 3]))
+    """
+
+    def __init__(
+        self,
+        labeled_rows: Tensor | Sequence[int],
+        unlabeled_rows: Tensor | Sequence[int],
+        num_labeled: int,
+        num_unlabeled: int,
+        *,
+        seed: int,
+    ) -> None:
+        self.num_labeled, self.num_unlabeled = num_labeled, num_unlabeled
+        if min(num_labeled, num_unlabeled) < 0 or num_labeled + num_unlabeled == 0:
+            raise InputError(
+                f"batch: {num_labeled} labeled and {num_unlabeled} unlabeled rows make no batch; ask for at least one."
+            )
+        self._generator = torch.Generator().manual_seed(seed)
+        self._labeled = _Stream("labeled", labeled_rows, num_labeled, self._generator)
+        self._unlabeled = _Stream("unlabeled", unlabeled_rows, num_unlabeled, self._generator)
+
+    def draw(self) -> Tensor:
+        """The next batch.
+
+        Returns:
+            Row numbers ``(num_labeled + num_unlabeled,)`` int64, labeled ones first.
+        """
+        return torch.cat([self._labeled.next(), self._unlabeled.next()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in both streams: tensors and ints only."""
+        return {
+            "generator": self._generator.get_state(),
+            "labeled": {"order": self._labeled.order.clone(), "at": self._labeled.at},
+            "unlabeled": {"order": self._unlabeled.order.clone(), "at": self._unlabeled.at},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the saved sampler stood.
+
+        Args:
+            state: What ``state_dict`` gave, of a sampler over the same rows.
+
+        Raises:
+            InputError: The state belongs to other rows.
+        """
+        for stream in (self._labeled, self._unlabeled):
+            order = state[stream.name]["order"]
+            if len(order) and not torch.equal(order.sort().values, stream.rows.sort().values):
+                raise InputError(
+                    f"checkpoint: its sampler position belongs to {len(order)} other {stream.name} rows, not to these "
+                    f"{len(stream.rows)}; resume with the data and split of that run, or start a new one."
+                )
+        for stream in (self._labeled, self._unlabeled):
+            stream.order, stream.at = state[stream.name]["order"].clone(), int(state[stream.name]["at"])
+        self._generator.set_state(state["generator"])
+
+
+class _Stream:
+    """Endless permutations of some rows, cut into pieces of ``count``."""
+
+    def __init__(self, name: str, rows: Tensor | Sequence[int], count: int, generator: torch.Generator) -> None:
+        self.name, self.count, self.generator = name, count, generator
+        self.rows = torch.as_tensor(rows, dtype=torch.int64).flatten().clone()
+        if count and not len(self.rows):
+            raise InputError(
+                f"batch: {count} {name} rows a batch are asked for, and there are no {name} rows; "
+                f"set their number to 0, or choose a split with {name} patients."
+            )
+        self.order = self.rows[:0]  # the permutation being shown; none yet
+        self.at = 0
+
+    def next(self) -> Tensor:
+        parts, need = [self.rows[:0]], self.count
+        while need:
+            if self.at == len(self.order):
+                self.order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
+                self.at = 0
+            parts.append(self.order[self.at : self.at + need])
+            self.at += len(parts[-1])
+            need -= len(parts[-1])
+        return torch.cat(parts)
+
+
+def shard(batch: Tensor, num_labeled: int, rank: int, world_size: int) -> Tensor:
+    """The part of a global batch that one of several processes takes, labeled rows first again.
+
+    Every process draws the same global batch from the same seed and keeps its shard; all shards are of equal size, so
+    that the mean of their gradients is the gradient of the whole batch.
+
+    Args:
+        batch: Row numbers ``(b,)``, labeled ones first.
+        num_labeled: How many of them are labeled.
+        rank: This process, from 0.
+        world_size: How many processes there are.
+
+    Returns:
+        Row numbers ``(b / world_size,)``, of which the first ``num_labeled / world_size`` are labeled.
+
+    Raises:
+        InputError: The processes do not divide both numbers of rows.
+
+    Example:
+        >>> batch = torch.tensor([0, 1, 10, 11, 12, 13])
+        >>> [shard(batch, 2, rank, 2).tolist() for rank in range(2)]
+        [[0, 10, 12], [1, 11, 13]]
+    """
+    if num_labeled % world_size or (len(batch) - num_labeled) % world_size:
+        raise InputError(
+            f"batch: {num_labeled} labeled and {len(batch) - num_labeled} unlabeled rows do not divide over "
+            f"{world_size} processes; choose multiples of {world_size}."
+        )
+    return torch.cat([batch[:num_labeled][rank::world_size], batch[num_labeled:][rank::world_size]])

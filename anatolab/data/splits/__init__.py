@@ -1,0 +1,175 @@
+"""Splits in patients: by the published list where there is one, by seed otherwise, nested, and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from typing import Literal
+
+from anatolab.types import Cohort, InputError, Split
+
+
+def published_lists(name: str) -> dict[str, tuple[str, ...]]:
+    """The published patient lists of a data set, in list order.
+
+    Args:
+        name: ``"acdc"``.
+
+    Returns:
+        Patients of ``train`` (in the order in which they become labeled), ``validation`` and ``test``.
+
+    Example:
+        >>> published_lists("acdc")["train"][:3]
+        ('patient099', 'patient038', 'patient050')
+    """
+    text = resources.files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8")
+    return {part: tuple(patients) for part, patients in json.loads(text)["patients"].items()}
+
+
+def split_patients(
+    cohort: Cohort,
+    labeled: int | Literal["all"],
+    *,
+    validation: int | Sequence[str] | None = None,
+    test: int | Sequence[str] | None = None,
+    seed: int | None = None,
+) -> Split:
+    """Divide a cohort's patients; a larger label budget contains the smaller one.
+
+    Without a seed the published training list is taken in its order. With a seed the patients are put into an order
+    that depends on nothing but the seed and their names (not on the order of files, nor on a library's version):
+    the first ones are labeled, the last ones are held out. Where a cohort has published lists, a seed reorders the
+    published training list and leaves the published held-out patients alone; for a split of everybody, pass
+    ``dataclasses.replace(cohort, published={})``.
+
+    Args:
+        cohort: The patients.
+        labeled: Budget in patients, or ``"all"``.
+        validation: Patients by name, or how many to draw with the seed; ``None`` for the published list, if any.
+        test: The same for the test patients. Published test patients stay in the split also where their files are
+            absent; ``cohort.of`` says so when they are asked for.
+        seed: Draws the order; ``None`` for the published one.
+
+    Returns:
+        The split; ``origin`` says where it comes from.
+
+    Raises:
+        InputError: A patient is unknown or in two parts; a labeled patient has no annotation; the budget is below 1
+            or above the training patients; numbers are asked for without a seed; there is no published list.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from anatolab.types import CaseRef
+        >>> refs = [CaseRef(f"p{i}", "", Path(f"p{i}"), lambda: None) for i in range(6)]
+        >>> cohort = Cohort("example", "none", ("background", "organ"), tuple(refs), Path("example"))
+        >>> one, three = (split_patients(cohort, k, validation=1, test=1, seed=0) for k in (1, 3))
+        >>> one.labeled_patients == three.labeled_patients[:1], one.test == three.test, len(three.train)
+        (True, True, 4)
+    """
+    known = set(cohort.patients)
+    held: dict[str, tuple[str, ...]] = {}
+    counts: dict[str, int] = {}
+    for part, asked in (("validation", validation), ("test", test)):
+        if asked is None:
+            held[part] = cohort.published.get(part, ())
+        elif isinstance(asked, int):
+            counts[part] = asked
+        elif unknown := [p for p in asked if p not in known]:
+            raise InputError(
+                f"{cohort.root}: {part} patient {unknown[0]!r} is not in this {cohort.name} cohort of {len(known)} "
+                "patients; correct the list."
+            )
+        else:
+            held[part] = tuple(asked)
+
+    train = cohort.published.get("train")
+    if train is not None and (absent := [p for p in train if p not in known]):
+        raise InputError(
+            f"{cohort.root}: {len(absent)} of the {len(train)} patients of the published training list have no files, "
+            f"first {absent[0]}; copy them there, or take them off the list."
+        )
+    if seed is None:
+        if train is None:
+            raise InputError(
+                f"{cohort.root}: this {cohort.name} cohort has no published training list for these patients; "
+                "give a seed."
+            )
+        if any(counts.values()):
+            raise InputError(
+                f"{cohort.root}: {max(counts.values())} held-out patients can only be drawn with a seed; "
+                "give a seed, or name the patients."
+            )
+        held |= dict.fromkeys(counts, ())
+        origin = "published list"
+    else:
+        kept = {p for part in held.values() for p in part}
+        order = sorted((p for p in train or sorted(known) if p not in kept), key=lambda p: _rank(seed, p))
+        bare = {ref.patient for ref in cohort.refs if not ref.labeled}
+        order, unannotated = [p for p in order if p not in bare], [p for p in order if p in bare]
+        for part in ("test", "validation"):
+            count = counts.get(part)
+            if count is not None:
+                if not 0 <= count < len(order):
+                    raise InputError(
+                        f"{cohort.root}: {count} {part} patients cannot be held out of {len(order)} annotated ones; "
+                        "ask for fewer."
+                    )
+                order, held[part] = order[: len(order) - count], tuple(order[len(order) - count :])
+        train = (*order, *unannotated)
+        origin = f"seed {seed}"
+
+    budget = len(train) if labeled == "all" else labeled
+    split = Split(tuple(train), budget, held["validation"], held["test"], origin)
+    _check(split, cohort)
+    return split
+
+
+def split_sha256(split: Split) -> str:
+    """The identity of a split: its patients, their order and the budget, whatever its origin.
+
+    Args:
+        split: The split.
+
+    Returns:
+        The sha256 of its canonical JSON, 64 hexadecimal digits.
+
+    Example:
+        >>> split_sha256(Split(("b", "a"), 1))[:8] == split_sha256(Split(("a", "b"), 1))[:8]
+        False
+    """
+    content = {
+        "labeled": list(split.labeled_patients),
+        "unlabeled": list(split.unlabeled_patients),
+        "validation": list(split.validation),
+        "test": list(split.test),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _rank(seed: int, patient: str) -> str:
+    return hashlib.sha256(f"anatolab split {seed} {patient}".encode()).hexdigest()
+
+
+def _check(split: Split, cohort: Cohort) -> None:
+    if not 1 <= split.labeled <= len(split.train):
+        raise InputError(
+            f"{cohort.root}: {split.labeled} labeled patients were asked for, and {len(split.train)} are there to "
+            f"train on; ask for 1 to {len(split.train)}."
+        )
+    part_of: dict[str, str] = {}
+    for part, patients in (("train", split.train), ("validation", split.validation), ("test", split.test)):
+        for patient in patients:
+            if patient in part_of:
+                raise InputError(
+                    f"{cohort.root}: patient {patient} is in two parts of the split, {part_of[patient]} and {part}; "
+                    "take it off one of the two lists."
+                )
+            part_of[patient] = part
+    bare = {ref.patient for ref in cohort.refs if not ref.labeled}
+    if wrong := [p for p in split.labeled_patients if p in bare]:
+        raise InputError(
+            f"{cohort.root}: labeled patient {wrong[0]} has no annotation ({len(wrong)} such); add the label files, or "
+            f"ask for at most {len(split.train) - len(bare & set(split.train))} labeled patients."
+        )
