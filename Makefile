@@ -78,13 +78,12 @@ lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (
 records: env  ## make missing and stale records at HEAD, in a checkout of their own (nice 19, one thread)
 	@if [ -e .cache/records/.git ]; then git -C .cache/records checkout --quiet --detach $$(git rev-parse HEAD); \
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
-	@cd .cache/records && ANATOLAB_SIZE=demo ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
+	@cd .cache/records && env -u ANATOLAB_SIZE ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
 	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python -m anatolab.experiments records $(ARGS)
 
 gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
-	@ANATOLAB_SIZE=full PYTHONPATH="$(CURDIR)" $(PYTHON) -m anatolab.experiments gpu --limit $(LIMIT) $(ARGS)
+	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) -m anatolab.experiments gpu --limit $(LIMIT) $(ARGS)
 
-clean:  ## remove what was built (not the environment, not the records)
-	@if [ -e .cache/records/.git ]; then git worktree remove --force .cache/records; fi
+clean:  ## remove what was built (not the environment, not records or the runs behind them)
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
