@@ -27,8 +27,8 @@ def bootstrap_interval(
 
     BCa rather than the plain percentile interval: Dice is bounded and skewed to the left (a few failed patients),
     which BCa follows to second order, at no cost for a mean, whose acceleration has a closed form. The interval of
-    ``-values`` is the mirrored interval. Like every bootstrap it is somewhat narrow for few units: on normal data of
-    20 units a 95 % interval covers about 93 %.
+    ``-values`` is the mirrored interval. Like every bootstrap it is somewhat narrow for few units: with 20 units a
+    95 % interval covers about 93 % on normal and 90 % on exponential data (percentile interval: 93 % and 88 %).
 
     Args:
         values: One number a patient, ``(n,)``, finite.
@@ -66,7 +66,8 @@ def bootstrap_interval(
             for start in range(0, draws, rows)
         ]
     )
-    below = ((means < 0).mean() + (means <= 0).mean()) / 2  # ties count half: mirrored data, mirrored interval
+    tie = 1e-9 * np.ptp(x)  # ties count half: mirrored data, mirrored interval
+    below = ((means < -tie).mean() + (means <= tie).mean()) / 2
     bias = ndtri(np.clip(below, 0.5 / draws, 1 - 0.5 / draws))
     acceleration = (center**3).sum() / (6 * (center**2).sum() ** 1.5)
     z = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
