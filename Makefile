@@ -48,6 +48,7 @@ doctest: env  ## the examples in the docstrings
 
 html: env
 	@$(BIN)/python tools/book_cache.py --jobs $(JOBS)
+	@rm -rf _build/html _build/.doctrees # pages of chapters that are gone
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 # nbval has its own pytest call: it compares the cells tagged nbval-check-output (every cell in theory notebooks).
