@@ -38,7 +38,7 @@ from anatolab.types import Case, CaseRef, Cohort, InputError
 
 CLASSES = ("background", "RV", "Myo", "LV")
 PROVENANCE = {"license": "CC BY-NC-SA 4.0", "source": "ACDC, Bernard et al., IEEE TMI 2018"}
-NOTE = "provenance.json"  # beside the patient folders: the cohort is not ACDC itself, and this is what it is
+NOTE = "generated.json"  # beside the patient folders: these are not ACDC's, but generated as this file says
 
 _FRAME = re.compile(r"(patient\d+)_frame(\d+)(_gt)?\.nii(\.gz)?")
 _SLICE = re.compile(r"(patient\d+_frame\d+)_slice_(\d+)\.h5")
@@ -57,9 +57,9 @@ def is_official(root: Path) -> bool:
 def read_official(root: Path) -> Cohort:
     """The cohort of an official ACDC folder; images are read only when a case is asked for.
 
-    A ``provenance.json`` in ``root`` (an object; its ``name`` becomes the cohort's) says that the folder is something
-    else in ACDC's layout, such as a generated cohort; only without it are the published patient lists attached, and
-    only where all patients of the published training list are there.
+    A ``generated.json`` in ``root`` says that the folder holds a generated cohort in ACDC's layout, and becomes its
+    provenance; only without it are the published patient lists attached, and only where all patients of the published
+    training list are there.
 
     Args:
         root: The folder that holds the patient folders, or ``training`` and ``testing`` with them.
@@ -91,7 +91,7 @@ def read_official(root: Path) -> Cohort:
     cohort = Cohort("ACDC", "official", CLASSES, tuple(refs), root, {}, {**PROVENANCE, "ignored": tuple(ignored)})
     if (note := root / NOTE).is_file():
         said = _read_note(note)
-        name = str(said.get("name", root.name))
+        name = str(said.get("name", "generated"))
         return Cohort(name, "official", CLASSES, cohort.refs, root, {}, {**said, "ignored": tuple(ignored)})
     lists = published_lists("acdc")
     if set(lists["train"]) <= seen.keys():

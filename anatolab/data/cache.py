@@ -175,7 +175,25 @@ def prepare(
 
 
 def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The slices of a case as training sees them: images (z, c, h, w) float32 in [0, 1], labels (z, h, w) uint8."""
+    """The slices of a case as a network sees them: what :func:`prepare` writes, and where prediction starts from.
+
+    Args:
+        case: The volume.
+        size: Height and width of a slice, in pixels.
+
+    Returns:
+        Images (z, c, h, w) float32 in [0, 1], scaled per volume and channel, and labels (z, h, w) uint8, all 255 where
+        the case has no annotation.
+
+    Raises:
+        InputError: A channel is constant.
+
+    Example:
+        >>> image = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
+        >>> images, labels = slices_of(Case("a", "", image, None, None, None, Path("a.nii.gz")), (4, 4))
+        >>> images.shape, float(images.min()), float(images.max()), int(labels.min())
+        ((2, 1, 4, 4), 0.0, 1.0, 255)
+    """
     volume = torch.from_numpy(case.image)
     low, high = volume.amin((1, 2, 3), keepdim=True), volume.amax((1, 2, 3), keepdim=True)
     if bool((low == high).any()):

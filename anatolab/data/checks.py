@@ -67,9 +67,11 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
     unit = image.header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):
         raise InputError(f"{path}: its header gives the spacing in {unit}; save it with spatial units in mm.")
-    if not (np.isfinite(affine).all() and np.isfinite(spacing).all() and min(spacing) > 0):
+    if not (
+        np.isfinite(affine).all() and np.linalg.det(affine[:3, :3]) and np.isfinite(spacing).all() and all(spacing)
+    ):
         raise InputError(
-            f"{path}: its spacing {spacing} or affine is not finite and positive; repair the header, "
+            f"{path}: its affine or spacing {spacing} gives voxels no volume; repair the header, "
             "for example by copying that of the original image."
         )
     return np.ascontiguousarray(array.T), affine, (spacing[0], spacing[1], spacing[2])
