@@ -118,9 +118,10 @@ def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str])
 
     Returns:
         ``{metric: {class: mean over volumes, "mean": over classes}}`` for each metric, and ``"patients"``: the same
-        over patients; ``"per_patient"``: ``{metric: {patient: mean over classes}}``; ``"counts"``: ``"volumes"``,
-        ``"patients"``, ``"missed"``, ``"invented"`` and ``"absent"`` (each ``{class: number, "total": number}``) and
-        ``"nan"`` (``{metric: {class: number, "total": number}}``).
+        over patients; ``"per_patient"``: ``{metric: {patient: mean over classes}}``, where a missed or invented organ
+        makes the patient's distances NaN (a mean over the organs that were found would reward losing a difficult one);
+        ``"counts"``: ``"volumes"``, ``"patients"``, ``"missed"``, ``"invented"`` and ``"absent"`` (each ``{class:
+        number, "total": number}``) and ``"nan"`` (``{metric: {class: number, "total": number}}``).
 
     Raises:
         InputError: No cases, cases that differ in classes or metrics, a case without a patient, or a class named
@@ -171,7 +172,9 @@ def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str])
         return {c: int(n) for c, n in zip(classes, hits.sum(0), strict=True)} | {"total": int(hits.sum())}
 
     flags = {f: np.array([[row[f] for row in v.values()] for v in per_case.values()]) for f in FLAGS if f in keys}
+    lost = np.isnan(table) & ~(flags["absent"] > 0)[:, :, None] if "absent" in flags else np.isnan(table)
     per_patient = _mean(by_patient, 1)
+    per_patient[np.stack([lost[owner == p].any((0, 1)) for p in patients])] = np.nan
     return {
         **means(table),
         "patients": means(by_patient),

@@ -1,7 +1,10 @@
 """One volume to numbers and many to a summary: every empty case, both modes, bad input."""
 
+import os
 import warnings
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from medpy.metric import binary as medpy
@@ -135,6 +138,8 @@ def test_summary_by_hand():
     # patients: a RV 0.3, LV 0.8; b RV 0, LV 0.5; c RV absent, LV 0.8
     assert summary["patients"]["dice"] == pytest.approx({"RV": 0.15, "LV": 0.7, "mean": 0.425})
     assert summary["per_patient"]["dice"] == pytest.approx({"a": 0.55, "b": 0.25, "c": 0.8})
+    # a missed and b invented an organ, so their distances are no fair number; c has only an absent one
+    np.testing.assert_equal(summary["per_patient"]["hd95"], {"a": NAN, "b": NAN, "c": 2.0})
     counts = summary["counts"]
     assert (counts["volumes"], counts["patients"]) == (4, 3)
     for flag in ("missed", "invented", "absent"):
@@ -171,3 +176,20 @@ def test_summary_of_evaluated_volumes():
 def test_bad_tables_are_named(cases, patients, message):
     with pytest.raises(InputError, match=message):
         summarize(cases, patients)
+
+
+@pytest.mark.real
+@pytest.mark.skipif("ANATOLAB_DATA" not in os.environ, reason="ANATOLAB_DATA is unset: no real volumes here")
+def test_equal_to_medpy_on_real_hearts():
+    """Annotations of ACDC against themselves moved in-plane: same numbers as medpy, organ by organ."""
+    files = sorted((Path(os.environ["ANATOLAB_DATA"]) / "ACDC" / "data").glob("*.h5"))[:3]
+    assert files
+    for file in files:
+        with h5py.File(file) as handle:
+            ref = handle["label"][:]
+        pred = np.roll(ref, (3, -2), (1, 2))
+        for k, (name, row) in enumerate(evaluate_volume(pred, ref, CLASSES, (10.0, 1.5, 1.5)).items(), start=1):
+            p, r = pred == k, ref == k
+            assert row["dice"] == pytest.approx(medpy.dc(p, r), abs=1e-12), name
+            assert row["hd95"] == pytest.approx(medpy.hd95(p, r, (10.0, 1.5, 1.5)), abs=1e-6), name
+            assert row["assd"] == pytest.approx(medpy.assd(p, r, (10.0, 1.5, 1.5)), abs=1e-6), name
