@@ -30,6 +30,7 @@ PEERS = {
     ("records", "types"),
     ("training", "inference"),  # validation during a run
     ("experiments", "analysis"),  # an experiment may record an analysis
+    ("experiments", "viz"),  # the pictures of a run
     ("viz", "analysis"),
     ("cli", "experiments"),
 }

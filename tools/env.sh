@@ -33,7 +33,7 @@ fi
 
 [ -x .venv/bin/python ] || "$uv" venv --quiet --no-project --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 rm -f "$stamp"
-printf -- '-e %s\n' "$PWD" | "$uv" pip sync --quiet --python .venv/bin/python requirements.lock -
+"$uv" pip sync --quiet --python .venv/bin/python requirements.lock - <<<"-e $PWD"
 .venv/bin/python - <<'PY'
 import torchvision  # fails where torch and torchvision do not belong together
 
