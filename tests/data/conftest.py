@@ -1,4 +1,4 @@
-"""Nothing but the folder of this file on the path, for ``trees``."""
+"""Puts the folder of this file on the path, for ``trees``."""
 
 import sys
 from pathlib import Path

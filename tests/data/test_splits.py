@@ -136,7 +136,7 @@ def test_patients_without_annotation_are_never_labeled_nor_held_out_by_a_seed() 
     split = split_patients(cohort_of(HUNDRED, bare=bare), 40, validation=5, test=5, seed=0)
     assert set(split.train[40:]) == set(bare)
     assert not set(bare) & set(split.validation + split.test)
-    with pytest.raises(InputError, match="labeled patient .* has no annotation .* at most 40 labeled"):
+    with pytest.raises(InputError, match=r"labeled patient .* has no annotation .* at most 40 labeled"):
         split_patients(cohort_of(HUNDRED, bare=bare), 41, validation=5, test=5, seed=0)
 
 
