@@ -1,0 +1,524 @@
+"""What the pages of this book can say beyond MyST: numbers, tables and verdicts that come from records, and page cards.
+
+Role ``{num}`` and the directives ``{record-table}``, ``{claim}``, ``{record-index}`` and ``{page-card}``; the page
+template (book/page-template.md) shows each. A record or value that does not exist is a warning that names page and value,
+which `make book` turns into an error; a page is read again when a record that it uses appears, changes or gets stale.
+The module also sets what depends on the one repository address, and helps the API pages to link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from anatolab import records
+
+logger = logging.getLogger(__name__)
+VERDICTS = ("reproduced", "direction only", "inconclusive", "contradicted", "not attempted")
+WORDS_A_MINUTE = 180
+
+
+# ---------------------------------------------------------------------------------------------- numbers from records
+def formatted(value: Any, spec: str = "") -> str:
+    """A value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "undefined"
+    if spec == "pct":
+        return f"{100 * value:.1f} %"
+    if spec:
+        return format(value, spec)
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def fingerprint(experiment: str) -> str:
+    """Changes when a run of the experiment appears, disappears, is rewritten or gets stale."""
+    digest = hashlib.sha256()
+    for path in sorted((records.root() / experiment).glob("seed*.json")):
+        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(str(records.is_stale(records.read(path))).encode())
+    return digest.hexdigest()
+
+
+def runs(env: Any, experiment: str) -> list[records.Record]:
+    """All runs of an experiment, noting that the page being read depends on them."""
+    uses = env.__dict__.setdefault("anatolab_uses", {})
+    uses.setdefault(env.docname, {})[experiment] = fingerprint(experiment)
+    return records.load(experiment)
+
+
+def wanted(experiment: str) -> bool:
+    """Whether a run is on the list of wanted ones, so that a table may print "not run" for it."""
+    from anatolab.experiments import EXPERIMENTS
+
+    return any(e.id == experiment for e in EXPERIMENTS)
+
+
+def source_of(found: list[records.Record], key: str) -> str:
+    """Where a number comes from, for its tooltip."""
+    first = found[0].provenance
+    seeds = ", ".join(str(r.seed) for r in found)
+    parts = [f"record {found[0].experiment}, {key}", f"{'seeds' if len(found) > 1 else 'seed'} {seeds}"]
+    parts += [f"commit {str(first['commit'])[:8]}"] if first.get("commit") else []
+    parts += [str(first["device"])] if first.get("device") else []
+    return "; ".join(parts) + ("; stale: the code has changed since" if any(map(records.is_stale, found)) else "")
+
+
+def cited_number(env: Any, found: list[records.Record], key: str, spec: str = "") -> nodes.reference:
+    """A number as a link to its record, with the run in the tooltip."""
+    experiment = found[0].experiment
+    text = formatted(records.value(experiment, key), spec)
+    uri = "../" * env.docname.count("/") + f"records/{experiment}.json"
+    stale = ["al-stale"] if any(map(records.is_stale, found)) else []
+    return nodes.reference(
+        "", text, refuri=uri, reftitle=source_of(found, key), classes=["al-num", *stale], internal=True
+    )
+
+
+class Num(SphinxRole):
+    """``{num}`experiment:key|format` ``: the mean over seeds of a recorded value."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        target, _, spec = self.text.partition("|")
+        experiment, _, key = target.strip().partition(":")
+        try:
+            return [cited_number(self.env, runs(self.env, experiment), key, spec.strip())], []
+        except (records.RecordError, ValueError, TypeError) as error:
+            logger.warning("{num}`%s`: %s", self.text, error, location=self.get_location(), type="anatolab")
+            return [nodes.inline("", "?", classes=["al-missing"])], []
+
+
+class BookDirective(SphinxDirective):
+    """A directive whose body is YAML, and whose problems are warnings that name the page."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            body = yaml.safe_load("\n".join(self.content)) or {}
+            return self.build(body)
+        except (records.RecordError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            logger.warning(
+                "{%s}: %s: %s", self.name, type(error).__name__, error, location=self.get_location(), type="anatolab"
+            )
+            return []
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        raise NotImplementedError
+
+    def inline(self, text: Any) -> list[nodes.Node]:
+        """Parses a line of MyST."""
+        found, messages = self.state.inline_text(str(text), self.lineno)
+        return [*found, *messages]
+
+    def facts(self, pairs: list[tuple[str, list[nodes.Node]]]) -> nodes.definition_list:
+        """Term and description, a pair a line."""
+        listing = nodes.definition_list(classes=["al-facts"])
+        for term, content in pairs:
+            listing += nodes.definition_list_item(
+                "", nodes.term("", term), nodes.definition("", nodes.paragraph("", "", *content))
+            )
+        return listing
+
+    def found(self, experiment: str) -> list[records.Record] | None:
+        """The runs, or None where they are wanted but not made yet."""
+        try:
+            return runs(self.env, experiment)
+        except records.RecordError:
+            if wanted(experiment):
+                return None
+            raise
+
+
+def badge(text: str) -> nodes.inline:
+    """A small label, colored by what it says."""
+    return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
+
+
+def per_patient(found: list[records.Record], key: str) -> dict[int, dict[str, float]]:
+    """Seed to patient to value, unmeasured values as NaN: what :func:`anatolab.metrics.compare` takes."""
+    return {r.seed: {p: math.nan if v is None else float(v) for p, v in records.get(r, key).items()} for r in found}
+
+
+class RecordTable(BookDirective):
+    """Experiments by metrics: mean over seeds, spread over seeds, interval over patients, best in bold."""
+
+    optional_arguments = 1
+    final_argument_whitespace = True
+    option_spec = {"name": directives.unchanged}
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
+        columns = [{"name": c, "key": c} if isinstance(c, str) else c for c in body["columns"]]
+        found = {experiment: self.found(experiment) for _, experiment in rows}
+        head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
+        lines = []
+        for label, experiment in rows:
+            record = found[experiment]
+            name: list[nodes.Node] = self.inline(label) if label else [nodes.Text(self.title_of(experiment, record))]
+            if record and any(map(records.is_stale, record)):
+                name += [nodes.Text(" "), badge("stale")]
+            cells = [self.cell(record, column, found) if record else [badge("not run")] for column in columns]
+            lines.append([name, *cells])
+        return [self.table(head, lines)]
+
+    def title_of(self, experiment: str, found: list[records.Record] | None) -> str:
+        if found and found[0].title:
+            return found[0].title
+        from anatolab.experiments import EXPERIMENTS
+
+        return next((e.title for e in EXPERIMENTS if e.id == experiment), experiment)
+
+    def cell(self, found: list[records.Record], column: dict[str, Any], others: dict[str, Any]) -> list[nodes.Node]:
+        from anatolab.metrics import bootstrap_interval
+
+        key, spec = column["key"], column.get("format", "")
+        values = [records.get(r, key) for r in found]
+        number: nodes.Node = cited_number(self.env, found, key, spec)
+        if best := column.get("best"):
+            means = [records.value(e, key) for e, f in others.items() if f]
+            if records.value(found[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
+                number = nodes.strong("", "", number)
+        cell: list[nodes.Node] = [number]
+        if len(values) > 1 and all(isinstance(v, int | float) for v in values) and column.get("spread", True):
+            mean = math.fsum(values) / len(values)
+            spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+            cell.append(nodes.inline("", f" ± {formatted(float(spread), spec)}", classes=["al-spread"]))
+        if patients := column.get("patients"):
+            by_seed = per_patient(found, patients)
+            means_of = [math.fsum(v[p] for v in by_seed.values()) / len(by_seed) for p in next(iter(by_seed.values()))]
+            known = [m for m in means_of if math.isfinite(m)]
+            low, high = bootstrap_interval(known)
+            note = "" if len(known) == len(means_of) else f", {len(known)} of {len(means_of)} patients"
+            text = f" [{formatted(low, spec)}, {formatted(high, spec)}{note}]"
+            cell.append(nodes.inline("", text, classes=["al-interval"]))
+        return cell
+
+    def table(self, head: list[Any], lines: list[list[Any]]) -> nodes.Node:
+        def row(cells: list[Any]) -> nodes.row:
+            return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+
+        group = nodes.tgroup("", cols=len(head))
+        group += [nodes.colspec("", colwidth=1) for _ in head]
+        group += nodes.thead("", row(head))
+        group += nodes.tbody("", *(row(line) for line in lines))
+        table = nodes.table("", group, classes=["al-records"])
+        if self.arguments:
+            table.insert(0, nodes.title("", "", *self.inline(self.arguments[0])))
+        self.add_name(table)
+        return table
+
+
+class RecordIndex(RecordTable):
+    """Every record in the checkout: seeds, commit, machine, time, memory, and whether its code has changed since."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        names = sorted({p.parent.name for p in records.root().glob("*/seed*.json")})
+        head = [[nodes.Text(t)] for t in ("record", "seeds", "commit", "device", "wall time", "memory", "")]
+        lines = []
+        for name in names:
+            found = runs(self.env, name)
+            made = found[0].provenance
+            lines.append(
+                [
+                    [self.link(name)],
+                    [nodes.Text(", ".join(str(r.seed) for r in found))],
+                    [nodes.Text(str(made.get("commit", "?"))[:8] + ("*" if made.get("dirty") else ""))],
+                    [nodes.Text(str(made.get("device", "?")))],
+                    [nodes.Text(duration(made.get("wall_s")))],
+                    [nodes.Text(f"{made.get('peak_memory_mb', '?')} MB")],
+                    [badge("stale") if any(map(records.is_stale, found)) else badge("fresh")],
+                ]
+            )
+        if not lines:
+            return [nodes.paragraph("", "No record has been made yet.")]
+        return [self.table(head, lines)]
+
+    def link(self, experiment: str) -> nodes.reference:
+        uri = "../" * self.env.docname.count("/") + f"records/{experiment}.json"
+        return nodes.reference("", experiment, refuri=uri, internal=True)
+
+
+class ClaimBox(BookDirective):
+    """A paper's claim, what we measured, and a verdict that is computed from the records."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        from anatolab.metrics import Claim, compare, verdict
+
+        claim = Claim(body["direction"], body.get("size"), body.get("tolerance", 0.0))
+        metric = body.get("metric", "dice")
+        sides = [self.found(body[side]) if body.get(side) else None for side in ("ours", "against")]
+        comparison = None
+        if sides[0] and sides[1]:
+            a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
+            shared = sorted(a.keys() & b.keys())
+            comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
+        word = verdict(comparison, claim)
+        spec = body.get("format", "+.3f")
+        ours: list[nodes.Node] = [nodes.Text("not run")]
+        if comparison and sides[0] and sides[1]:
+            ours = [
+                nodes.Text(f"{metric}, "),
+                nodes.reference("", body["ours"], refuri=self.json(body["ours"]), internal=True),
+                nodes.Text(" minus "),
+                nodes.reference("", body["against"], refuri=self.json(body["against"]), internal=True),
+                nodes.Text(
+                    f": {comparison.difference:{spec}}, 95 % interval [{comparison.interval[0]:{spec}}, "
+                    f"{comparison.interval[1]:{spec}}] over {comparison.patients} patients, sign-flip p = "
+                    f"{comparison.p_value:.2g}; by seed: "
+                    + ", ".join(f"{v:{spec}}" for v in comparison.per_seed.values())
+                    + f"; {sides[0][0].provenance.get('device', 'machine unknown')}"
+                    + (f"; left out (no distance): {', '.join(comparison.left_out)}" if comparison.left_out else "")
+                ),
+            ]
+        pairs = [
+            ("Claim", self.inline(body["says"])),
+            ("Printed in", self.inline(body["source"])),
+            ("Measured here", ours),
+        ]
+        label: list[nodes.Node] = [badge(word)]
+        if any(map(records.is_stale, [*(sides[0] or []), *(sides[1] or [])])):
+            label += [nodes.Text(" "), badge("stale")]
+        pairs += [("Verdict", label)]
+        pairs += [("Why", self.inline(body["why"]))] if body.get("why") else []
+        return [nodes.container("", self.facts(pairs), classes=["al-claim"])]
+
+    def json(self, experiment: str) -> str:
+        return "../" * self.env.docname.count("/") + f"records/{experiment}.json"
+
+
+# -------------------------------------------------------------------------------------------------------- page cards
+class Late(nodes.inline):
+    """Text that is known only when all pages have been read: what running this page took, how long it reads."""
+
+
+class PageCard(BookDirective):
+    """The header of a page: paper, difficulty, times, data, freshness, and the notebook itself."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        is_notebook = Path(self.env.doc2path(self.env.docname)).suffix == ".ipynb"
+        pairs: list[tuple[str, list[nodes.Node]]] = []
+        for key, term in (("paper", "Paper"), ("difficulty", "Difficulty"), ("before", "Before you start")):
+            if key in body:
+                pairs.append((term, self.inline(body[key])))
+        pairs.append(("Reading", [Late("", what="reading")]))
+        if is_notebook:
+            pairs.append(("Running", [Late("", what="running")]))
+        for key, term in (("data", "Data"), ("license", "License")):
+            if key in body:
+                pairs.append((term, self.inline(body[key])))
+        if named := body.get("records"):
+            state = [self.found(name) for name in ([named] if isinstance(named, str) else named)]
+            made = [record for found in state if found for record in found]
+            fresh: list[nodes.Node] = [
+                badge("stale" if any(map(records.is_stale, made)) else "fresh" if made else "not run")
+            ]
+            if missing := sum(found is None for found in state):
+                fresh.append(nodes.Text(f" {missing} of {len(state)} experiments not run"))
+            if made:
+                fresh.append(nodes.Text(" newest run " + max(str(r.provenance.get("started", "")) for r in made)[:10]))
+            pairs.append(("Records", fresh))
+        if is_notebook:
+            pairs.append(("Notebook", [Late("", what="notebook")]))
+        return [nodes.container("", self.facts(pairs), classes=["al-card"])]
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "not measured"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def execution(app: Sphinx, docname: str) -> dict[str, Any]:
+    """What the cached run of a notebook took: ``execution_seconds``, and ``peak_memory_mb`` where it was measured."""
+    import nbformat
+    from jupyter_cache import get_cache
+
+    try:
+        cache = get_cache(app.config.nb_execution_cache_path or str(Path(app.outdir).parent / ".jupyter_cache"))
+        notebook = nbformat.read(app.env.doc2path(docname), as_version=4)
+        return dict(cache.match_cache_notebook(notebook).data)
+    except (KeyError, OSError):
+        return {}
+
+
+def fill_late(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replaces the placeholders of a page card."""
+    for node in list(doctree.findall(Late)):
+        what: list[nodes.Node]
+        if node["what"] == "reading":
+            words = sum(len(t.astext().split()) for t in doctree.findall(nodes.Text))
+            what = [nodes.Text(f"{max(1, round(words / WORDS_A_MINUTE))} minutes")]
+        elif node["what"] == "running":
+            took = execution(app, docname)
+            memory = f", {took['peak_memory_mb'] / 1000:.1f} GB of memory" if took.get("peak_memory_mb") else ""
+            size = os.environ.get("ANATOLAB_SIZE", "tiny")
+            what = [
+                nodes.Text(
+                    f"{duration(took.get('execution_seconds'))}{memory}, at size {size}, measured on this build's CPU"
+                )
+            ]
+        else:
+            up = "../" * docname.count("/")
+            what = [nodes.reference("", "download", refuri=f"{up}_sources/{docname}.ipynb", internal=True)]
+            if colab := colab_of(app, docname):
+                what += [nodes.Text(" · "), nodes.reference("", "open in Colab", refuri=colab)]
+        node.replace_self(what)
+
+
+def colab_of(app: Sphinx, docname: str) -> str:
+    """The Colab address of a notebook; empty where the repository is not on GitHub."""
+    url, branch = (app.config.html_theme_options.get(k) or "" for k in ("repository_url", "repository_branch"))
+    if not url.startswith("https://github.com/"):
+        return ""
+    return (
+        url.replace("https://github.com/", "https://colab.research.google.com/github/")
+        + f"/blob/{branch}/{docname}.ipynb"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- pages and records
+def outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> Iterator[str]:
+    """Pages that print a record which is not what it was when they were read."""
+    uses = env.__dict__.setdefault("anatolab_uses", {})
+    return [
+        doc for doc, used in uses.items() if doc in env.found_docs and any(fingerprint(e) != f for e, f in used.items())
+    ]
+
+
+def forget(app: Sphinx, env: Any, docname: str) -> None:
+    """Drops what a page used, before it is read again."""
+    env.__dict__.setdefault("anatolab_uses", {}).pop(docname, None)
+
+
+def merge(app: Sphinx, env: Any, docnames: set[str], other: Any) -> None:
+    """Collects what was noted in a parallel reader."""
+    env.__dict__.setdefault("anatolab_uses", {}).update(getattr(other, "anatolab_uses", {}))
+
+
+def write_records(app: Sphinx, error: Exception | None) -> None:
+    """Puts the records that pages use beside the pages, one file an experiment."""
+    if error or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "records"
+    folder.mkdir(exist_ok=True)
+    used = {e for uses in getattr(app.env, "anatolab_uses", {}).values() for e in uses}
+    for experiment in sorted(e for e in used if records.exists(e)):
+        found = [json.loads(records.path_of(experiment, r.seed).read_text("utf-8")) for r in records.load(experiment)]
+        (folder / f"{experiment}.json").write_text(json.dumps(found, indent=1), "utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------- configuration
+LOOK = {
+    "search_bar_text": "Search the book",
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_download_button": True,
+    "use_fullscreen_button": False,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+
+def configure(app: Sphinx, config: Any) -> None:
+    """Derives everything that needs an address from one setting, and leaves it all out where that is empty."""
+    options = config.html_theme_options
+    url = os.environ.get("ANATOLAB_REPOSITORY") or options.get("repository_url") or ""
+    options.update(LOOK, repository_url=url, launch_buttons={})
+    options.update(use_repository_button=bool(url), use_issues_button=bool(url))
+    if url.startswith("https://github.com/"):
+        options["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+    if site := site_of(app):
+        config.html_baseurl = config.ogp_site_url = site
+        config.ogp_social_cards = {"enable": False}
+
+
+def site_of(app: Sphinx) -> str:
+    """The address under which the book is published, or nothing."""
+    return os.environ.get("ANATOLAB_SITE") or app.config.overrides.get("html_baseurl") or ""
+
+
+# --------------------------------------------------------------------------------------------------------- API pages
+def escape_shapes(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Lets docstrings write a shape as (b, c, \\*s) without a backslash."""
+    for i, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [re.sub(r"(?<![\\*\w])\*(?=s\b)", r"\\*", part) for part in parts[::2]]
+        lines[i] = "``".join(parts)
+
+
+def qualify(app: Sphinx, doctree: nodes.document) -> None:
+    """Names a nested class in the signature of its owner in full: several methods have a ``Config``."""
+    known = app.env.get_domain("py").objects
+    for signature in doctree.findall(addnodes.desc_signature):
+        owner = next(iter(signature.get("ids", [])), "")
+        for reference in signature.findall(addnodes.pending_xref):
+            if (full := f"{owner}.{reference.get('reftarget')}") in known:
+                reference["reftarget"] = full
+
+
+def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
+    """Finds a name of ours by its last part: re-exported (anatolab.data.Rows), or a type alias of the module."""
+    target = node.get("reftarget", "")
+    module = node.get("py:module") or ""
+    if node.get("refdomain") != "py" or not (target.startswith("anatolab.") or "." not in target):
+        return None
+    package = target.rpartition(".")[0] or module
+    objects = env.get_domain("py").objects
+    last = target.rpartition(".")[2]
+    scopes = [package] if target.startswith("anatolab.") else [module]
+    if "." not in target and node.get("reftype") in ("class", "obj"):  # an annotation, whose module autoapi lost
+        scopes.append("anatolab")
+    for scope in scopes:
+        found = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
+        if scope and len(found) == 1:
+            entry = objects[found[0]]
+            uri = app.builder.get_relative_uri(node["refdoc"], entry.docname) + "#" + entry.node_id
+            return nodes.reference("", "", contnode, refuri=uri, internal=True, reftitle=found[0])
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers the role, the directives and the hooks."""
+    os.environ["ANATOLAB_BOOK"] = "1"  # kernels started by this build draw figures for the book
+    app.add_node(Late, html=(lambda self, node: None, lambda self, node: None))
+    app.add_role("num", Num())
+    app.add_directive("record-table", RecordTable)
+    app.add_directive("record-index", RecordIndex)
+    app.add_directive("claim", ClaimBox)
+    app.add_directive("page-card", PageCard)
+    if site_of(app):
+        app.setup_extension("sphinxext.opengraph")
+    app.add_css_file("anatolab.css")
+    app.add_js_file("anatolab-figures.js", loading_method="defer")
+    app.connect("config-inited", configure, priority=100)
+    app.connect("env-get-outdated", outdated)
+    app.connect("env-purge-doc", forget)
+    app.connect("env-merge-info", merge)
+    app.connect("doctree-read", qualify)
+    app.connect("missing-reference", reexported)
+    app.connect("doctree-resolved", fill_late)
+    app.connect("build-finished", write_records)
+    app.connect("autodoc-process-docstring", escape_shapes)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
