@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from anatolab.transforms import (
+    Affine,
+    Recipe,
+    class_mask,
+    cut_mask,
+    gaussian_blur,
+    mix,
+    mix_unlabeled,
+    strong_view,
+    weak_view,
+)
+from anatolab.types import IGNORE
+
+STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False)
+SIDES = [(24, 24), (6, 24, 24)]
+
+
+def pair(sides: tuple[int, ...], b: int = 6) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.rand(b, 1, *sides), torch.randint(0, 4, (b, *sides))
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_without_freedom_the_weak_view_is_the_input(sides: tuple[int, ...]) -> None:
+    image, label = pair(sides)
+    moved, moved_label = weak_view(image, label, STILL)
+    torch.testing.assert_close(moved, image)
+    assert torch.equal(moved_label, label)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_flips_and_quarter_turns_permute_pixels_and_keep_image_and_label_together(sides: tuple[int, ...]) -> None:
+    _, label = pair(sides)
+    image = label[:, None].float()
+    moved, moved_label = weak_view(image, label, replace(STILL, flip=True, quarter_turns=True))
+    torch.testing.assert_close(moved[:, 0], moved_label.float(), atol=1e-3, rtol=0)
+    for before, after in zip(label, moved_label, strict=True):
+        assert torch.equal(before.flatten().bincount(minlength=4), after.flatten().bincount(minlength=4))
+    assert any(not torch.equal(a, b) for a, b in zip(label, moved_label, strict=True))
+
+
+def test_a_quarter_turn_is_rot90() -> None:
+    image, _ = pair((8, 8), b=1)
+    quarter = Affine(torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]]), torch.zeros(1, 2))
+    torch.testing.assert_close(quarter.image(image), torch.rot90(image, 1, (2, 3)), atol=1e-5, rtol=0)
+
+
+def test_a_shift_is_in_voxels_on_an_image_that_is_not_square() -> None:
+    image, label = pair((8, 12), b=1)
+    down = Affine(torch.eye(2)[None], torch.tensor([[2.0, -3.0]]))  # output(p) = input(p + shift)
+    moved = down.label(label)
+    assert torch.equal(moved[0, :-2, 3:], label[0, 2:, :-3])
+    assert (moved[0, -2:] == IGNORE).all()
+    assert (moved[0, :, :3] == IGNORE).all()
+    torch.testing.assert_close(down.image(image)[0, 0, :-2, 3:], image[0, 0, 2:, :-3], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_the_inverse_undoes_the_map(sides: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    affine = Affine.draw(torch.zeros(5, 1, *sides), Recipe(translate=0.2))
+    inverse = affine.inverse()
+    points = torch.rand(5, len(sides), 7) * 20
+    there = affine.matrix @ points + affine.shift[..., None]
+    torch.testing.assert_close(inverse.matrix @ there + inverse.shift[..., None], points, atol=1e-4, rtol=0)
+    y, x = torch.meshgrid(torch.arange(48.0) - 20, torch.arange(48.0) - 26, indexing="ij")
+    blob = torch.exp(-(y**2 + x**2 / 2) / 50).expand(5, 1, *sides[:-2], 48, 48)
+    affine = Affine.draw(blob, Recipe(translate=0.05))
+    moved = affine.image(blob)
+    assert (moved - blob).abs().amax(tuple(range(1, blob.ndim))).min() > 0.2
+    assert (affine.inverse().image(moved) - blob).abs().max() < 0.03  # what two linear resamplings smooth away
+
+
+def test_samples_of_a_batch_are_moved_differently() -> None:
+    image = torch.rand(1, 1, 16, 16).repeat(8, 1, 1, 1)
+    torch.manual_seed(0)
+    weak, _ = weak_view(image, torch.zeros(8, 16, 16, dtype=torch.long), Recipe())
+    strong = strong_view(image, Recipe(strong_probability=1.0))
+    for moved in (weak, strong):
+        assert len({tuple(m.flatten().tolist()) for m in moved}) == 8
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_the_strong_view_stays_in_range_and_can_be_switched_off(sides: tuple[int, ...]) -> None:
+    image, _ = pair(sides)
+    changed = strong_view(image, Recipe(strong_probability=1.0))
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert (changed - image).abs().amax(tuple(range(1, image.ndim))).min() > 0.01
+    assert torch.equal(strong_view(image, Recipe(strong_probability=0.0)), image)
+
+
+def test_blur_keeps_constants_and_has_the_stated_width() -> None:
+    constant = torch.full((2, 1, 16, 16), 0.3)
+    torch.testing.assert_close(gaussian_blur(constant, torch.tensor([0.5, 2.0])), constant)
+    point = torch.zeros(2, 1, 25, 25)
+    point[..., 12, 12] = 1
+    blurred = gaussian_blur(point, torch.tensor([0.7, 1.2]))
+    offset = (torch.arange(25) - 12.0) ** 2
+    variance = (blurred[:, 0].sum(1) * offset).sum(1)
+    torch.testing.assert_close(variance.sqrt(), torch.tensor([0.7, 1.2]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [(64, 64), (24, 32, 32)])
+def test_cut_boxes_cover_half_of_the_image(sides: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    mask = cut_mask(torch.zeros(50, 1, *sides))
+    share = mask.float().flatten(1).mean(1)
+    assert (share - 0.5).abs().max() < 0.08
+    assert abs(share.mean() - 0.5) < 0.01
+    for axis in range(len(sides)):  # a box: the mask is the product of its projections
+        assert mask.flatten(1).any(1).all(), axis
+
+
+def test_mixing_takes_image_probability_and_confidence_from_the_same_sample() -> None:
+    torch.manual_seed(0)
+    owner = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 16, 16)
+    image, probability, confidence = mix(cut_mask(owner), owner, owner.repeat(1, 3, 1, 1), owner[:, 0])
+    assert torch.equal(image[:, 0], confidence)
+    assert all(torch.equal(probability[:, c], confidence) for c in range(3))
+    for i in range(4):
+        assert set(image[i].unique().tolist()) == {float(i), float((i + 1) % 4)}
+
+
+def test_classmix_pastes_half_of_the_present_classes_whole() -> None:
+    torch.manual_seed(0)
+    label = torch.randint(0, 5, (20, 12, 12))
+    label[3] = 2
+    taken = class_mask(label, 5)
+    for own, other in zip(label, taken, strict=True):
+        kept = set(own[~other].tolist())
+        assert kept.isdisjoint(own[other].tolist())
+        assert len(kept) == (len(own.unique()) + 1) // 2
+
+
+@pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout", "none"])
+def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(4, 1, 16, 16) + 1
+    probability = torch.softmax(torch.randn(4, 3, 16, 16), 1)
+    mixed, target, valid = mix_unlabeled(image, probability, replace(Recipe(), mix=kind))
+    assert mixed.shape == image.shape
+    assert target.shape == probability.shape
+    assert valid.dtype == torch.bool
+    assert torch.equal(valid, mixed[:, 0] != 0)
+    assert valid.all() == (kind != "cutout")
+    torch.testing.assert_close(target.sum(1), torch.ones(4, 16, 16))
+
+
+def test_an_unknown_mix_is_refused() -> None:
+    with pytest.raises(ValueError, match="mix='mixup'"):
+        mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Recipe(mix="mixup"))
