@@ -85,8 +85,8 @@ def test_each_term_alone_lowers_itself_in_50_steps(name: str, term: str) -> None
 def test_the_consistency_term_moves_the_backbone(name: str) -> None:
     method = make(name).train()
     given = batch()
-    for _ in range(10):  # past the first steps, where student and teacher agree
-        optimizer = torch.optim.SGD(method.student.parameters(), 0.05)
+    optimizer = torch.optim.SGD(method.student.parameters(), 0.05, 0.9)
+    for _ in range(60):  # past the warm-up, when the teacher is sure of some pixels
         optimizer.zero_grad()
         method.training_step(given, 0.5).total.backward()
         optimizer.step()
