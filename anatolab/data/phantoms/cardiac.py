@@ -42,11 +42,11 @@ class Disease:
 
 
 PATHOLOGIES = {
-    "NOR": Disease(cavity=23.5, wall=8.5, squeeze=0.64),
+    "NOR": Disease(cavity=23.5, wall=8.0, squeeze=0.64),
     "DCM": Disease(cavity=32.0, wall=7.5, squeeze=0.87),
-    "HCM": Disease(cavity=21.5, wall=14.0, squeeze=0.50, septum=0.25),
-    "MINF": Disease(cavity=27.5, wall=8.5, squeeze=0.76, scar=0.55),
-    "RV": Disease(cavity=21.5, wall=8.5, squeeze=0.66, rv=1.45),
+    "HCM": Disease(cavity=21.5, wall=12.5, squeeze=0.50, septum=0.25),
+    "MINF": Disease(cavity=27.5, wall=8.0, squeeze=0.76, scar=0.55),
+    "RV": Disease(cavity=21.5, wall=8.0, squeeze=0.66, rv=1.45),
 }
 
 
@@ -104,8 +104,8 @@ def draw_patient(seed: int, index: int, *, size: int = SIZE) -> Drawing:
     wide = anatomy.random() < 0.22  # an almost axial view in landscape format, as some of ACDC
     grid, pixel = _draw_grid(anatomy, size, wide)
     heart = _draw_heart(anatomy, PATHOLOGIES[pathology], grid, wide)
-    thickness = float(anatomy.choice([10.0, 10.0, 10.0, 10.0, 8.0, 7.0, 6.0, 5.0]))
-    top, bottom = heart.length + anatomy.uniform(-9, 9), anatomy.uniform(-7, 7)
+    thickness = float(anatomy.choice([10.0] * 7 + [8.0, 7.0, 5.0]))
+    top, bottom = heart.length + anatomy.uniform(-24, -3), anatomy.uniform(-9, 9)
     heights = np.arange(top, bottom, -thickness)  # mm above the apex, base first
     tissue = _draw_tissue(anatomy)
     shift = anatomy.normal(0, 1.3, (len(heights), 2))
@@ -155,19 +155,19 @@ def _draw_heart(rng: np.random.Generator, disease: Disease, grid: Grid, wide: bo
     )
     return Heart(
         center=(center[0], center[1]),
-        slope=tuple(rng.normal(0, 0.09, 2)),
+        slope=(rng.normal(0, 0.09), rng.normal(0, 0.09)),
         septum=septum,
         cavity=build * disease.cavity * rng.normal(1, 0.07),
         wall=build * disease.wall * rng.normal(1, 0.10),
         length=build * rng.normal(88, 6) * (disease.cavity / 24) ** 0.3,
         squeeze=min(disease.squeeze * rng.normal(1, 0.07), 0.95),
         rv=build * disease.rv * rng.normal(1, 0.12),
-        rv_apex=rng.uniform(0.05, 0.30),
-        rv_gap=rng.uniform(-6, 12),
+        rv_apex=rng.uniform(0.0, 0.26),
+        rv_gap=rng.uniform(-4, 17),
         tilt=(rng.uniform(1, 9), rng.uniform(0, 2 * np.pi)),
         ripple=rng.normal(0, 1, (4, 2)) * np.array([[0.0], [0.055], [0.025], [0.012]]),
         rv_ripple=rng.normal(0, 1, (3, 2)) * np.array([[0.06], [0.07], [0.05]]),
-        rv_shape=(rng.normal(1.08, 0.09), rng.normal(0.55, 0.08), rng.normal(0, 0.22)),
+        rv_shape=(rng.normal(1.22, 0.10), rng.normal(0.55, 0.08), rng.normal(0, 0.22)),
         scar=(
             disease.scar * rng.uniform(0.7, 1.3),
             rng.uniform(0, 2 * np.pi),
@@ -181,14 +181,14 @@ def _draw_heart(rng: np.random.Generator, disease: Disease, grid: Grid, wide: bo
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
     """Mean signals of one scan, blood about 1, before the coil's shading."""
-    muscle = rng.uniform(0.22, 0.58)
+    muscle = rng.uniform(0.18, 0.52)
     return {
         "blood": 1.0,
-        "rv": rng.normal(0.93, 0.10),
+        "rv": rng.normal(0.85, 0.08),
         "myo": muscle,
         "muscle": muscle * rng.uniform(0.6, 1.3),
         "fat": rng.uniform(0.6, 1.9),
-        "lung": rng.uniform(0.03, 0.16),
+        "lung": rng.uniform(0.08, 0.28),
         "liver": muscle * rng.uniform(0.6, 2.2),
         "noise": rng.uniform(0.015, 0.07),
         "shade": rng.uniform(0.2, 0.9),
@@ -220,8 +220,8 @@ def _paint_body(
 
     # the chest: an ellipse whose front left holds the heart
     turn = rng.normal(0, 0.10) if wide else rng.normal(0.1, 0.3)
-    half_x, half_y = rng.normal(158, 14), rng.normal(112, 10)
-    along, across = _rotated(dy - rng.normal(38, 10) - 8 * up, dx + rng.normal(8, 16), turn)
+    half_x, half_y = rng.normal(172, 16), rng.normal(128, 12)
+    along, across = _rotated(dy - rng.normal(52, 12) - 8 * up, dx + rng.normal(8, 16), turn)
     skin = (np.sqrt((along / half_x) ** 2 + (across / half_y) ** 2) - 1) * half_y
     fat = rng.uniform(4, 22) + 3 * coarse
     muscle = rng.uniform(6, 12) + 2 * coarse
@@ -252,7 +252,6 @@ def _paint_body(
     paint(canvas, organ, abdomen)
 
     # round things: vertebra, descending aorta, caval vein, a stomach, loose vessels
-    body = np.float32(1.0)
     for value, radius, py, px in (
         (tissue["muscle"] * 1.5, 17.0, spine_y + 12, spine_x),
         (tissue["blood"], 10.5, spine_y - 12, spine_x + 14),
@@ -262,8 +261,8 @@ def _paint_body(
     ):
         lean_y, lean_x = rng.normal(0, 12, 2)
         ring = np.hypot(dy - py - lean_y * (up - 0.5), dx - px - lean_x * (up - 0.5)) - radius * rng.normal(1, 0.12)
-        paint(canvas, tissue["muscle"] * 0.6, inside * cover(ring - 2, 3) * body)
-        paint(canvas, value * (1 + 0.1 * fine), inside * cover(ring, 3) * body)
+        paint(canvas, tissue["muscle"] * 0.6, inside * cover(ring - 2, 3))
+        paint(canvas, value * (1 + 0.1 * fine), inside * cover(ring, 3))
     return canvas
 
 
@@ -280,8 +279,8 @@ def _paint_heart(
     phase: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The body with the heart of one phase in it, and the label: the class that fills most of each voxel."""
-    rows, cols = grid.crop(*heart.center, BOX)
-    near = Grid(grid.y[rows], grid.x[cols])
+    rows, cols = grid.crop(heart.center, BOX)
+    near = Grid(grid.y[rows], grid.x[cols], heart.center, BOX)
     n, soft = len(heights), max(1.2 * pixel, 1.5)
     z = (heights[:, None] + thickness * np.linspace(-0.33, 0.33, THIN)).astype(np.float32)[..., None, None]
 
@@ -301,7 +300,7 @@ def _paint_heart(
     radius = np.maximum(np.hypot(dy, dx), 1e-3)
     wave = (dx + 1j * dy) / radius  # e^{i theta}
     systole = 0.0 if ed else 1.0
-    length = heart.length * (1 - 0.17 * systole * (1 - heart.squeeze) / 0.36)
+    length = heart.length * (1 - 0.12 * systole * (1 - heart.squeeze) / 0.36)
     cavity = heart.cavity * (1 if ed else heart.squeeze)
     area = ((heart.cavity + heart.wall) ** 2 - heart.cavity**2) * heart.length / length  # the wall keeps its volume
     wall = np.sqrt(cavity**2 + area) - cavity
@@ -312,7 +311,7 @@ def _paint_heart(
     outline = 1 + _waves(wave, heart.ripple)
     thick = wall * (1 + heart.septal * toward_septum) * (1 - scar * (0.6 + 0.3 * systole))
     hollow = cavity * outline * (1 + 0.25 * systole * scar)
-    apex = 0.8 * wall / length  # the wall closes the cavity
+    apex = 0.25 * heart.wall / length  # the wall closes the cavity
     outer = radius - (hollow + thick) * _dome(t) + np.maximum(-z, 0)
     inner = radius - hollow * _dome((t - apex) / (1 - apex))
     valve = length + heart.tilt[0] * (wave * np.exp(-1j * heart.tilt[1])).real
@@ -325,12 +324,13 @@ def _paint_heart(
     along, across = _rotated(dy, dx, heart.septum)
     u = np.clip((t - heart.rv_apex) / (1 - heart.rv_apex), 1e-3, None)
     grow = np.minimum(u, 1.1) ** 0.45
-    width = big * (1 - offset) + 25 * heart.rv * (1 - 0.28 * systole) * grow
+    width = big * (1 - offset) + 36 * heart.rv * (1 - 0.28 * systole) * grow
     tall = big * reach * grow * (0.8 + 0.2 * heart.rv)
     p, q = along - big * offset, across - skew * big * (u - 0.4)
     ellipse = np.sqrt((p / width) ** 2 + (q / tall) ** 2) + 1e-6
     rv_wave = (p / width + 1j * q / tall) / ellipse
     free = (ellipse / (1 + _waves(rv_wave, heart.rv_ripple)) - 1) * np.minimum(width, tall)
+    free = np.maximum(free, 0.1 * big - along)  # it ends where it meets the LV
     free = free + 4 * np.maximum(heart.rv_apex * length - z, 0)
     chamber = np.maximum(free, 0.8 - outer)
     rv_top = length - heart.rv_gap
@@ -343,8 +343,8 @@ def _paint_heart(
     paint(
         canvas, tissue["myo"] * (0.8 + 0.1 * fine), cover(free - 2.5 - 0.6 * medium, soft) * cover(z - rv_top - 12, 4)
     )
-    blood = tissue["blood"] * (1 + 0.09 * coarse + 0.05 * fine)
-    rv_blood = tissue["rv"] * (1 + 0.10 * coarse + 0.06 * medium + 0.05 * fine)
+    blood = tissue["blood"] * (1 + 0.17 * coarse + 0.08 * fine)
+    rv_blood = tissue["rv"] * (1 + 0.14 * coarse + 0.08 * medium + 0.06 * fine)
     _paint_base(canvas, rng, heart, tissue, blood, dy, dx, z, length, rv_top, cavity, big)
     paint(canvas, rv_blood, rv)
     strands = cover(0.9 + 1.3 * u - 0.5 * medium - fine, 0.8) * rv  # trabeculae, denser toward the apex
@@ -422,11 +422,8 @@ def _scan(
     y, x = grid.mesh
     angle = rng.normal(-np.pi / 2 - 0.3, 0.5)  # the coil lies on the front of the chest
     ramp = (y * np.sin(angle) + x * np.cos(angle)) / 120
-    shade = np.exp(
-        tissue["shade"] * ramp
-        + 0.18 * grid.field(rng, 1, 90)
-        + 0.05 * grid.field(rng, n, 90, 0.0).mean((1, 2), keepdims=True)
-    )
+    glow = 0.18 * grid.field(rng, 1, 90) + rng.normal(0, 0.02, (n, 1, 1))
+    shade = np.exp(tissue["shade"] * ramp + glow)
     blurred = gaussian_filter(image, (0, *[0.8 / pixel] * 2)) * shade.astype(np.float32)
     noise = rng.standard_normal((2, *image.shape), np.float32) * np.float32(tissue["noise"])
     noisy = np.hypot(blurred + noise[0], noise[1])

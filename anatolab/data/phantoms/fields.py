@@ -7,8 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-REACH = 210.0  # mm from the image center that a field covers
-SPLINE_SD = (151 / 315) ** 1.5  # of a sum of unit normals weighted by cubic B-splines: mean of the squared weights
+SPLINE_POWER = 151 / 315  # integral of the squared cubic B-spline: variance of a field of unit weights, per axis
 
 
 @dataclass(frozen=True)
@@ -17,21 +16,23 @@ class Grid:
 
     y: np.ndarray  # (h,) mm
     x: np.ndarray  # (w,) mm
+    center: tuple[float, float] = (0.0, 0.0)  # (y, x) of random fields, mm
+    reach: float = 200.0  # of random fields from their center, mm
 
     @cached_property
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """Row and column coordinates, broadcastable to ``(h, w)``."""
         return self.y[:, None].astype(np.float32), self.x[None, :].astype(np.float32)
 
-    def crop(self, y: float, x: float, reach: float) -> tuple[slice, slice]:
-        """The rows and columns within ``reach`` mm of the point ``(y, x)``."""
-        rows, cols = (np.flatnonzero(abs(axis - center) <= reach) for axis, center in ((self.y, y), (self.x, x)))
+    def crop(self, center: tuple[float, float], reach: float) -> tuple[slice, slice]:
+        """The rows and columns within ``reach`` mm of a point ``(y, x)``."""
+        rows, cols = (np.flatnonzero(abs(axis - c) <= reach) for axis, c in zip((self.y, self.x), center, strict=True))
         return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
 
     def field(self, rng: np.random.Generator, slices: int, scale: float, keep: float = 0.7) -> np.ndarray:
         """Draws a smooth random field with mean about 0 and standard deviation about 1.
 
-        What is drawn depends on ``slices`` and ``scale`` only, so a finer grid shows the same field more finely.
+        What is drawn does not depend on the pixels: a finer grid shows the same field more finely.
 
         Args:
             rng: Source of randomness.
@@ -42,12 +43,15 @@ class Grid:
         Returns:
             float32 array ``(slices, h, w)``.
         """
-        knots = np.arange(-REACH - 2 * scale, REACH + 2 * scale, scale)
-        weights = rng.standard_normal((slices, len(knots), len(knots)))
+        knots = np.arange(-self.reach - 2 * scale, self.reach + 2 * scale, scale)
+        weights = rng.standard_normal((slices, len(knots), len(knots)), np.float32)
         for k in range(1, slices):
             weights[k] = keep * weights[k - 1] + (1 - keep**2) ** 0.5 * weights[k]
-        rows, cols = (_cubic((axis[:, None] - knots) / scale) for axis in (self.y, self.x))
-        return ((rows @ weights @ cols.T) / SPLINE_SD ** (2 / 3)).astype(np.float32)
+        rows, cols = (
+            _cubic((axis[:, None] - c - knots) / scale).astype(np.float32)
+            for axis, c in zip((self.y, self.x), self.center, strict=True)
+        )
+        return rows @ weights @ (cols.T / np.float32(SPLINE_POWER))
 
 
 def _cubic(u: np.ndarray) -> np.ndarray:
