@@ -337,10 +337,12 @@ def _slug(name: str) -> str:
 
 def _remove(folder: Path) -> None:
     """Take a cache away in one step, so that no other process sees half of it."""
-    with suppress(OSError):  # another process took it away first
+    with suppress(OSError):  # no longer there: another process took it away first
         aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-        folder.rename(aside / "old")
-        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            folder.rename(aside / "old")
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:

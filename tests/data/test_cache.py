@@ -20,7 +20,7 @@ import torch
 import trees
 
 from anatolab.data import Rows, open_cohort, prepare
-from anatolab.data.cache import slices_of
+from anatolab.data.cache import _remove, slices_of
 from anatolab.types import IGNORE, Case, CaseRef, Cohort, InputError
 
 SIZE = (8, 8)
@@ -285,6 +285,11 @@ def test_the_second_of_two_writers_takes_what_the_first_wrote(cohort: Cohort, tm
     outer = prepare(slow, cohort.patients, size=SIZE, cache=cache)
     assert same(outer, inner[0])
     assert len(list(cache.iterdir())) == 1
+
+
+def test_removing_what_another_process_removed_first_leaves_nothing(tmp_path: Path) -> None:
+    _remove(tmp_path / "acdc-0")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _prepare_together(root: str, cache: str, barrier: Any, out: Any) -> None:
