@@ -383,7 +383,8 @@ def _bar(stages: Sequence[Stage], run: Run, progress: bool | None, rank: int) ->
     from tqdm.auto import tqdm
 
     if progress is None:
-        live_notebook = "ipykernel" in sys.modules and not os.environ.get("ANATOLAB_BOOK")
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        live_notebook = getattr(shell, "kernel", None) is not None and not os.environ.get("ANATOLAB_BOOK")
         progress = sys.stderr.isatty() or live_notebook
     total = sum(stage.updates for stage in stages)
     with tqdm(total=total, initial=run.step, disable=not progress or rank > 0, unit="step") as bar:
