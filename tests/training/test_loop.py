@@ -31,10 +31,10 @@ def assert_bitwise_equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> None
 
 @pytest.mark.parametrize("name", ["supervised", "mean_teacher", "ua_mt"])
 def test_training_learns(name: str) -> None:
-    method = toy.method(name, updates=80)
+    method = toy.method(name, updates=200)
     run = train(method, toy.rows(), toy.SPLIT, replace(CPU, lr=0.1, log_every=1))
     assert run.finished
-    assert run.step == len(run.log) == 80
+    assert run.step == len(run.log) == 200
     supervised = [line["ce"] + line["dice"] for line in run.log]
     assert np.mean(supervised[-10:]) < 0.5 * np.mean(supervised[:3])
 
