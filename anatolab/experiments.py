@@ -229,28 +229,31 @@ def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarra
 
     Written beside the records, under ``figures``, as a PNG of at most 150 kB.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from anatolab.viz import overlay
 
     order = sorted(dice, key=lambda p: dice[p])
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    axes = figure.subplots(1, 3)
     for axis, (rank, patient) in zip(axes, chosen.items(), strict=True):
         case = cohort.of([patient])[-1].load()
         assert case.label is not None
         rows = np.flatnonzero((case.label > 0).any((1, 2)))
         z = int(rows[len(rows) // 2])
-        overlay(case.image[0, z], case.label[z], volumes[case.name][z], classes=cohort.classes, axes=axis)
+        label, predicted = case.label[z], volumes[case.name][z]
+        y, x = (_around(np.flatnonzero(((label > 0) | (predicted > 0)).any(a)), n) for a, n in zip((1, 0), label.shape))
+        overlay(case.image[0, z, y, x], label[y, x], predicted[y, x], classes=cohort.classes, axes=axis)
         axis.set_title(f"{rank}: {patient}, Dice {dice[patient]:.2f}", fontsize=9)
     path = records.root() / "figures" / f"{experiment.id}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    figure.savefig(path, dpi=90)
     return path
+
+
+def _around(where: np.ndarray, length: int, margin: int = 15) -> slice:
+    return slice(max(0, int(where[0]) - margin), min(length, int(where[-1]) + margin + 1))
 
 
 def make_records(

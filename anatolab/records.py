@@ -206,50 +206,67 @@ def code_of(module: str) -> dict[str, str]:
 
 @cache
 def closure_sha256(module: str) -> str:
-    """Hash over the syntax trees, without docstrings, of a module and all anatolab modules it imports.
+    """Hash over the code of a module and of every definition of anatolab that it reaches by name.
 
-    A module that no longer exists hashes to the empty string, so its records are stale.
+    Docstrings and comments do not count, nor do definitions beside the ones in use: a new loss in a file from which
+    another is imported leaves the records that do not use it fresh. A module that no longer exists hashes to the empty
+    string, so its records are stale.
     """
     seen: dict[str, str] = {}
-    todo = [module]
+    todo: list[tuple[str, str]] = [(module, "")]  # module and top-level name; "" is the whole module
     while todo:
-        name = todo.pop()
-        path = _source(name)
-        if name in seen or path is None:
+        name, wanted = todo.pop()
+        if _source(f"{name}.{wanted}"):
+            name, wanted = f"{name}.{wanted}", ""
+        source = _source(name)
+        if source is None or f"{name}:{wanted}" in seen:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += _imports(tree, name)
-        seen[name] = ast.dump(_without_docstrings(tree))
+        body, imported = _parts(source)
+        nodes = [node for node in body if not wanted or wanted in _bound(node)]
+        seen[f"{name}:{wanted}"] = "\n".join(ast.dump(node) for node in nodes)
+        used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} | {wanted}
+        todo += [imported[n] for n in used & imported.keys()]
+        todo += [target for node in nodes for target in _imports(node).values()]
+        todo += [(name, n) for node in body for n in _bound(node) & used if wanted]
     if not seen:
         return ""
     return hashlib.sha256("\n".join(f"{k} {seen[k]}" for k in sorted(seen)).encode()).hexdigest()
 
 
 def _source(module: str) -> Path | None:
-    parts = module.split(".")
-    if parts[0] != "anatolab":
-        return None
-    base = PACKAGE.joinpath(*parts[1:])
-    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+    """The file of a module of anatolab."""
+    first, *parts = module.split(".")
+    base = PACKAGE.joinpath(*parts)
+    candidates = (base.with_suffix(".py"), base / "__init__.py") if parts else (base / "__init__.py",)
+    return next((p for p in candidates if first == "anatolab" and p.is_file()), None)
 
 
-def _imports(tree: ast.AST, module: str) -> list[str]:
-    """Names of anatolab modules that a tree imports anywhere, inside functions too."""
-    found: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = module.split(".")[: -node.level] if node.level else []
-            base = ".".join([*package, *([node.module] if node.module else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [name for name in found if name.split(".")[0] == "anatolab"]
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+def _parts(path: Path) -> tuple[list[ast.stmt], dict[str, tuple[str, str]]]:
+    """The top-level statements of a file without docstrings and imports, and what its imports bind."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-    return tree
+                node.body = node.body[1:]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    bound = {k: v for node in imports for k, v in _imports(node).items()}
+    return [node for node in tree.body if node not in imports], bound
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """The names that a top-level statement defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _imports(tree: ast.AST) -> dict[str, tuple[str, str]]:
+    """What imports of anatolab anywhere in a tree bind: name to (module, name in it); ruff bans relative imports."""
+    found: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(a.asname or a.name.split(".")[0]): (a.name, "") for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {(a.asname or a.name): (str(node.module), a.name) for a in node.names}
+    return {name: target for name, target in found.items() if target[0].split(".")[0] == "anatolab"}

@@ -1,0 +1,165 @@
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anatolab import records
+from anatolab.records import Record, RecordError
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANATOLAB_RECORDS", str(tmp_path))
+    return tmp_path
+
+
+def test_written_and_read_back(root: Path) -> None:
+    record = Record("toy", 3, {"dice": {"mean": 0.5}}, title="a title", provenance={"commit": "0123456789"})
+    path = records.write(record)
+    assert path == root / "toy" / "seed3.json"
+    assert records.read(path) == record
+    assert record.run_id == "toy/seed3@0123456"
+    assert [p.name for p in path.parent.iterdir()] == ["seed3.json"]
+
+
+def test_values_are_means_over_seeds_and_a_gap_is_not_left_out() -> None:
+    for seed, dice in enumerate((0.5, 0.7, 0.9)):
+        records.write(Record("toy", seed, {"dice": {"mean": dice}, "gap": None if seed else 1.0, "who": "LV"}))
+    assert records.value("toy", "dice.mean") == pytest.approx(0.7)
+    assert math.isnan(records.value("toy", "gap"))
+    assert records.value("toy", "who") == "LV"
+    assert [r.seed for r in records.load("toy")] == [0, 1, 2]
+
+
+def test_lists_are_reached_by_position() -> None:
+    record = Record("toy", 0, {"curve": [{"loss": 2.0}, {"loss": 1.0}]})
+    assert records.get(record, "curve.1.loss") == 1.0
+
+
+def test_a_missing_record_and_a_missing_value_are_named() -> None:
+    with pytest.raises(RecordError, match="no record of 'nothing'"):
+        records.load("nothing")
+    records.write(Record("toy", 0, {"dice": {"mean": 1.0}}))
+    for key in ("dice.LV", "dice.mean.x", "hd95", "dice.0"):
+        with pytest.raises(RecordError, match=rf"record 'toy' \(seed 0\) has no value '{key}'"):
+            records.value("toy", key)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99}'])
+def test_what_is_no_record_is_named(root: Path, text: str) -> None:
+    (root / "toy").mkdir()
+    (root / "toy" / "seed0.json").write_text(text)
+    with pytest.raises(RecordError, match=r"seed0.json: .*make records"):
+        records.load("toy")
+
+
+def test_arrays_tuples_paths_and_non_finite_numbers_become_json() -> None:
+    value = {"a": np.float32(0.5), "b": (1, np.arange(2)), "c": Path("x"), "d": [math.nan, math.inf], 4: True}
+    assert records.plain(value) == {"a": 0.5, "b": [1, [0, 1]], "c": "x", "d": [None, None], "4": True}
+    json.dumps(records.plain(value), allow_nan=False)
+
+
+def test_provenance_names_commit_machine_versions_time_and_memory() -> None:
+    found = records.provenance(started="2026-01-01T00:00:00+00:00", wall_s=1.23, device="CPU", threads=1)
+    assert found["wall_s"] == 1.2
+    assert found["versions"]["numpy"] == np.__version__
+    assert 10 < found["peak_memory_mb"] < 100_000
+    assert len(found["commit"]) == 40 or found["commit"] == "unknown"
+
+
+Edit = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
+    """A toy anatolab: method -> parts.loss (through a re-export), and a neighbor that the method does not use."""
+    root = tmp_path / "anatolab"
+    (root / "parts").mkdir(parents=True)
+    (root / "__init__.py").write_text("")
+    files = {
+        "method.py": [
+            '"""Doc."""',
+            "from anatolab.parts import loss",
+            "def step():",
+            '    """Doc."""',
+            "    from anatolab.late import late",
+            "    return loss() + late()",
+        ],
+        "parts/__init__.py": ["from anatolab.parts.one import loss", "from anatolab.parts.two import other"],
+        "parts/one.py": [
+            "SCALE = 2",
+            "def loss():",
+            "    return SCALE * helper()",
+            "def helper():",
+            "    return 1",
+            "def unused():",
+            "    return 3",
+        ],
+        "parts/two.py": ["def other():", "    return 4"],
+        "late.py": ["def late():", "    return 5"],
+    }
+    for name, lines in files.items():
+        (root / name).write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(records, "PACKAGE", root)
+
+    def edit(file: str, old: str, new: str) -> None:
+        path = root / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        records.closure_sha256.cache_clear()
+
+    records.closure_sha256.cache_clear()
+    yield edit
+    records.closure_sha256.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("method.py", "loss() + late()", "loss() - late()"),
+        ("parts/one.py", "SCALE = 2", "SCALE = 3"),
+        ("parts/one.py", "return 1", "return 2"),
+        ("late.py", "return 5", "return 6"),
+        ("parts/__init__.py", "parts.one import loss", "parts.two import other as loss"),
+    ],
+)
+def test_a_change_in_reach_makes_a_record_stale(package: Edit, file: str, old: str, new: str) -> None:
+    record = Record("toy", 0, {}, code=records.code_of("anatolab.method"))
+    assert not records.is_stale(record)
+    package(file, old, new)
+    assert records.is_stale(record)
+    package(file, new, old)
+    assert not records.is_stale(record)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("method.py", '"""Doc."""', '"""Other words."""'),
+        ("parts/one.py", "def helper():\n", "def helper():\n    # a comment\n"),
+        ("parts/one.py", "return 3", "return 33"),
+        ("parts/two.py", "return 4", "return 44"),
+    ],
+)
+def test_a_change_out_of_reach_does_not(package: Edit, file: str, old: str, new: str) -> None:
+    record = Record("toy", 0, {}, code=records.code_of("anatolab.method"))
+    package(file, old, new)
+    assert not records.is_stale(record)
+
+
+def test_a_record_of_a_module_that_is_gone_is_stale() -> None:
+    assert records.is_stale(Record("toy", 0, {}, code={"module": "anatolab.methods.gone", "sha256": "0" * 64}))
+
+
+def test_the_closure_of_a_real_method_reaches_its_losses_and_not_the_other_methods() -> None:
+    code = records.code_of("anatolab.methods.mean_teacher")
+    assert len(code["sha256"]) == 64
+    assert code["sha256"] != records.code_of("anatolab.methods.supervised")["sha256"]
+    fresh = Record("toy", 0, {}, code=code)
+    assert not records.is_stale(fresh)
+    assert records.is_stale(replace(fresh, code={**code, "sha256": "0" * 64}))
