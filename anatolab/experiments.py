@@ -243,7 +243,8 @@ def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarra
         rows = np.flatnonzero((case.label > 0).any((1, 2)))
         z = int(rows[len(rows) // 2])
         label, predicted = case.label[z], volumes[case.name][z]
-        y, x = (_around(np.flatnonzero(((label > 0) | (predicted > 0)).any(a)), n) for a, n in zip((1, 0), label.shape))
+        drawn = (label > 0) | (predicted > 0)
+        y, x = _around(drawn.any(1)), _around(drawn.any(0))
         overlay(case.image[0, z, y, x], label[y, x], predicted[y, x], classes=cohort.classes, axes=axis)
         axis.set_title(f"{rank}: {patient}, Dice {dice[patient]:.2f}", fontsize=9)
     path = records.root() / "figures" / f"{experiment.id}.png"
@@ -252,8 +253,9 @@ def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarra
     return path
 
 
-def _around(where: np.ndarray, length: int, margin: int = 15) -> slice:
-    return slice(max(0, int(where[0]) - margin), min(length, int(where[-1]) + margin + 1))
+def _around(drawn: np.ndarray, margin: int = 15) -> slice:
+    where = np.flatnonzero(drawn)
+    return slice(max(0, int(where[0]) - margin), int(where[-1]) + margin + 1)
 
 
 def make_records(
