@@ -13,17 +13,20 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+from jupyter_client.manager import AsyncKernelManager
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"
@@ -79,9 +82,30 @@ def chapters(root: Path) -> list[Path]:
 
 
 def run(path: Path) -> ExecutionResult:
-    """Runs a notebook in its own folder, with a fresh kernel."""
+    """Runs a notebook in its own folder, with a fresh kernel, whose peak memory it notes in the notebook's metadata."""
+    peak: list[int | None] = []
+
+    class Measured(AsyncKernelManager):
+        async def shutdown_kernel(self, *args: Any, **kwargs: Any) -> None:
+            peak.append(peak_memory_mb(getattr(self.provisioner, "pid", None)))
+            await AsyncKernelManager.shutdown_kernel(self, *args, **kwargs)
+
     notebook = nbformat.read(path, as_version=4)
-    return single_nb_execution(notebook, cwd=str(path.parent), timeout=2 * LIMIT, allow_errors=False)
+    result = single_nb_execution(
+        notebook, cwd=str(path.parent), timeout=2 * LIMIT, allow_errors=False, kernel_manager_class=Measured
+    )
+    result.nb.metadata["peak_memory_mb"] = max((p for p in peak if p), default=None)
+    return result
+
+
+def peak_memory_mb(pid: int | None) -> int | None:
+    """Highest resident memory of a process so far, where the system says (Linux)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return round(int(found[1]) * 1024 / 1e6) if found else None
 
 
 def main() -> int:
@@ -89,6 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time")
     jobs = parser.parse_args().jobs
+    os.environ["ANATOLAB_BOOK"] = "1"  # figures for the book, not for a live notebook
 
     if refresh(CACHE, fingerprint(ROOT, os.environ.get("ANATOLAB_SIZE", "tiny"))):
         print("library, records or environment are new to the cache: every notebook runs")
@@ -104,17 +129,19 @@ def main() -> int:
     bad = 0
     with ThreadPoolExecutor(jobs) as pool:
         for path, result in zip(todo, pool.map(run, todo), strict=True):
-            verdict = "ok"
+            verdict, peak = "ok", result.nb.metadata.pop("peak_memory_mb")
             if result.err is not None:
                 verdict = "FAILED"
             elif result.time > LIMIT and os.environ.get("ANATOLAB_SIZE", "tiny") == "tiny":
                 verdict = f"over the {LIMIT} s that a notebook may take"
-            print(f"{path.relative_to(ROOT)!s:50} {result.time:6.1f} s  {verdict}", flush=True)
+            print(f"{path.relative_to(ROOT)!s:50} {result.time:6.1f} s  {peak or '?':>6} MB  {verdict}", flush=True)
             if result.err is not None:
                 bad += 1
                 print(result.exc_string, file=sys.stderr)
                 continue
-            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
+            bundle = CacheBundleIn(
+                result.nb, str(path), data={"execution_seconds": result.time, "peak_memory_mb": peak}
+            )
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     return bad > 0
 

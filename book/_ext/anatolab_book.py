@@ -1,22 +1,21 @@
 """What the pages of this book can say beyond MyST: numbers, tables and verdicts that come from records, and page cards.
 
 Role ``{num}`` and the directives ``{record-table}``, ``{claim}``, ``{record-index}`` and ``{page-card}``; the page
-template (book/page-template.md) shows each. A record or value that does not exist is a warning that names page and value,
-which `make book` turns into an error; a page is read again when a record that it uses appears, changes or gets stale.
-The module also sets what depends on the one repository address, and helps the API pages to link.
+template (book/page-template.md) shows each. A record or value that does not exist is a warning that names page and
+value, which `make book` turns into an error; a page is read again when a record that it uses appears, changes or gets
+stale. The module also sets what depends on the one repository address, and helps the API pages to link.
 """
 
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from docutils import nodes
@@ -159,7 +158,7 @@ class RecordTable(BookDirective):
 
     optional_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"name": directives.unchanged}
+    option_spec: ClassVar[dict[str, Any]] = {"name": directives.unchanged}
 
     def build(self, body: Any) -> list[nodes.Node]:
         rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
@@ -417,6 +416,16 @@ def merge(app: Sphinx, env: Any, docnames: set[str], other: Any) -> None:
     env.__dict__.setdefault("anatolab_uses", {}).update(getattr(other, "anatolab_uses", {}))
 
 
+def tidy(app: Sphinx, error: Exception | None) -> None:
+    """Takes out of every page what needs a server or the network: font preloads, and the loader of live code."""
+    if error or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text("utf-8")
+        if (kept := NEEDLESS.sub("", text)) != text:
+            path.write_text(kept, "utf-8")
+
+
 def write_records(app: Sphinx, error: Exception | None) -> None:
     """Puts the records that pages use beside the pages, one file an experiment."""
     if error or app.builder.format != "html":
@@ -430,6 +439,12 @@ def write_records(app: Sphinx, error: Exception | None) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- configuration
+NEEDLESS = re.compile(
+    r'<link rel="preload" as="font"[^>]*>\s*|<script>const THEBE_JS_URL.*?</script>\s*'
+    r'|<script[^>]*sphinx-thebe\.js[^>]*></script>\s*|<script type="text/x-thebe-config">.*?</script>\s*'
+    r"|<script>kernelName = .*?</script>\s*|<link[^>]*sphinx-thebe\.css[^>]*>\s*",
+    re.DOTALL,
+)
 LOOK = {
     "search_bar_text": "Search the book",
     "show_navbar_depth": 1,
@@ -449,6 +464,7 @@ def configure(app: Sphinx, config: Any) -> None:
     options.update(use_repository_button=bool(url), use_issues_button=bool(url))
     if url.startswith("https://github.com/"):
         options["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+    config.html_context.setdefault("default_mode", "auto")
     if site := site_of(app):
         config.html_baseurl = config.ogp_site_url = site
         config.ogp_social_cards = {"enable": False}
@@ -460,6 +476,9 @@ def site_of(app: Sphinx) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- API pages
+MECHANICS = {"get_extra_state", "set_extra_state", "state_dict", "load_state_dict"}
+
+
 def escape_shapes(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Lets docstrings write a shape as (b, c, \\*s) without a backslash."""
     for i, line in enumerate(lines):
@@ -476,6 +495,11 @@ def qualify(app: Sphinx, doctree: nodes.document) -> None:
         for reference in signature.findall(addnodes.pending_xref):
             if (full := f"{owner}.{reference.get('reftarget')}") in known:
                 reference["reftarget"] = full
+
+
+def skip_mechanics(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out how a module hands its state to torch, which torch documents."""
+    return True if name.rpartition(".")[2] in MECHANICS else None
 
 
 def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
@@ -520,5 +544,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("missing-reference", reexported)
     app.connect("doctree-resolved", fill_late)
     app.connect("build-finished", write_records)
+    app.connect("build-finished", tidy)
+    app.connect("autoapi-skip-member", skip_mechanics)
     app.connect("autodoc-process-docstring", escape_shapes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
