@@ -44,7 +44,8 @@ def network_trained(rows: Any, split: Split, classes: int, seed: int, updates: i
     """The supervised baseline at the demo budget."""
     torch.manual_seed(seed)
     method = Supervised(light_unet(1, classes), Supervised.Config(updates=updates, labeled=BATCH))
-    train(method, rows, split, Settings(seed=seed))
+    if not train(method, rows, split, Settings(seed=seed)).finished:
+        raise KeyboardInterrupt  # a half-trained network is not measured
     return method
 
 
@@ -56,11 +57,12 @@ class PerPixel(nn.Module):
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: int, *, atlas: bool, seed: int = 0) -> None:
         super().__init__()
-        self.shares = np.bincount(labels.ravel(), minlength=classes) / labels.size
+        shares = np.bincount(labels.ravel(), minlength=classes) / labels.size
+        self.log_shares = torch.from_numpy(np.log(shares)).float()[:, None, None]
         self.power, self.atlas = 0.0, None
         if atlas:
             maps = np.stack([(labels == c).mean(0) for c in range(classes)])
-            self.atlas = torch.from_numpy(np.log(maps / self.shares[:, None, None] + 1e-6)).float()
+            self.atlas = torch.from_numpy(np.log(maps / shares[:, None, None] + 1e-6)).float()
         else:
             from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -70,7 +72,8 @@ class PerPixel(nn.Module):
             )  # as many of each class
             self.trees = HistGradientBoostingClassifier(max_iter=150, random_state=seed)
             self.trees.fit(self.features(images).reshape(-1, 3)[chosen], labels.ravel()[chosen])
-        self.power = max((0.0, 0.25, 0.5, 0.75, 1.0), key=lambda p: self.dice_at(p, images[::25], labels[::25]))
+        scores = self.predict(torch.from_numpy(images[::25]))
+        self.power = max((0.0, 0.25, 0.5, 0.75, 1.0), key=lambda p: self.dice_at(p, scores, labels[::25]))
 
     @staticmethod
     def features(images: np.ndarray) -> np.ndarray:
@@ -78,12 +81,11 @@ class PerPixel(nn.Module):
         y, x = (np.broadcast_to(a, images[:, 0].shape) for a in np.ogrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j])
         return np.stack([images[:, 0], y, x], axis=-1)
 
-    def dice_at(self, power: float, images: np.ndarray, labels: np.ndarray) -> float:
-        """Mean Dice over the foreground, all pixels pooled, at one power of the shares."""
-        self.power = power
-        found = self.predict(torch.from_numpy(images)).argmax(1).numpy()
-        hits = [((found == c) & (labels == c)).sum() for c in range(1, len(self.shares))]
-        sizes = [(found == c).sum() + (labels == c).sum() for c in range(1, len(self.shares))]
+    def dice_at(self, power: float, scores: Tensor, labels: np.ndarray) -> float:
+        """Mean Dice over the foreground, all pixels pooled, were this the power of the shares."""
+        found = (scores + power * self.log_shares).argmax(1).numpy()
+        hits = [((found == c) & (labels == c)).sum() for c in range(1, scores.shape[1])]
+        sizes = [(found == c).sum() + (labels == c).sum() for c in range(1, scores.shape[1])]
         return float(np.mean(2 * np.array(hits) / np.array(sizes)))
 
     def predict(self, image: Tensor) -> Tensor:
@@ -93,7 +95,7 @@ class PerPixel(nn.Module):
         else:
             flat = self.trees.predict_proba(self.features(image.numpy()).reshape(-1, 3))
             scores = torch.from_numpy(np.log(flat + 1e-6)).float().unflatten(0, image[:, 0].shape).permute(0, 3, 1, 2)
-        return scores + self.power * torch.from_numpy(np.log(self.shares)).float()[:, None, None]
+        return scores + self.power * self.log_shares
 
 
 def dice_of(method: nn.Module, cohort: Cohort, patients: tuple[str, ...]) -> dict[str, float]:
