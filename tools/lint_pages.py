@@ -1,0 +1,167 @@
+"""The rules for pages: `lint_pages.py [FILE ...]` says what a page of the book lacks, by its kind.
+
+Every page says `kind: method | theory | prose` (front matter in MyST, metadata in a notebook). The rules are those of
+book/page-template.md, as far as a machine can see them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("method", "theory", "prose")
+SECTIONS = {  # headings that a page of this kind has, in this order, by how they begin
+    "method": (
+        "You will learn",
+        "Before you start",
+        "Setup",
+        "The idea in one figure",
+        "The method",
+        "Run it live",
+        "Look inside",
+        "At full size",
+        "Paper claim against what we measured",
+        "What goes wrong",
+        "Exercises",
+        "Summary",
+        "Next",
+    ),
+    "theory": ("You will learn", "Before you start", "Setup", "What goes wrong", "Exercises", "Summary", "Next"),
+    "prose": (),
+}
+EXERCISES = range(3, 6)
+BLIND = re.compile(r"!\[\s*\]\(|^[`:]{3,}\{(?:image|figure)\}[^\n]*\n(?!(?::[\w-]+:[^\n]*\n)*:alt: \S)", re.MULTILINE)
+PLACES = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|Users|mnt|opt|usr/(?:local|lib))/[\w.]")
+METRIC = r"(?:Dice|Jaccard|HD95|ASSD|NSD|accuracy|overhead|speed-?up)"
+TYPED = re.compile(
+    rf"\b{METRIC}\b[^.|\n]{{0,40}}?(?<![\w{{`$.])(?:0?\.\d{{2,}}|\d+\.\d+ ?(?:%|mm|voxels|x\b))", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as the rules see it."""
+
+    name: str
+    kind: str | None
+    prose: str  # all MyST text, without front matter
+    code: tuple[str, ...] = ()  # cells
+    outputs: str = ""
+
+
+def read(path: Path) -> Page:
+    """Reads a MyST page or a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        raw = json.loads(text)
+        by_type: dict[str, list[str]] = {"markdown": [], "code": [], "raw": []}
+        for cell in raw["cells"]:
+            by_type[cell["cell_type"]].append("".join(cell["source"]))
+        outputs = json.dumps([cell.get("outputs") for cell in raw["cells"]])
+        prose = "\n\n".join(by_type["markdown"])
+        return Page(path.name, raw["metadata"].get("kind"), prose, tuple(by_type["code"]), outputs)
+    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    meta = (yaml.safe_load(front[1]) or {}) if front else {}
+    return Page(path.name, meta.get("kind"), text[front.end() if front else 0 :])
+
+
+def without_literals(prose: str) -> str:
+    """Prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
+    prose = re.sub(
+        r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal).*?^\1\s*$", "", prose, flags=re.M | re.S
+    )
+    prose = re.sub(r"^```(?!\{).*?^```\s*$", "", prose, flags=re.M | re.S)
+    return re.sub(r"\{[\w:-]+\}`[^`]*`|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", "", prose, flags=re.S)
+
+
+def headings(prose: str) -> list[str]:
+    """The headings of a page, without marks."""
+    return [re.sub(r"[*`]", "", h).strip() for h in re.findall(r"^#{1,4} +(.+?)\s*$", prose, re.M)]
+
+
+def calls_without_alt(source: str) -> Iterator[str]:
+    """Calls of show and explorer that pass no alternative text."""
+    try:
+        tree = ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))
+    except SyntaxError as error:
+        yield f"a code cell does not parse: {error}"
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in ("show", "explorer") and "alt" not in {k.arg for k in node.keywords} and node.args:
+                yield f"{name}(...) on line {node.lineno} of its cell has no alt="
+
+
+def problems(page: Page) -> list[str]:
+    """What is wrong with a page, a sentence each."""
+    found: list[str] = []
+    if page.kind not in KINDS:
+        return [f"{page.name}: kind is {page.kind!r}, which is none of {', '.join(KINDS)}"]
+    titles = headings(without_literals(page.prose))
+    if not re.match(r"\s*(?:\([\w-]+\)=\s*)?(?:# |```\{include\})", page.prose):
+        found.append("does not begin with its title")
+    at = -1
+    for wanted in SECTIONS[page.kind]:
+        place = next((i for i, t in enumerate(titles) if t.lower().startswith(wanted.lower())), None)
+        if place is None:
+            found.append(f"has no section {wanted!r}, which a {page.kind} page needs")
+        elif place < at:
+            found.append(f"has section {wanted!r} in another place than the template")
+        else:
+            at = place
+    if page.kind != "prose":
+        if "{page-card}" not in page.prose:
+            found.append("has no {page-card}")
+        count = len(re.findall(r"^[`:]{3,}\{exercise(?:-start)?\}", page.prose, re.M))
+        solved = len(re.findall(r"^[`:]{3,}\{solution(?:-start)?\}", page.prose, re.M))
+        if count not in EXERCISES:
+            found.append(f"has {count} exercises, not {EXERCISES.start} to {EXERCISES.stop - 1}")
+        if solved < count:
+            found.append(f"has {count} exercises and {solved} solutions")
+    if page.kind == "method" and "{claim}" not in page.prose:
+        found.append("has no {claim} box")
+    found += [f"has an image without alternative text: {m[0].strip()!r}" for m in BLIND.finditer(page.prose)]
+    for cell in page.code:
+        found += calls_without_alt(cell)
+    found += [
+        f"types a measured number: {m[0]!r}; print it with {{num}}"
+        for m in TYPED.finditer(without_literals(page.prose))
+    ]
+    for where, text in (("text", page.prose), ("code", "\n".join(page.code)), ("an output", page.outputs)):
+        if match := PLACES.search(text):
+            found.append(f"has a path of one machine in its {where}: {match[0]!r}")
+    return [f"{page.name}: {problem}" for problem in found]
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """The pages that the table of contents names."""
+    toc = root / "_toc.yml"
+    names = re.findall(r"(?:root|file): *([\w./-]+)", toc.read_text(encoding="utf-8"))
+    found = []
+    for name in names:
+        paths = [root / f"{name}{suffix}" for suffix in (".ipynb", ".md") if (root / f"{name}{suffix}").exists()]
+        if not paths:
+            raise FileNotFoundError(f"_toc.yml names {name}, which is neither a notebook nor a MyST page")
+        found += paths[:1]
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Lints the pages named, or all of them; the exit status."""
+    chosen = [Path(a) for a in arguments] or pages()
+    found = [problem for path in chosen for problem in problems(read(path))]
+    print("\n".join([*found, f"{len(chosen)} pages, {len(found)} problems"]))
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
