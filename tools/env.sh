@@ -32,8 +32,9 @@ if ! uv --version >/dev/null 2>&1; then
 fi
 
 [ -x .venv/bin/python ] || "$uv" venv --quiet --no-project --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
+# Compiled here once: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and monai anew.
 rm -f "$stamp"
-"$uv" pip sync --quiet --python .venv/bin/python requirements.lock - <<<"-e $PWD"
+"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock - <<<"-e $PWD"
 .venv/bin/python - <<'PY'
 import torchvision  # fails where torch and torchvision do not belong together
 
