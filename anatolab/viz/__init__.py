@@ -420,7 +420,9 @@ def _pack(array: np.ndarray) -> Any:
         kind, top = "u2", 65_535
     else:
         return _rounded(x.tolist())
-    scale = 1.0 if whole else (high - low) / (top - 1) or 1.0
+    if high == low and not whole:
+        return _rounded(x.tolist())
+    scale = 1.0 if whole else (high - low) / (top - 1)
     codes = np.where(np.isfinite(x), np.round((np.nan_to_num(x, nan=low, posinf=low, neginf=low) - low) / scale), top)
     decimals = 0 if whole else max(0, math.ceil(-math.log10(scale)))
     packed = base64.b64encode(codes.astype("<" + kind).tobytes()).decode()

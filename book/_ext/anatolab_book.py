@@ -80,7 +80,10 @@ def source_of(found: list[records.Record], key: str) -> str:
 def cited_number(env: Any, found: list[records.Record], key: str, spec: str = "") -> nodes.reference:
     """A number as a link to its record, with the run in the tooltip."""
     experiment = found[0].experiment
-    text = formatted(records.value(experiment, key), spec)
+    value = records.value(experiment, key)
+    if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in found):
+        value = int(value)  # a count that is the same for every seed stays a count
+    text = formatted(value, spec)
     uri = "../" * env.docname.count("/") + f"records/{experiment}.json"
     stale = ["al-stale"] if any(map(records.is_stale, found)) else []
     return nodes.reference(
@@ -417,13 +420,16 @@ def merge(app: Sphinx, env: Any, docnames: set[str], other: Any) -> None:
 
 
 def tidy(app: Sphinx, error: Exception | None) -> None:
-    """Takes out of every page what needs a server or the network: font preloads, and the loader of live code."""
+    """Takes out of every page what needs a server or the network, and mends what a screen reader stumbles over."""
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text("utf-8")
-        if (kept := NEEDLESS.sub("", text)) != text:
-            path.write_text(kept, "utf-8")
+        mended = NEEDLESS.sub("", text)
+        for found, instead in SPOKEN:
+            mended = re.sub(found, instead, mended)
+        if mended != text:
+            path.write_text(mended, "utf-8")
 
 
 def write_records(app: Sphinx, error: Exception | None) -> None:
@@ -445,6 +451,12 @@ NEEDLESS = re.compile(
     r"|<script>kernelName = .*?</script>\s*|<link[^>]*sphinx-thebe\.css[^>]*>\s*",
     re.DOTALL,
 )
+SPOKEN = (  # the theme's markup, mended for axe: label-content-name-mismatch, summary-name, aria-required-children
+    (r'(<button class="btn search-button-field[^>]*?)\s+(?:title|aria-label)="Search"', r"\1"),
+    (r'(<button class="btn search-button-field[^>]*?)\s+(?:title|aria-label)="Search"', r"\1"),
+    (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Show or hide the pages below">'),
+    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+)
 LOOK = {
     "search_bar_text": "Search the book",
     "show_navbar_depth": 1,
@@ -458,6 +470,8 @@ LOOK = {
 
 def configure(app: Sphinx, config: Any) -> None:
     """Derives everything that needs an address from one setting, and leaves it all out where that is empty."""
+    if config.html_theme != "sphinx_book_theme":
+        return
     options = config.html_theme_options
     url = os.environ.get("ANATOLAB_REPOSITORY") or options.get("repository_url") or ""
     options.update(LOOK, repository_url=url, launch_buttons={})
@@ -545,6 +559,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", fill_late)
     app.connect("build-finished", write_records)
     app.connect("build-finished", tidy)
-    app.connect("autoapi-skip-member", skip_mechanics)
-    app.connect("autodoc-process-docstring", escape_shapes)
+    for event, handler in (("autoapi-skip-member", skip_mechanics), ("autodoc-process-docstring", escape_shapes)):
+        if event in app.events.events:
+            app.connect(event, handler)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

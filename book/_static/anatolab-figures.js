@@ -57,7 +57,6 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       legend: { orientation: "h", yanchor: "bottom", y: above ? 1.1 : 1.02, x: 0 },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: zero, activecolor: text },
       hoverlabel: { bgcolor: hover, font: { color: text } },
       ...layout,
       dragmode: coarse ? false : (layout.dragmode ?? "zoom"),
@@ -66,6 +65,8 @@
       margin: { l: narrow ? 44 : 60, r: narrow ? 10 : 20, t: layout.title ? 64 : 40, b: narrow ? 44 : 52, ...layout.margin },
     };
     delete out.width;
+    const square = Object.values(layout).some((axis) => axis?.scaleanchor);
+    if (square && layout.height) out.height = Math.min(layout.height, width + 60);
     if (typeof out.title === "string") out.title = { text: out.title };
     if (out.title) out.title = { x: 0, xref: "paper", yref: "container", y: 0.98, yanchor: "top", font: { size: narrow ? 13 : 16 }, ...out.title };
     const used = data.flatMap((t) => ["x", "y"].map((a) => a + "axis" + (t[a + "axis"] || a).slice(1)));
@@ -110,10 +111,7 @@
       plot.className = "al-plot";
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", image.alt);
-      plot.alConfig = {
-        responsive: true, displaylogo: false, displayModeBar: coarse || stage.clientWidth < 520 ? false : "hover", scrollZoom: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-      };
+      plot.alConfig = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
       stage.append(plot);
       figure.alRedraw = () => {
         const frame = spec.frames.find((f) => f.name === figure.dataset.frame) ?? { data: spec.data };

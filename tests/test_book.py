@@ -1,0 +1,249 @@
+"""Pages obey the template, vendored files are what they were, and a number without its record stops the build."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+VENDOR = ROOT / "book" / "_static" / "vendor"
+
+
+def module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec
+    assert spec.loader
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+lint = module("tools/lint_pages.py")
+
+
+# ------------------------------------------------------------------------------------------------------------ pages
+@pytest.mark.parametrize("path", lint.pages(), ids=lambda p: p.name)
+def test_the_page_obeys_the_template(path: Path) -> None:
+    assert lint.problems(lint.read(path)) == []
+
+
+def page(prose: str, kind: str = "prose", **more: object) -> list[str]:
+    return lint.problems(lint.Page("p.md", kind, prose, **more))
+
+
+def test_a_clean_page_passes() -> None:
+    assert page("# Title\n\nDice is {num}`acdc-3-supervised:dice.mean`; a paper's size is in its claim.\n") == []
+
+
+@pytest.mark.parametrize(
+    ("prose", "said"),
+    [
+        ("No title", "does not begin with its title"),
+        ("# T\n\nMean Dice was 0.873 here.", "types a measured number"),
+        ("# T\n\nHD95 falls to 4.2 mm.", "types a measured number"),
+        ("# T\n\n![](x.png)", "without alternative text"),
+        ("# T\n\n```{image} x.png\n:width: 3\n```", "without alternative text"),
+        ("# T\n\nSee /home/someone/data.", "path of one machine"),
+    ],
+)
+def test_the_lint_sees(prose: str, said: str) -> None:
+    assert any(said in problem for problem in page(prose))
+
+
+def test_the_lint_sees_a_figure_without_words_and_a_path_in_an_output() -> None:
+    found = page("# T", code=("viz.show(fig)", "fig.show()"), outputs="/root/x")
+    assert [("no alt=" in f, "an output" in f) for f in found] == [(True, False), (False, True)]
+
+
+def test_the_lint_knows_what_a_method_page_needs() -> None:
+    text = (
+        "# T\n" + "\n".join(f"## {s}\n" for s in lint.SECTIONS["method"]) + "\n```{page-card}\n```\n```{claim}\n```\n"
+    )
+    exercise = "```{exercise}\n:label: a\n```\n```{solution} a\n```\n"
+    assert page(text + 3 * exercise, "method") == []
+    assert any("0 exercises" in f for f in page(text, "method"))
+    assert any("3 exercises and 0 solutions" in f for f in page(text + 3 * "```{exercise}\n```\n", "method"))
+    assert any("'Look inside'" in f for f in page(text.replace("## Look inside", ""), "method"))
+    swapped = text.replace("## Setup\n", "").replace("## Summary", "## Setup\n\n## Summary")
+    assert any("another place" in f for f in page(swapped, "method"))
+    assert "kind is 'essay'" in page("# T", "essay")[0]
+
+
+# ---------------------------------------------------------------------------------------------------- configuration
+@pytest.mark.parametrize("folder", [VENDOR, ROOT / "tests" / "site" / "vendor"], ids=["book", "tests"])
+def test_vendored_files_are_what_they_were(folder: Path) -> None:
+    listed = dict(reversed(line.split(maxsplit=1)) for line in (folder / "SHA256").read_text().splitlines())
+    there = {f"./{p.relative_to(folder).as_posix()}" for p in folder.rglob("*") if p.is_file()} - {
+        "./SHA256",
+        "./README.md",
+    }
+    assert set(listed) == there
+    for name, digest in listed.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
+    assert any("LICENSE" in name for name in listed)
+
+
+def test_the_plotly_bundle_is_that_of_the_locked_package() -> None:
+    from plotly import __version__
+    from plotly.offline import get_plotlyjs_version
+
+    bundle = (VENDOR / "plotly" / "plotly-cartesian.min.js").read_text(encoding="utf-8")[:200]
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in bundle
+    assert f"plotly=={__version__}" in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+def test_no_blank_figure_can_pass_the_build() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert not any("unknown_mime_type" in s for s in config["sphinx"]["config"]["suppress_warnings"])
+    assert config["only_build_toc_files"] is True
+    assert config["repository"]["url"] == ""
+
+
+def test_every_reference_is_cited_by_a_known_key() -> None:
+    known = set(
+        re.findall(r"^@\w+\{([\w-]+),", (ROOT / "book/references.bib").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    texts = [lint.read(path).prose for path in lint.pages()]
+    used = {k.strip() for t in texts for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", t) for k in keys.split(",")}
+    assert used <= known
+
+
+# ----------------------------------------------------------------------------------------------- a book in miniature
+CONF = """
+import sys
+sys.path.insert(0, {ext!r})
+extensions = ["myst_parser", "anatolab_book"]
+html_theme = "basic"
+exclude_patterns = ["_build"]
+html_theme_options = {{}}
+"""
+PAGE = """# Mini
+
+Dice is {num}`demo-a:dice.mean`, {num}`demo-a:dice.mean|pct` or {num}`demo-a:n`.
+
+```{record-table} All
+rows: [[A, demo-a], demo-b, acdc-3-mean-teacher]
+columns:
+  - {name: Dice, key: dice.mean, format: .2f, patients: per_patient.dice, best: max}
+```
+
+```{claim}
+says: A beats B.
+source: Table 1
+ours: demo-a
+against: demo-b
+direction: higher
+size: 0.1
+```
+
+```{record-index}
+```
+"""
+
+
+def record(root: Path, experiment: str, seed: int, dice: float, **more: object) -> None:
+    patients = {f"p{i:02d}": dice + 0.002 * (i % 5) for i in range(10)}
+    values = {"dice": {"mean": dice}, "n": 1234, "per_patient": {"dice": patients}}
+    folder = root / experiment
+    folder.mkdir(parents=True, exist_ok=True)
+    text = {
+        "schema": 1,
+        "experiment": experiment,
+        "seed": seed,
+        "values": values,
+        "provenance": {"commit": "abcdef012345"},
+    }
+    (folder / f"seed{seed}.json").write_text(json.dumps(text | more))
+
+
+class Mini:
+    """A page that prints two experiments, built with warnings as errors."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.records = root, root / "records"
+        (root / "src").mkdir()
+        (root / "src" / "conf.py").write_text(CONF.format(ext=str(ROOT / "book" / "_ext")))
+        (root / "src" / "index.md").write_text(PAGE)
+        for seed in (0, 1):
+            record(self.records, "demo-a", seed, 0.80 + 0.02 * seed)
+            record(self.records, "demo-b", seed, 0.60)
+
+    def build(self) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "src", "out"]
+        env = os.environ | {"ANATOLAB_RECORDS": str(self.records), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+        done = subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, timeout=120, check=False)
+        page = self.root / "out" / "index.html"
+        html = page.read_text() if page.exists() else ""
+        return done.returncode, re.sub(r"<[^>]+>", "", html), html + done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mini, str, str]:
+    mini = Mini(tmp_path_factory.mktemp("mini"))
+    status, text, html = mini.build()
+    assert status == 0, html
+    return mini, text, html
+
+
+def test_prose_and_tables_print_records(built: tuple[Mini, str, str]) -> None:
+    mini, text, html = built
+    assert "Dice is 0.810, 81.0 % or 1,234." in text
+    assert 'title="record demo-a, dice.mean; seeds 0, 1; commit abcdef01"' in html
+    assert 'href="records/demo-a.json"' in html
+    assert len(json.loads((mini.root / "out/records/demo-a.json").read_text())) == 2
+    assert re.search(r"<strong>\s*<a [^>]*>0\.81</a>", html)
+    assert "0.81 ± 0.01 [0.81, 0.82]" in " ".join(text.split())
+    assert "not run" in text
+
+
+def test_a_verdict_is_computed(built: tuple[Mini, str, str]) -> None:
+    mini, text, _ = built
+    assert "+0.210, 95 % interval [+0.210, +0.210] over 10 patients" in " ".join(text.split())
+    assert "reproduced" in text
+    (mini.root / "src" / "index.md").write_text(PAGE.replace("size: 0.1", "size: 0.5"))
+    status, text, html = mini.build()
+    assert status == 0, html
+    assert "direction only" in text
+    (mini.root / "src" / "index.md").write_text(PAGE)
+
+
+def test_a_changed_record_reaches_the_page_and_a_missing_one_stops_the_build(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)
+    assert mini.build()[0] == 0
+    record(mini.records, "demo-a", 0, 0.90, code={"module": "anatolab.records", "sha256": "of other code"})
+    status, text, html = mini.build()  # nothing but the record changed
+    assert status == 0, html
+    assert "Dice is 0.860" in text
+    assert "stale" in text
+    for path in (mini.records / "demo-a").iterdir():
+        path.unlink()
+    status, _, said = mini.build()
+    assert status != 0
+    assert re.search(r"index\.md:3: WARNING: \{num\}`demo-a:dice\.mean`: no record of 'demo-a'", said)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("{num}`demo-a:dice.nobody`", "has no value 'dice.nobody'"),
+        ("```{record-table}\nrows: [demo-x]\ncolumns: [dice.mean]\n```", "no record of 'demo-x'"),
+    ],
+)
+def test_an_unknown_value_is_named(tmp_path: Path, wrong: str, said: str) -> None:
+    mini = Mini(tmp_path)
+    (mini.root / "src" / "index.md").write_text(f"# Mini\n\n{wrong}\n")
+    status, _, output = mini.build()
+    assert status != 0
+    assert said in output
+    assert "index.md:3" in output
