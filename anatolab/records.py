@@ -100,7 +100,7 @@ def load(experiment: str) -> list[Record]:
     paths = (root() / experiment).glob("seed*.json")
     records = sorted((read(p) for p in paths), key=lambda r: r.seed)
     if not records:
-        raise RecordError(f"no record of {experiment!r}; `anatolab record {experiment}` makes it.")
+        raise RecordError(f"no record of {experiment!r}; `make records ARGS={experiment}` makes it.")
     return records
 
 

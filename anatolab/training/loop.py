@@ -29,15 +29,15 @@ class Settings:
     """How a method is trained; what it trains is the method's own ``Config``."""
 
     lr: float = 0.01  # of SGD, falling as (1 - t)^power in each stage
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 1e-4  # of SGD
     power: float = 0.9  # of the learning-rate schedule
     clip: float = 10.0  # largest gradient norm
     seed: int = 0  # of weights, sampler and augmentation
     precision: str = "32-true"  # or "bf16-mixed"
     accelerator: str = "auto"  # "cpu", "cuda", "mps"
     devices: int = 1  # processes on this machine; more than one trains with DDP
-    nodes: int = 1
+    nodes: int = 1  # machines, under torchrun
     compile: bool = False  # torch.compile of every network
     log_every: int = 20  # steps between reads of the device
     checkpoint_every: int = 200  # steps

@@ -1,0 +1,225 @@
+"""The command ``anatolab``: train on few labeled patients, evaluate a run, predict new images."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from anatolab.types import Cohort, InputError, Split
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a wrong input ends with one sentence and exit code 1.
+
+    ``ANATOLAB_SIZE`` (``tiny``, ``demo`` or ``full``; ``demo`` where unset) decides the defaults that ``--help`` shows.
+    """
+    import tyro
+
+    os.environ.setdefault("ANATOLAB_SIZE", "demo")
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            {"train": _train_command(), "evaluate": evaluate, "predict": predict},
+            prog="anatolab",
+            description=(
+                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
+                "(NIfTI with Info.cfg) or as SSL4MIS prepared it (H5)."
+            ),
+            args=list(arguments) if arguments is not None else None,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        )
+    except (InputError, FloatingPointError) as error:  # the second: training was stopped by a non-finite update
+        print(f"anatolab: {error}", file=sys.stderr)
+        return 1
+    return int(command or 0)
+
+
+def _train_command() -> Any:
+    """``train`` with one sub-command a method, whose flags are the fields of its Config at the current size."""
+    import tyro
+
+    from anatolab.experiments import METHOD_TITLES, current_size
+    from anatolab.methods import METHODS
+    from anatolab.training import Settings
+
+    size = current_size()
+    budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled}
+    kinds: Any = None
+    for name, kind in METHODS.items():
+        default = kind.Config()
+        default = replace(default, **{k: v for k, v in budget.items() if hasattr(default, k)})
+        option: Any = Annotated[
+            kind.Config,
+            tyro.conf.subcommand(name.replace("_", "-"), default=default, description=f"Train {METHOD_TITLES[name]}."),
+        ]
+        kinds = option if kinds is None else kinds | option
+
+    def train(
+        method: Any,
+        data: Path,
+        out: Path,
+        labeled_patients: int = 3,
+        split_seed: int | None = None,
+        held_out: int | None = None,
+        side: int = size.side,
+        network: Literal["light_unet", "basic_unet"] = size.network,  # type: ignore[assignment]
+        settings: Any = Settings(),  # noqa: B008
+    ) -> int:
+        """Train a method; the same command continues a run that was interrupted.
+
+        Args:
+            method: The method and its settings.
+            data: Folder of patients.
+            out: Folder for the checkpoint, the log and the description of the run.
+            labeled_patients: How many patients are labeled; the labels of all others are never read.
+            split_seed: Draw the split with this seed; the published patient lists where not given.
+            held_out: Patients held out for evaluation, with a seed; a fifth of all where not given.
+            side: Slices are resized to side x side pixels.
+            network: The backbone.
+            settings: Optimizer, precision, devices.
+        """
+        import torch
+
+        from anatolab.data import open_cohort, prepare
+        from anatolab.training import train as fit
+        from anatolab.training.folder import RunInfo, build, save_info
+
+        cohort = open_cohort(data)
+        split = _split(cohort, labeled_patients, split_seed, held_out)
+        rows = prepare(cohort, split.train, size=(side, side))
+        name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
+        channels = rows.images.shape[1]
+        info = RunInfo(name, asdict(method), network, channels, cohort.classes, side, split, str(data.resolve()))
+        torch.manual_seed(settings.seed)
+        trained = build(info)
+        print(f"{cohort.name} ({cohort.layout}): {labeled_patients} of {len(split.train)} training patients labeled")
+        save_info(info, out)
+        run = fit(trained, rows, split, settings, out=out)
+        state = "finished" if run.finished else "stopped; the same command continues"
+        print(f"{state} at step {run.step}: {out}")
+        return 0 if run.finished else 3
+
+    train.__annotations__ |= {"method": kinds, "settings": Settings}
+    return train
+
+
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    on: Literal["validation", "test"] = "validation",
+    json_file: Path | None = None,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Measure a run on held-out patients: Dice, Jaccard, HD95, ASSD and NSD a class, with an interval over patients.
+
+    Args:
+        run: Folder of a run, the --out of train.
+        data: Folder of patients; the one the run was trained on where not given.
+        on: Which held-out patients.
+        json_file: Write every case's values there.
+        accelerator: Where to compute.
+    """
+    from anatolab.data import open_cohort
+    from anatolab.inference import evaluate as measure
+    from anatolab.metrics import bootstrap_interval, summarize
+    from anatolab.records import plain
+    from anatolab.training.folder import open_run
+
+    method, info = open_run(run, device := _device(accelerator))
+    cohort = open_cohort(data or info.data)
+    patients = getattr(info.split, on)
+    if not patients:
+        raise InputError(f"{run}: its split holds out no {on} patients; train with --split-seed and --held-out.")
+    refs = cohort.of(patients)
+    cases = measure(method, refs, info.classes, (info.side, info.side), device=device)
+    summary = summarize(cases, {ref.name: ref.patient for ref in refs})
+    unit = "mm" if all(ref.load().spacing for ref in refs[:1]) else "voxels"
+    print(f"{len(patients)} {on} patients, {len(cases)} volumes; distances in {unit}")
+    print(f"{'':12} {'Dice':>7} {'Jaccard':>8} {'HD95':>8} {'ASSD':>8} {'NSD':>7}")
+    for name in (*info.classes[1:], "mean"):
+        values = [summary[metric][name] for metric in ("dice", "jaccard", "hd95", "assd", "nsd")]
+        dice, jaccard, hd95, assd, nsd = (f"{v:.3f}" if math.isfinite(v) else "-" for v in values)
+        print(f"{name:12} {dice:>7} {jaccard:>8} {hd95:>8} {assd:>8} {nsd:>7}")
+    per_patient = [v for v in summary["per_patient"]["dice"].values() if math.isfinite(v)]
+    low, high = bootstrap_interval(per_patient)
+    print(f"mean Dice over patients {sum(per_patient) / len(per_patient):.3f}, 95 % interval {low:.3f} to {high:.3f}")
+    missed, invented = summary["counts"]["missed"]["total"], summary["counts"]["invented"]["total"]
+    if missed or invented:
+        print(f"missed organs: {missed}, invented: {invented} (Dice 0, distance not counted)")
+    if json_file is not None:
+        json_file.write_text(json.dumps(plain({"summary": summary, "cases": cases}), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def predict(
+    run: Path,
+    images: list[Path],
+    out: Path,
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+) -> int:
+    """Write the label volume of each NIfTI image, in the geometry of the image.
+
+    Args:
+        run: Folder of a run, the --out of train.
+        images: NIfTI files, or folders of them.
+        out: Folder for the label volumes, named as the images.
+        accelerator: Where to compute.
+    """
+    from anatolab.data.checks import check_image, read_nifti
+    from anatolab.inference import predict_volume, write_nifti
+    from anatolab.training.folder import open_run
+    from anatolab.types import Case
+
+    method, info = open_run(run, device := _device(accelerator))
+    files = [file for path in images for file in _nifti_files(path)]
+    if len({file.name for file in files}) < len(files):
+        raise InputError(f"{out}: two images have the same name; predict them into folders of their own.")
+    for file in files:
+        if (out / file.name).resolve() == file.resolve():
+            raise InputError(f"{out}: the label volume would replace the image {file.name}; give another folder.")
+        array, affine, spacing = read_nifti(file)
+        case = Case(file.name.partition(".")[0], "", check_image(array, file)[None], None, spacing, affine, file)
+        if info.in_channels != len(case.image):
+            raise InputError(f"{file}: has {len(case.image)} channel, the run was trained on {info.in_channels}.")
+        label = predict_volume(method.predict, case, (info.side, info.side), device=device)  # type: ignore[arg-type]
+        write_nifti(label, case, out / file.name)
+        shares = ", ".join(f"{name} {(label == k).sum()}" for k, name in enumerate(info.classes) if k)
+        print(f"{out / file.name}: voxels {shares}")
+    return 0
+
+
+def _split(cohort: Cohort, labeled: int, seed: int | None, held_out: int | None) -> Split:
+    from anatolab.data import split_patients
+
+    if seed is None:
+        if held_out is not None:
+            raise InputError("--held-out: patients can only be held out with --split-seed; give a seed, such as 0.")
+        return split_patients(cohort, labeled)
+    count = held_out if held_out is not None else max(1, len(cohort.patients) // 5)
+    return split_patients(replace(cohort, published={}), labeled, validation=count, seed=seed)
+
+
+def _nifti_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
+        if not files:
+            raise InputError(f"{path}: holds no .nii or .nii.gz file; name the images, or their folder.")
+        return files
+    return [path]
+
+
+def _device(accelerator: str) -> str:
+    import torch
+
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("--accelerator cuda: torch sees no CUDA device here; use cpu, or install a CUDA build.")
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

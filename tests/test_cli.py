@@ -1,0 +1,125 @@
+"""The commands as a user types them: train, be interrupted, evaluate, predict into the geometry of the input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from anatolab.cli import main
+from anatolab.data.phantoms import write_cardiac
+
+TRAIN = ["--split-seed", "0", "--held-out", "2", "--side", "32", "--labeled-patients", "1", "--accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cardiac(tmp_path_factory.mktemp("data") / "hearts", patients=6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "mt"
+    assert main(["train", "--data", str(data), "--out", str(out), *TRAIN, "mean-teacher", "--updates", "3"]) == 0
+    return out
+
+
+def test_training_describes_the_run_and_the_same_command_finds_it_finished(
+    data: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = json.loads((run / "run.json").read_text())
+    assert described["method"] == "mean_teacher"
+    assert described["classes"] == ["background", "RV", "Myo", "LV"]
+    assert len(described["split"]["train"]) == 4
+    assert len(described["split"]["validation"]) == 2
+    assert main(["train", "--data", str(data), "--out", str(run), *TRAIN, "mean-teacher", "--updates", "3"]) == 0
+    assert "finished at step 3" in capsys.readouterr().out
+
+
+def test_evaluate_prints_a_table_and_writes_every_case(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "values.json"
+    assert main(["evaluate", "--run", str(run), "--json-file", str(target), "--accelerator", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 validation patients, 4 volumes; distances in mm" in printed
+    assert "95 % interval" in printed
+    values = json.loads(target.read_text())
+    assert len(values["cases"]) == 4
+    row = next(line.split() for line in printed.splitlines() if line.startswith("LV"))
+    assert float(row[1]) == pytest.approx(values["summary"]["dice"]["LV"], abs=6e-4)
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, -1, 1), (1, -1, -1)])
+def test_predict_keeps_affine_spacing_orientation_and_codes(run: Path, tmp_path: Path, flips: tuple[int, ...]) -> None:
+    affine = np.diag([1.5 * flips[0], 1.4 * flips[1], 8.0 * flips[2], 1.0])
+    affine[:3, 3] = (-20.0, 35.0, 7.0)
+    affine[0, 1] = 0.2  # oblique
+    volume = np.random.default_rng(0).integers(0, 900, (40, 52, 4)).astype(np.int16)
+    image = nib.Nifti1Image(volume, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(None, code=0)
+    source = tmp_path / "Größe.nii.gz"
+    nib.save(image, source)
+    out = tmp_path / "out"
+    assert main(["predict", "--run", str(run), "--images", str(source), "--out", str(out), "--accelerator", "cpu"]) == 0
+    predicted = nib.load(out / source.name)
+    assert predicted.shape == volume.shape
+    assert predicted.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(predicted.affine, nib.load(source).affine)
+    assert nib.aff2axcodes(predicted.affine) == nib.aff2axcodes(affine)
+    assert predicted.header.get_zooms() == nib.load(source).header.get_zooms()
+    assert (int(predicted.header["sform_code"]), int(predicted.header["qform_code"])) == (1, 0)
+    assert set(np.unique(np.asarray(predicted.dataobj))) <= {0, 1, 2, 3}
+
+
+def test_predicted_voxels_are_those_of_evaluate(data: Path, run: Path, tmp_path: Path) -> None:
+    from anatolab.data import open_cohort
+    from anatolab.inference import predict_volume
+    from anatolab.training.folder import open_run
+
+    ref = open_cohort(data).refs[0]
+    assert main(["predict", "--run", str(run), "--images", str(ref.source), "--out", str(tmp_path)]) == 0
+    method, info = open_run(run)
+    expected = predict_volume(method.predict, ref.load(), (info.side, info.side))  # type: ignore[arg-type]
+    written = np.asarray(nib.load(tmp_path / ref.source.name).dataobj)
+    np.testing.assert_array_equal(written.transpose(2, 1, 0), expected)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+    assert main([str(c) for c in command]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("anatolab: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def test_wrong_input_ends_with_one_sentence(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    train = ["train", "--out", new, *TRAIN, "--data"]
+    assert "there is no such folder" in complaint(capsys, *train, tmp_path / "none", "supervised")
+    assert "give a seed" in complaint(capsys, "train", "--out", new, "--data", data, "--held-out", "2", "supervised")
+    assert not new.exists()
+    assert "this is no run" in complaint(capsys, "evaluate", "--run", tmp_path)
+    assert "holds out no test patients" in complaint(capsys, "evaluate", "--run", run, "--on", "test")
+    assert "holds no .nii" in complaint(capsys, "predict", "--run", run, "--images", tmp_path, "--out", new)
+    text = tmp_path / "text.nii.gz"
+    text.write_text("not an image")
+    assert "text.nii.gz" in complaint(capsys, "predict", "--run", run, "--images", text, "--out", new)
+    source = next(data.glob("patient001/*_frame*.nii.gz"))
+    assert "would replace" in complaint(capsys, "predict", "--run", run, "--images", source, "--out", source.parent)
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "last.pt").write_bytes(b"x")
+    assert "not a readable checkpoint" in complaint(capsys, "evaluate", "--run", broken)
+    (broken / "run.json").write_text("{}")
+    assert "not the description of a run" in complaint(capsys, "evaluate", "--run", broken)
+
+
+def test_an_unknown_size_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ANATOLAB_SIZE", "huge")
+    assert "ANATOLAB_SIZE='huge' is no size" in complaint(capsys, "evaluate", "--run", "x")
