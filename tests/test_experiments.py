@@ -1,0 +1,149 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anatolab import experiments, records
+from anatolab.experiments import EXPERIMENTS, SIZES, Experiment
+from anatolab.methods import METHODS
+from anatolab.types import InputError
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANATOLAB_RECORDS", str(tmp_path / "records"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "records"
+
+
+def test_ids_are_unique_and_methods_cohorts_and_sizes_exist() -> None:
+    assert len({e.id for e in EXPERIMENTS}) == len(EXPERIMENTS)
+    for e in EXPERIMENTS:
+        assert e.method in METHODS
+        assert e.cohort in experiments.COHORTS
+        assert e.size in SIZES
+        assert len(set(e.seeds)) == len(e.seeds) > 0
+        experiments.method_config(e)
+
+
+def test_every_method_of_a_table_has_the_same_budget() -> None:
+    for e in EXPERIMENTS:
+        config = experiments.method_config(e)
+        size = SIZES[e.size]
+        assert config.updates == size.updates
+        assert config.labeled == size.labeled
+        assert getattr(config, "unlabeled", size.unlabeled) == size.unlabeled
+        assert config.augment == METHODS["supervised"].Config().augment
+
+
+def test_the_budget_of_demo_is_the_fixed_one() -> None:
+    demo = SIZES["demo"]
+    assert (demo.side, demo.updates, demo.labeled, demo.unlabeled, demo.network) == (128, 2000, 4, 4, "light_unet")
+
+
+TINY = Experiment("toy-2-supervised", "supervised", "toy", 2, "toy", (0, 1), size="tiny", overrides={"augment": None})
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A wanted run of seconds: generated hearts, three updates."""
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import cardiac_cohort
+
+    def cohort():
+        found = cardiac_cohort(6, seed=0, size=96)
+        return found, lambda labeled: split_patients(found, labeled, validation=2, seed=0)
+
+    monkeypatch.setitem(experiments.COHORTS, "toy", cohort)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], side=32, updates=3))
+    wanted = replace(TINY, overrides={})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (wanted,))
+    return wanted
+
+
+def test_a_run_becomes_a_record_that_stands_until_code_or_configuration_change(
+    tiny: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not experiments.stands(tiny, 0)
+    assert experiments.make_records() == ["toy-2-supervised/seed0", "toy-2-supervised/seed1"]
+    assert experiments.make_records() == []
+    record = records.load("toy-2-supervised")[0]
+    assert len(record.values["cases"]) == 4
+    assert record.values["dice"]["mean"] == pytest.approx(
+        np.mean([record.values["dice"][c] for c in ("RV", "Myo", "LV")]), abs=1e-4
+    )
+    assert record.split_sha256
+    assert record.provenance["data"].endswith("official")
+    assert record.config["fields"]["updates"] == 3
+    assert not Path("runs/records/toy-2-supervised").exists() or not any(Path("runs/records").rglob("*.pt"))
+    assert experiments.stands(tiny, 0)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], updates=4))
+    assert not experiments.stands(tiny, 0)
+    assert experiments.make_records(limit=-1) == []
+
+
+def test_the_same_seed_gives_the_same_numbers(tiny: Experiment) -> None:
+    one, two = (experiments.run(tiny, 0).values for _ in range(2))
+    del one["train_s"], two["train_s"]
+    assert records.plain(one) == records.plain(two)
+
+
+def test_an_unknown_run_is_named() -> None:
+    with pytest.raises(records.RecordError, match="'nothing' is no wanted run"):
+        experiments.by_id("nothing")
+
+
+def test_acdc_needs_its_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANATOLAB_DATA", raising=False)
+    with pytest.raises(InputError, match="ANATOLAB_DATA is not set"):
+        experiments.COHORTS["acdc"]()
+
+
+def test_list_says_what_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert experiments.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(e.id in printed for e in EXPERIMENTS)
+    assert "not run" in printed
+
+
+def test_gpu_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert experiments.main(["gpu"]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_gpu_dry_run_stops_at_its_limit_and_writes_an_archive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "gpu"
+    assert experiments.main(["gpu", "--dry-run", "--limit", "0", "--out", str(out)]) == 0
+    assert "time is up before" in capsys.readouterr().out
+    assert (out / "records.tar.gz").stat().st_size <= 16 << 20
+
+
+@pytest.mark.real
+def test_packed_acdc_is_small_and_gives_the_same_training_rows(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anatolab.data import open_cohort, prepare
+
+    monkeypatch.setenv("ANATOLAB_DATA", str(real_data))
+    cohort = open_cohort(real_data / "ACDC")
+    few = {"train": cohort.published["train"][:2], "validation": cohort.published["validation"][:1]}
+    small = replace(cohort, published={**cohort.published, **few})
+    monkeypatch.setattr(experiments, "_acdc", lambda: (small, None))
+    packed = open_cohort(experiments.pack_data(tmp_path / "pack"))
+    assert packed.published == few
+    one = prepare(small, few["train"], size=(128, 128))
+    two = prepare(packed, few["train"], size=(128, 128))
+    assert one.names == two.names
+    assert np.array_equal(one.labels, two.labels)
+    assert np.abs(one.images - two.images).max() < 0.02
+    case, again = small.of(few["validation"])[0].load(), packed.of(few["validation"])[0].load()
+    assert case.image.shape == again.image.shape
+    assert np.array_equal(case.label, again.label)
+    size = sum(f.stat().st_size for f in (tmp_path / "pack").rglob("*") if f.is_file())
+    slices = len(one) + case.image.shape[1]
+    assert size / slices < 25e6 / 1500  # 25 MB for all 1,500 slices
