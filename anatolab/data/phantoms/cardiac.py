@@ -22,7 +22,7 @@ import numpy as np
 from anatolab.data.phantoms.fields import Grid, cover, paint
 from anatolab.types import Cohort
 
-VERSION = 1  # part of every seed: raise it with any change of what is drawn
+VERSION = 2  # part of every seed: raise it with any change of what is drawn
 SIZE = 216  # pixels along the longer side of a slice
 CLASSES = ("background", "RV", "Myo", "LV")
 THIN = 3  # positions averaged over the thickness of a slice
@@ -166,8 +166,8 @@ def _draw_heart(rng: np.random.Generator, disease: Disease, grid: Grid, wide: bo
         rv_gap=rng.uniform(-4, 17),
         tilt=(rng.uniform(1, 9), rng.uniform(0, 2 * np.pi)),
         ripple=rng.normal(0, 1, (4, 2)) * np.array([[0.0], [0.055], [0.025], [0.012]]),
-        rv_ripple=rng.normal(0, 1, (3, 2)) * np.array([[0.06], [0.07], [0.05]]),
-        rv_shape=(rng.normal(1.22, 0.10), rng.normal(0.55, 0.08), rng.normal(0, 0.22)),
+        rv_ripple=rng.normal(0, 1, (3, 2)) * np.array([[0.04], [0.05], [0.035]]),
+        rv_shape=(rng.normal(1.22, 0.08), rng.normal(0.55, 0.06), rng.normal(0, 0.15)),
         scar=(
             disease.scar * rng.uniform(0.7, 1.3),
             rng.uniform(0, 2 * np.pi),
@@ -181,17 +181,17 @@ def _draw_heart(rng: np.random.Generator, disease: Disease, grid: Grid, wide: bo
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
     """Mean signals of one scan, blood about 1, before the coil's shading."""
-    muscle = rng.uniform(0.18, 0.52)
+    muscle = rng.uniform(0.20, 0.46)
     return {
         "blood": 1.0,
-        "rv": rng.normal(0.85, 0.08),
+        "rv": rng.normal(0.84, 0.06),
         "myo": muscle,
         "muscle": muscle * rng.uniform(0.6, 1.3),
         "fat": rng.uniform(0.6, 1.9),
-        "lung": rng.uniform(0.08, 0.28),
+        "lung": rng.uniform(0.10, 0.30),
         "liver": muscle * rng.uniform(0.6, 2.2),
         "noise": rng.uniform(0.015, 0.07),
-        "shade": rng.uniform(0.2, 0.9),
+        "shade": rng.uniform(0.2, 0.7),
         "gain": np.exp(rng.normal(5.6, 0.5)),
     }
 
@@ -348,7 +348,7 @@ def _paint_heart(
     _paint_base(canvas, rng, heart, tissue, blood, dy, dx, z, length, rv_top, cavity, big)
     paint(canvas, rv_blood, rv)
     strands = cover(0.9 + 1.3 * u - 0.5 * medium - fine, 0.8) * rv  # trabeculae, denser toward the apex
-    paint(canvas, tissue["myo"], 0.75 * strands)
+    paint(canvas, tissue["myo"], 0.6 * strands)
     paint(canvas, tissue["myo"] * (1 + 0.06 * coarse + 0.05 * fine), epi)
     paint(canvas, blood, endo)
     rim = cover(1.0 - 0.14 * (inner + 5) - 0.5 * medium - fine, 0.8)  # trabeculae along the wall
