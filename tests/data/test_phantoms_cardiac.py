@@ -99,7 +99,9 @@ def test_the_cavity_contracts_and_pathologies_take_turns(drawings):
         assert milliliters(d, "ED", 3) > milliliters(d, "ES", 3)
 
 
-def test_pathologies_shape_the_heart(drawings):
+def test_pathologies_shape_the_heart():
+    drawings = list(draw_cohort(60, seed=3, size=48))  # twelve of each
+
     def cavity(d):
         return milliliters(d, "ED", 3)
 
@@ -110,7 +112,7 @@ def test_pathologies_shape_the_heart(drawings):
     assert mean_of(drawings, "DCM", ejected) < 0.4 < 0.5 < mean_of(drawings, "NOR", ejected)
     assert mean_of(drawings, "MINF", ejected) < mean_of(drawings, "NOR", ejected)
     assert mean_of(drawings, "HCM", wall_mm) > 1.25 * mean_of(drawings, "NOR", wall_mm)
-    assert mean_of(drawings, "RV", lambda d: milliliters(d, "ED", 1)) > 1.2 * mean_of(
+    assert mean_of(drawings, "RV", lambda d: milliliters(d, "ED", 1)) > 1.3 * mean_of(
         drawings, "NOR", lambda d: milliliters(d, "ED", 1)
     )
 
