@@ -70,7 +70,6 @@ def test_shared_keys_are_the_same_as_repeated_ones() -> None:
     shared = info_nce(query, positive[0], negatives[0], 0.2)
     repeated = info_nce(query, positive[:1].expand(6, -1), negatives[:1].expand(6, -1, -1), 0.2)
     torch.testing.assert_close(shared, repeated)
-    )
 
 
 def test_gradient_reaches_the_query_only_and_has_the_closed_form() -> None:
