@@ -6,7 +6,9 @@ lies under a threshold that rises to its maximum, the student is pulled to the t
 
 The network of the paper has dropout, switched on for these passes. Ours has none by default: the noise on the input
 alone makes the passes differ, and modules of type dropout, where a network has them, are switched on as published.
-The entropy is taken for any number of classes (the released threshold is hard-wired to two).
+The noise is in standard deviations of the image, because the paper's images have unit variance and ours lie in [0, 1]:
+taken as an absolute number it would be several times what the paper adds. The entropy is taken for any number of
+classes (the released threshold is hard-wired to two).
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class UAMT(nn.Module):
         consistency_weight: float = 10.0  # lambda, reached after the ramp
         ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
         passes: int = 8  # T, noisy teacher predictions
-        noise: float = 0.1  # standard deviation of the noise on the teacher's input, clipped at twice that
+        noise: float = 0.1  # of the teacher's input, in standard deviations of the image; clipped at twice that
         threshold: tuple[float, float] = (
             0.75,
             1.0,
@@ -89,6 +91,7 @@ class UAMT(nn.Module):
         c = self.config
         copies = image.repeat(c.passes, *[1] * (image.ndim - 1))
         noise = (torch.randn_like(copies) * c.noise).clamp(-2 * c.noise, 2 * c.noise)
+        noise = noise * copies.std(tuple(range(1, copies.ndim)), keepdim=True)
         with _dropout_on(self.teacher):
             probability = torch.softmax(self.teacher(copies + noise).float(), 1)
         return probability.unflatten(0, (c.passes, len(image))).mean(0)

@@ -131,6 +131,23 @@ def test_ua_mt_hears_the_teacher_only_where_it_is_sure() -> None:
     assert method.training_step(batch(), 0.5).diagnostics["sure"].item() == 1
 
 
+def test_ua_mt_noise_scales_with_the_contrast_of_the_image() -> None:
+    class Echo(nn.Module):
+        """Remembers what it was shown."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            self.seen = image.clone()
+            return torch.cat([image, -image], 1)
+
+    method = UAMT(Echo(), UAMT.Config(passes=40, noise=0.1))
+    image = torch.rand(2, 1, 32, 32) * torch.tensor([1.0, 0.1]).reshape(2, 1, 1, 1)
+    method.mean_prediction(image)
+    added = (method.teacher.net.seen - image.repeat(40, 1, 1, 1)).unflatten(0, (40, 2))
+    ratio = added.std((0, 2, 3, 4)) / image.std((1, 2, 3))
+    torch.testing.assert_close(ratio, torch.full((2,), 0.0959), rtol=0.05, atol=0)  # 0.1 clipped at 2 sigma
+    assert added[:, 1].abs().max() <= 0.2 * image[1].std() + 1e-6
+
+
 def test_ua_mt_switches_dropout_on_for_its_passes_and_off_again() -> None:
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(0.5), nn.Conv2d(8, 3, 1))
     method = UAMT(net, UAMT.Config(passes=2, noise=0.0))
