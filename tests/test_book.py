@@ -61,6 +61,11 @@ def test_the_lint_sees(prose: str, said: str) -> None:
     assert any(said in problem for problem in page(prose))
 
 
+def test_the_lint_sees_headings_between_directives() -> None:
+    text = "# T\n\n```{math}\nx\n```\n\n## Exercises\n\n```python\n# no heading\n```\n\n```{math}\nx\n```\n"
+    assert lint.headings(lint.without_literals(text)) == ["T", "Exercises"]
+
+
 def test_the_lint_sees_a_figure_without_words_and_a_path_in_an_output() -> None:
     found = page("# T", code=("viz.show(fig)", "fig.show()"), outputs="/root/x")
     assert [("no alt=" in f, "an output" in f) for f in found] == [(True, False), (False, True)]

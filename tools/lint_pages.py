@@ -78,7 +78,7 @@ def without_literals(prose: str) -> str:
     prose = re.sub(
         r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal).*?^\1\s*$", "", prose, flags=re.M | re.S
     )
-    prose = re.sub(r"^```(?!\{).*?^```\s*$", "", prose, flags=re.M | re.S)
+    prose = re.sub(r"^(`{3,})(\{?).*?^\1[ \t]*$", lambda m: m[0] if m[2] else "", prose, flags=re.M | re.S)
     return re.sub(r"\{[\w:-]+\}`[^`]*`|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", "", prose, flags=re.S)
 
 
