@@ -41,7 +41,7 @@ lint: env  ## ruff, ruff format, mypy
 	@$(BIN)/mypy
 
 unit: env  ## unit tests
-	@$(PYTEST) -q -n $(JOBS) -m "not site" --durations 10
+	@$(PYTEST) -q -n $(JOBS) --dist loadfile -m "not site" --durations 10
 
 doctest: env  ## the examples in the docstrings
 	@$(PYTEST) -q -n $(JOBS) --doctest-modules anatolab

@@ -305,9 +305,9 @@ def pack_data(target: Path, *, side: int = 128) -> Path:
     (root / "data" / "slices").mkdir(parents=True, exist_ok=True)
 
     def write(path: Path, image: np.ndarray, label: np.ndarray) -> None:
-        with h5py.File(path, "w") as file:
-            file.create_dataset("image", data=np.round(image * 255).astype(np.uint8), compression="gzip")
-            file.create_dataset("label", data=label, compression="gzip")
+        with h5py.File(path, "w", libver="latest") as file:  # "latest" has the smaller headers
+            for name, data in (("image", np.round(image * 255).astype(np.uint8)), ("label", label)):
+                file.create_dataset(name, data=data, chunks=data.shape, compression="gzip", compression_opts=9)
 
     for part, file in (("train", "train.list"), ("validation", "val.list")):
         refs = cohort.of(cohort.published[part])
