@@ -14,6 +14,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,12 +45,30 @@ def formatted(value: Any, spec: str = "") -> str:
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def stale(record: records.Record) -> bool:
+    """Whether the code that made a record has changed since, or the configuration of the wanted run."""
+    if records.is_stale(record):
+        return True
+    configuration = wanted_configuration(record.experiment)
+    return configuration is not None and configuration != record.config
+
+
+@cache
+def wanted_configuration(experiment: str) -> dict[str, Any] | None:
+    """What a run on the list would be made with today; None for a run that is not on it."""
+    if not wanted(experiment):
+        return None
+    from anatolab.experiments import by_id, config_of
+
+    return config_of(by_id(experiment))
+
+
 def fingerprint(experiment: str) -> str:
     """Changes when a run of the experiment appears, disappears, is rewritten or gets stale."""
     digest = hashlib.sha256()
     for path in sorted((records.root() / experiment).glob("seed*.json")):
         digest.update(path.name.encode() + path.read_bytes())
-        digest.update(str(records.is_stale(records.read(path))).encode())
+        digest.update(str(stale(records.read(path))).encode())
     return digest.hexdigest()
 
 
@@ -74,7 +93,7 @@ def source_of(found: list[records.Record], key: str) -> str:
     parts = [f"record {found[0].experiment}, {key}", f"{'seeds' if len(found) > 1 else 'seed'} {seeds}"]
     parts += [f"commit {str(first['commit'])[:8]}"] if first.get("commit") else []
     parts += [str(first["device"])] if first.get("device") else []
-    return "; ".join(parts) + ("; stale: the code has changed since" if any(map(records.is_stale, found)) else "")
+    return "; ".join(parts) + ("; stale: code or configuration have changed since" if any(map(stale, found)) else "")
 
 
 def cited_number(env: Any, found: list[records.Record], key: str, spec: str = "") -> nodes.reference:
@@ -85,9 +104,9 @@ def cited_number(env: Any, found: list[records.Record], key: str, spec: str = ""
         value = int(value)  # a count that is the same for every seed stays a count
     text = formatted(value, spec)
     uri = "../" * env.docname.count("/") + f"records/{experiment}.json"
-    stale = ["al-stale"] if any(map(records.is_stale, found)) else []
+    mark = ["al-stale"] if any(map(stale, found)) else []
     return nodes.reference(
-        "", text, refuri=uri, reftitle=source_of(found, key), classes=["al-num", *stale], internal=True
+        "", text, refuri=uri, reftitle=source_of(found, key), classes=["al-num", *mark], internal=True
     )
 
 
@@ -172,7 +191,7 @@ class RecordTable(BookDirective):
         for label, experiment in rows:
             record = found[experiment]
             name: list[nodes.Node] = self.inline(label) if label else [nodes.Text(self.title_of(experiment, record))]
-            if record and any(map(records.is_stale, record)):
+            if record and any(map(stale, record)):
                 name += [nodes.Text(" "), badge("stale")]
             cells = [self.cell(record, column, found) if record else [badge("not run")] for column in columns]
             lines.append([name, *cells])
@@ -243,7 +262,7 @@ class RecordIndex(RecordTable):
                     [nodes.Text(str(made.get("device", "?")))],
                     [nodes.Text(duration(made.get("wall_s")))],
                     [nodes.Text(f"{made.get('peak_memory_mb', '?')} MB")],
-                    [badge("stale") if any(map(records.is_stale, found)) else badge("fresh")],
+                    [badge("stale") if any(map(stale, found)) else badge("fresh")],
                 ]
             )
         if not lines:
@@ -267,8 +286,8 @@ class ClaimBox(BookDirective):
         comparison = None
         if sides[0] and sides[1]:
             a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
-            shared = sorted(a.keys() & b.keys())
-            comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
+            if shared := sorted(a.keys() & b.keys()):
+                comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
         word = verdict(comparison, claim)
         spec = body.get("format", "+.3f")
         ours: list[nodes.Node] = [nodes.Text("not run")]
@@ -293,7 +312,7 @@ class ClaimBox(BookDirective):
             ("Measured here", ours),
         ]
         label: list[nodes.Node] = [badge(word)]
-        if any(map(records.is_stale, [*(sides[0] or []), *(sides[1] or [])])):
+        if any(map(stale, [*(sides[0] or []), *(sides[1] or [])])):
             label += [nodes.Text(" "), badge("stale")]
         pairs += [("Verdict", label)]
         pairs += [("Why", self.inline(body["why"]))] if body.get("why") else []
@@ -326,9 +345,7 @@ class PageCard(BookDirective):
         if named := body.get("records"):
             state = [self.found(name) for name in ([named] if isinstance(named, str) else named)]
             made = [record for found in state if found for record in found]
-            fresh: list[nodes.Node] = [
-                badge("stale" if any(map(records.is_stale, made)) else "fresh" if made else "not run")
-            ]
+            fresh: list[nodes.Node] = [badge("stale" if any(map(stale, made)) else "fresh" if made else "not run")]
             if missing := sum(found is None for found in state):
                 fresh.append(nodes.Text(f" {missing} of {len(state)} experiments not run"))
             if made:
