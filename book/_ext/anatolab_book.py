@@ -472,6 +472,7 @@ SPOKEN = (  # the theme's markup, mended for axe: label-content-name-mismatch, s
     (r'(<button class="btn search-button-field[^>]*?)\s+(?:title|aria-label)="Search"', r"\1"),
     (r'(<button class="btn search-button-field[^>]*?)\s+(?:title|aria-label)="Search"', r"\1"),
     (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Show or hide the pages below">'),
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
 )
 LOOK = {

@@ -147,8 +147,16 @@
     attributeFilter: ["data-theme"],
   });
 
-  // Wide tables and formulas scroll sideways: let the keyboard do that too.
-  for (const box of document.querySelectorAll("pre, .pst-scrollable-table-container, div.math, .cell_output")) {
-    if (box.scrollWidth > box.clientWidth && !box.hasAttribute("tabindex")) box.tabIndex = 0;
-  }
+  // Wide tables and formulas scroll sideways: let the keyboard do that too. Formulas get their width from MathJax.
+  const wide = "pre, .pst-scrollable-table-container, div.math, .cell_output, mjx-container[display]";
+  const reach = () => {
+    for (const box of document.querySelectorAll(wide)) {
+      if (box.scrollWidth > box.clientWidth && !box.hasAttribute("tabindex")) box.tabIndex = 0;
+    }
+  };
+  reach();
+  window.addEventListener("load", () => {
+    reach();
+    window.MathJax?.startup?.promise?.then(reach);
+  });
 })();
