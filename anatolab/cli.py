@@ -138,7 +138,7 @@ def evaluate(
     refs = cohort.of(patients)
     cases = measure(method, refs, info.classes, (info.side, info.side), device=device)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
-    unit = "mm" if all(ref.load().spacing for ref in refs[:1]) else "voxels"
+    unit = "mm" if refs[0].load().spacing else "voxels"
     print(f"{len(patients)} {on} patients, {len(cases)} volumes; distances in {unit}")
     print(f"{'':12} {'Dice':>7} {'Jaccard':>8} {'HD95':>8} {'ASSD':>8} {'NSD':>7}")
     for name in (*info.classes[1:], "mean"):
