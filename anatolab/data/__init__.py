@@ -1,6 +1,7 @@
 """Patients on disk to rows for a network: readers of public layouts, splits, cached slices, the two-stream sampler."""
 
 from anatolab.data.cache import Rows, cache_root, prepare
+from anatolab.data.dims import dims_for
 from anatolab.data.layouts import LAYOUTS, open_cohort
 from anatolab.data.sampler import TwoStreamSampler, shard
 from anatolab.data.splits import published_lists, split_patients, split_sha256
@@ -10,6 +11,7 @@ __all__ = [
     "Rows",
     "TwoStreamSampler",
     "cache_root",
+    "dims_for",
     "open_cohort",
     "prepare",
     "published_lists",
