@@ -46,7 +46,7 @@ PATHOLOGIES = {
     "DCM": Disease(cavity=32.0, wall=7.5, squeeze=0.87),
     "HCM": Disease(cavity=21.5, wall=12.5, squeeze=0.50, septum=0.25),
     "MINF": Disease(cavity=27.5, wall=8.0, squeeze=0.76, scar=0.55),
-    "RV": Disease(cavity=21.5, wall=8.0, squeeze=0.66, rv=1.45),
+    "RV": Disease(cavity=21.5, wall=8.0, squeeze=0.66, rv=1.6),
 }
 
 
