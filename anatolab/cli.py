@@ -43,16 +43,14 @@ def _train_command() -> Any:
     """``train`` with one sub-command a method, whose flags are the fields of its Config at the current size."""
     import tyro
 
-    from anatolab.experiments import METHOD_TITLES, current_size
+    from anatolab.experiments import METHOD_TITLES, current_size, sized
     from anatolab.methods import METHODS
     from anatolab.training import Settings
 
     size = current_size()
-    budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled}
     kinds: Any = None
     for name, kind in METHODS.items():
-        default = kind.Config()
-        default = replace(default, **{k: v for k, v in budget.items() if hasattr(default, k)})
+        default = sized(kind.Config(), size)
         option: Any = Annotated[
             kind.Config,
             tyro.conf.subcommand(name.replace("_", "-"), default=default, description=f"Train {METHOD_TITLES[name]}."),

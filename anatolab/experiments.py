@@ -74,7 +74,21 @@ class Experiment:
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the method's Config
 
 
-METHOD_TITLES = {"supervised": "supervised", "mean_teacher": "mean teacher", "ua_mt": "UA-MT"}
+METHOD_TITLES = {
+    "supervised": "supervised",
+    "mean_teacher": "mean teacher",
+    "ua_mt": "UA-MT",
+    "action": "ACTION",
+    "actionpp": "ACTION++",
+}
+
+# Head widths of the contrastive methods by size; at full they are the published ones.
+WIDTHS: dict[str, dict[str, Any]] = {
+    "tiny": {"representation": 32, "representation_stride": 2, "num_anchors": 128, "num_negatives": 256},
+    "demo": {"representation": 64, "representation_stride": 2},
+    "full": {},
+}
+EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
 
 
 def _baselines(cohort: str, labeled: int, priority: int, **more: Any) -> list[Experiment]:
@@ -129,10 +143,21 @@ def method_config(experiment: Experiment) -> Any:
     """The method's ``Config``: its recommended fields, the budget's, then the experiment's own."""
     from anatolab.methods import METHODS
 
-    size = SIZES[experiment.size]
-    config: Any = METHODS[experiment.method].Config()
-    budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled}
-    return replace(config, **{k: v for k, v in budget.items() if hasattr(config, k)}, **experiment.overrides)
+    config = sized(METHODS[experiment.method].Config(), SIZES[experiment.size])
+    fields = {k: v for k, v in experiment.overrides.items() if hasattr(config, k)}
+    of_pretraining = {k: v for k, v in experiment.overrides.items() if k not in fields}
+    if of_pretraining:
+        fields["pretraining"] = replace(config.pretraining, **of_pretraining)
+    return replace(config, **fields)
+
+
+def sized(config: Any, size: Size) -> Any:
+    """A method's ``Config`` with the budget and the head widths of a size."""
+    budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled, **WIDTHS[size.name]}
+    fields = {k: v for k, v in budget.items() if hasattr(config, k)}
+    if hasattr(config, "pretraining") and size.name in EMBEDDING:
+        fields["pretraining"] = replace(config.pretraining, embedding=EMBEDDING[size.name])
+    return replace(config, **fields)
 
 
 def config_of(experiment: Experiment) -> dict[str, Any]:

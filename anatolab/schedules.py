@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
+
+from anatolab.types import InputError
 
 
 def poly(done: float, power: float = 0.9) -> float:
@@ -26,3 +30,52 @@ def sigmoid_ramp(done: float) -> float:
         (0.006738, 1.0, 1.0)
     """
     return math.exp(-5 * (1 - min(max(done, 0.0), 1.0)) ** 2)
+
+
+SHAPES = ("constant", "cosine", "linear", "exponential", "step")
+
+
+@dataclass(frozen=True)
+class Temperature:
+    r"""A temperature over training: call it with the share done, in [0, 1].
+
+    ``cosine`` oscillates, :math:`\tau_t = \tau^- + \frac12 (1 + \cos 2\pi t)(\tau^+ - \tau^-)` with ``periods`` dips to
+    :math:`\tau^-`; large temperatures favor groups, small ones single instances. The others fall once, from
+    :math:`\tau^+` to :math:`\tau^-`: ``linear``, ``exponential`` (linear in the logarithm), ``step`` (half-way).
+    ``constant`` is :math:`\tau^+` throughout.
+
+    Raises:
+        InputError: The shape is unknown, a temperature is not above 0, or ``low`` is above ``high``.
+
+    Reference:
+        You et al., ACTION++, MICCAI 2023, the anatomical-aware temperature scheduler, after Kukleva et al., Temperature
+        schedules for self-supervised contrastive methods on long-tail data, ICLR 2023.
+
+    Example:
+        >>> [round(Temperature("cosine", 1.0, 0.1)(t), 4) for t in (0, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)]
+        [1.0, 0.8682, 0.55, 0.1, 0.55, 1.0]
+    """
+
+    shape: Literal["constant", "cosine", "linear", "exponential", "step"] = "constant"
+    high: float = 0.5  # tau+
+    low: float = 0.5  # tau-
+    periods: float = 1.0  # dips over training, of the cosine: updates / T
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES or not 0 < self.low <= self.high:
+            raise InputError(
+                f"temperature: shape {self.shape!r} from {self.high} to {self.low} is none; "
+                f"use one of {', '.join(SHAPES)}, and 0 < low <= high."
+            )
+
+    def __call__(self, done: float) -> float:
+        high, low = self.high, self.low
+        if self.shape == "constant":
+            return high
+        if self.shape == "cosine":
+            return low + 0.5 * (1 + math.cos(2 * math.pi * self.periods * done)) * (high - low)
+        if self.shape == "linear":
+            return high + done * (low - high)
+        if self.shape == "exponential":
+            return high * (low / high) ** done
+        return high if done < 0.5 else low

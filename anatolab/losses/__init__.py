@@ -1,7 +1,34 @@
 """Losses: pure functions of tensors; nothing here knows a network."""
 
+from anatolab.losses.anatomical_contrast import anatomical_contrast, class_means
+from anatolab.losses.class_centers import (
+    assign_centers,
+    center_contrast,
+    move_means,
+    optimized_centers,
+    simplex_centers,
+    uniformity,
+)
 from anatolab.losses.consistency import consistency, predictive_entropy
+from anatolab.losses.distillation import relational_distillation
 from anatolab.losses.info_nce import info_nce
+from anatolab.losses.pseudo_label import pseudo_label_loss
 from anatolab.losses.supervised import cross_entropy, dice_loss
 
-__all__ = ["consistency", "cross_entropy", "dice_loss", "info_nce", "predictive_entropy"]
+__all__ = [
+    "anatomical_contrast",
+    "assign_centers",
+    "center_contrast",
+    "class_means",
+    "consistency",
+    "cross_entropy",
+    "dice_loss",
+    "info_nce",
+    "move_means",
+    "optimized_centers",
+    "predictive_entropy",
+    "pseudo_label_loss",
+    "relational_distillation",
+    "simplex_centers",
+    "uniformity",
+]

@@ -2,10 +2,18 @@
 
 from typing import Any
 
+from anatolab.methods.action import Action
+from anatolab.methods.actionpp import ActionPP
 from anatolab.methods.mean_teacher import MeanTeacher
 from anatolab.methods.supervised import Supervised
 from anatolab.methods.ua_mt import UAMT
 
-METHODS: dict[str, Any] = {"supervised": Supervised, "mean_teacher": MeanTeacher, "ua_mt": UAMT}
+METHODS: dict[str, Any] = {
+    "supervised": Supervised,
+    "mean_teacher": MeanTeacher,
+    "ua_mt": UAMT,
+    "action": Action,
+    "actionpp": ActionPP,
+}
 
-__all__ = ["METHODS", "UAMT", "MeanTeacher", "Supervised"]
+__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "MeanTeacher", "Supervised"]

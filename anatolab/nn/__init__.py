@@ -1,7 +1,20 @@
-"""Networks behind one tap, and the EMA teacher."""
+"""Networks behind one tap, their heads, and the EMA teacher."""
 
+from anatolab.nn.heads import ImageProjector, PatchProjector, PixelProjector, mlp
 from anatolab.nn.networks import NETWORKS, basic_unet, light_unet
 from anatolab.nn.tap import PATHS, Tap, tap
 from anatolab.nn.teacher import Teacher
 
-__all__ = ["NETWORKS", "PATHS", "Tap", "Teacher", "basic_unet", "light_unet", "tap"]
+__all__ = [
+    "NETWORKS",
+    "PATHS",
+    "ImageProjector",
+    "PatchProjector",
+    "PixelProjector",
+    "Tap",
+    "Teacher",
+    "basic_unet",
+    "light_unet",
+    "mlp",
+    "tap",
+]

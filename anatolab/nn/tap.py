@@ -17,6 +17,7 @@ class Tap(nn.Module):
     original's; captures live only for the duration of one call.
 
     Attributes:
+        classes: Channels of the logits.
         channels: Channels of each map, coarse to fine.
         strides: Down-sampling factor of each map against the input, coarse to fine.
     """
@@ -26,6 +27,7 @@ class Tap(nn.Module):
         self.net = net
         self.paths = tuple(paths)
         self._captured: dict[str, Tensor] | None = None
+        self._until: str | None = None
         for path in self.paths:
             try:
                 module = net.get_submodule(path)
@@ -34,7 +36,7 @@ class Tap(nn.Module):
                     f"{type(net).__name__} has no module {path!r}; name modules as `net.named_modules()` lists them."
                 ) from error
             module.register_forward_hook(_Capture(self, path))
-        self.channels, self.strides = self._probe(example)
+        self.classes, self.channels, self.strides, self._encoder = self._probe(example)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Runs the network once.
@@ -55,14 +57,37 @@ class Tap(nn.Module):
             logits = logits[0]
         return logits, [captured[path] for path in self.paths]
 
-    @torch.no_grad()
-    def _probe(self, example: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def encode(self, image: Tensor) -> Tensor:
+        """The coarsest map alone, ``(b, channels[0], *s / strides[0])`` with gradient; what follows it is not run."""
+        captured: dict[str, Tensor] = {}
+        self._captured, self._until = captured, self.paths[0]
+        try:
+            self.net(image)
+        except _ReachedError:
+            pass
+        finally:
+            self._captured = self._until = None
+        return captured[self.paths[0]]
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The parameters that the coarsest map depends on; all others are the decoder's."""
+        return [self.net.get_parameter(name) for name in self._encoder]
+
+    def _probe(self, example: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         training = {name: module.training for name, module in self.net.named_modules()}
-        _, maps = self.eval()(example)
+        logits, maps = self.eval()(example)
+        trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        reached = torch.autograd.grad(maps[0].sum(), list(trained.values()), allow_unused=True) if trained else ()
+        encoder = tuple(name for name, g in zip(trained, reached, strict=True) if g is not None)
         for name, module in self.net.named_modules():
             module.training = training[name]
         self.training = training[""]
-        return tuple(m.shape[1] for m in maps), tuple(round(example.shape[-1] / m.shape[-1]) for m in maps)
+        strides = tuple(round(example.shape[-1] / m.shape[-1]) for m in maps)
+        return logits.shape[1], tuple(m.shape[1] for m in maps), strides, encoder
+
+
+class _ReachedError(Exception):
+    """The coarsest map is there, and nothing behind it was asked for."""
 
 
 class _Capture:
@@ -74,6 +99,8 @@ class _Capture:
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         if self.owner._captured is not None:
             self.owner._captured[self.path] = output
+            if self.path == self.owner._until:
+                raise _ReachedError
 
 
 def tap(

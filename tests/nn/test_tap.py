@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anatolab.nn import NETWORKS, Teacher, light_unet, tap
+from anatolab.nn import NETWORKS, Teacher, basic_unet, light_unet, tap
 from anatolab.types import InputError
 
 
@@ -112,3 +112,38 @@ def test_unknown_network_and_unknown_module_are_named() -> None:
         tap(nn.Sequential(nn.Conv2d(1, 1, 1)))
     with pytest.raises(InputError, match=r"Sequential has no module 'nowhere'"):
         tap(nn.Sequential(nn.Conv2d(1, 1, 1)), ["nowhere"])
+
+
+@pytest.mark.parametrize(("make", "dims"), [(light_unet, 2), (light_unet, 3), (basic_unet, 2)])
+def test_encoding_gives_the_coarsest_map_and_runs_no_decoder(make, dims: int) -> None:
+    tapped = tap(make(1, 3, spatial_dims=dims), spatial_dims=dims, size=32).eval()
+    image = torch.randn(2, 1, *[32] * dims)
+    logits, maps = tapped(image)
+    ran: list[nn.Module] = []
+    handles = [m.register_forward_hook(lambda m, *_: ran.append(m)) for m in tapped.net.modules()]
+    torch.testing.assert_close(tapped.encode(image), maps[0])
+    for handle in handles:
+        handle.remove()
+    decoder = [m for path in tapped.paths[1:] for m in tapped.net.get_submodule(path).modules()]
+    assert not set(map(id, ran)) & set(map(id, decoder))
+    assert tapped.classes == logits.shape[1] == 3
+    torch.testing.assert_close(tapped(image)[0], logits)  # and the whole network runs again afterwards
+
+
+def test_encoder_parameters_are_those_that_move_the_coarsest_map() -> None:
+    tapped = tap(light_unet(1, 3))
+    ids = {id(p) for p in tapped.encoder_parameters()}
+    tapped.encode(torch.randn(2, 1, 64, 64)).square().sum().backward()
+    assert ids == {id(p) for p in tapped.parameters() if p.grad is not None}
+    assert 0 < len(ids) < len(list(tapped.parameters()))
+
+
+def test_the_encoder_of_a_teacher_is_its_own() -> None:
+    student = tap(light_unet(1, 3))
+    teacher = Teacher(student)
+    image = torch.randn(2, 1, 64, 64)
+    before = teacher.net.encode(image)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(teacher.net.encode(image), before)

@@ -1,0 +1,75 @@
+"""Anatomical contrast: hard pixels to the mean of their class, away from pixels of classes that look alike."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def anatomical_contrast(
+    features: Tensor,
+    anchors: Tensor,
+    negatives: Tensor,
+    prototypes: Tensor,
+    queried: Tensor,
+    present: Tensor,
+    temperature: float,
+) -> Tensor:
+    r"""InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
+
+    .. math::
+
+        \frac1{|\mathcal C|}\sum_{c}\frac1q\sum_{i=1}^{q} -\log
+        \frac{\exp(\cos(r_i, \bar r_c)/\tau)}
+        {\exp(\cos(r_i, \bar r_c)/\tau) + \sum_{j}\exp(\cos(r_i, r_j^-)/\tau)}
+
+    over the classes :math:`\mathcal C` present in the batch. A class without a hard pixel contributes 0 and still
+    counts in :math:`|\mathcal C|`; with fewer than two classes present the loss is exactly 0. Gradient flows through
+    the anchors only. One matrix product a class; pixels are given by number, so that a literal implementation can be
+    handed the same ones.
+
+    Args:
+        features: Representations of all pixels ``(n, d)``, with gradient, of any length.
+        anchors: Pixel numbers ``(classes, q)`` of :func:`anatolab.sampling.draw_anchors`.
+        negatives: Pixel numbers ``(classes, m)`` shared by the anchors of a class, or ``(classes, q, m)``.
+        prototypes: Mean representation of each class ``(classes, d)``; detached.
+        queried: ``(classes,)`` bool, classes with a hard pixel.
+        present: ``(classes,)`` bool, classes with a valid pixel.
+        temperature: :math:`\tau`, above 0.
+
+    Returns:
+        A scalar in nats.
+
+    Reference:
+        You et al., ACTION, IPMI 2023, the AnCo loss; keys detached and compared by cosine as in Liu et al., ReCo,
+        ICLR 2022.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        query = F.normalize(features[anchors].to(dtype), dim=-1)  # (c, q, d)
+        keys = F.normalize(features.detach()[negatives].to(dtype), dim=-1)  # (c, m, d) or (c, q, m, d)
+        center = F.normalize(prototypes.detach().to(dtype), dim=-1)
+        far = torch.einsum("cqd,cmd->cqm" if keys.ndim == 3 else "cqd,cqmd->cqm", query, keys)
+        near = torch.einsum("cqd,cd->cq", query, center)
+        logits = torch.cat([near[..., None], far], -1) / temperature
+        loss = (logits.logsumexp(-1) - logits[..., 0]).mean(1)
+        classes = present.sum()
+        used = queried & present & (classes > 1)
+        return torch.where(used, loss, 0.0).sum() / classes.clamp_min(1)
+
+
+def class_means(features: Tensor, label: Tensor, classes: int) -> Tensor:
+    """The mean representation of each class, without gradient; zeros where a class is absent.
+
+    Args:
+        features: ``(n, d)``.
+        label: ``(n,)`` int64; negative labels are left out.
+        classes: Number of classes.
+
+    Returns:
+        ``(classes, d)`` float32.
+    """
+    member = (label == torch.arange(classes, device=label.device)[:, None]).float()
+    with torch.autocast(features.device.type, enabled=False):
+        return member @ features.detach().float() / member.sum(1, keepdim=True).clamp_min(1)

@@ -1,0 +1,300 @@
+r"""ACTION++: class centers that reserve room for rare anatomy, and a temperature that breathes.
+
+You, Dai, Min, Staib, Sekhon and Duncan, *ACTION++: Improving semi-supervised medical image segmentation with adaptive
+anatomical contrast*, MICCAI 2023 (arXiv 2304.02689). Beside ACTION's terms, labeled pixels are contrasted with keys of
+their class and pulled to one of K fixed, evenly spread class centers; which class takes which center is decided anew
+during training by where the features already are. All temperatures follow one cosine: large ones form groups, small
+ones tell single pixels apart.
+
+The released code differs from the paper and from this file. Switches of :meth:`ActionPP.Config.official` reproduce: one
+normalization for all positives, which weakens the pull to the center several hundredfold; keys from a queue of past
+pixels; ten dips of the temperature instead of one; half the center's weight. Not reproduced: the student's projected
+features paired with the teacher's raw decoder channels in 2-D (here the teacher has its own slow copy of the
+projection); centers from a descent that stalls (here the closed form, to which the descent in
+:func:`anatolab.losses.optimized_centers` agrees); class means that start at random (here at the first batch means); two
+scripts that stop with an error; and what ``action.py`` lists. The assignment is computed every few updates on a copy
+that left the device earlier, so that no update waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from anatolab.losses import (
+    anatomical_contrast,
+    assign_centers,
+    center_contrast,
+    class_means,
+    cross_entropy,
+    dice_loss,
+    move_means,
+    pseudo_label_loss,
+    simplex_centers,
+)
+from anatolab.memory import Bank
+from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
+from anatolab.sampling import (
+    draw_anchors,
+    draw_negatives,
+    flatten_pixels,
+    negative_class_odds,
+    own_probability,
+    pool_pixels,
+)
+from anatolab.schedules import Temperature
+from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
+from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
+
+
+class ActionPP(nn.Module):
+    """Trains ``network`` like ACTION, with adaptive class centers on labeled pixels and scheduled temperatures.
+
+    Args:
+        network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
+            ``(b, classes, *s)``, in 2-D or 3-D.
+        config: See :class:`Config`; its recommended settings where None.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of ACTION++, recommended by default; where the paper and its code differ, the comment names both."""
+
+        updates: int = 30_000  # of the student in all stages: 10,000 of pre-training and 20,000 (paper, ACDC)
+        labeled: int = 4  # labeled images a step
+        unlabeled: int = 4  # unlabeled images a step
+        ema_decay: float = 0.99  # m (paper)
+        pretraining: Pretraining = field(
+            default_factory=lambda: Pretraining(
+                shares=(0.25, 0.25), student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0)
+            )
+        )  # stages i and ii; both temperatures come down from 1 (code)
+        restart_teacher: bool = False  # before stage iii the teacher becomes the student again (code)
+        representation: int = 128  # d, width of a pixel's embedding (paper)
+        representation_stride: int = 4  # of its grid; 1 in the code
+        schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "cosine"  # of all temperatures
+        periods: float = 1.0  # dips over a stage, updates / T (paper; 10 in the code's default)
+        temperature: tuple[float, float] = (0.1, 1.0)  # tau-, tau+ (paper)
+        num_anchors: int = 256  # pixels a class (paper)
+        num_negatives: int = 512  # keys a class of AnCo
+        strong_threshold: float = 0.97  # theta_s: below it a pixel is hard; from it on the teacher is sure (paper)
+        weak_threshold: float = 0.7  # theta_w: below it the teacher's class is not used (code)
+        unsup_weight: float = 1.0  # of L_unsup (paper and code)
+        anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text)
+        aaco_weight: float = 0.01  # lambda_2 of L_aaco (code); 0 switches it off
+        center_weight: float = 0.2  # lambda_a, of the pull to the center (paper; .1 in the code)
+        norm: Literal["mean", "sum", "joint"] = "mean"  # of positives: mean; sum as printed; joint as released
+        keys: Literal["batch", "queue"] = "batch"  # teacher pixels of this batch; or past ones too (code)
+        queue: int = 12_288  # past pixels kept (code)
+        assignment: Literal["adaptive", "random"] = "adaptive"  # which class takes which center
+        assign_every: int = 10  # updates between assignments (every update in the code)
+        mean_rate: float = 0.1  # eta, of the running class means (code)
+        centers_seed: int = 0  # of the simplex' rotation, and of the random assignment
+        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+
+        @classmethod
+        def paper(cls, **told: Any) -> ActionPP.Config:
+            """The method as printed; the weight of L_aaco was not recovered from the text, so it must be told.
+
+            Raises:
+                InputError: ``aaco_weight`` is not given.
+            """
+            if "aaco_weight" not in told:
+                raise InputError(
+                    "ACTION++: the weight of L_aaco in the paper's text is not known here; "
+                    "give aaco_weight, such as the released code's 0.01."
+                )
+            pretraining = replace(cls().pretraining, shares=(1 / 6, 1 / 6))
+            return cls(**{"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum", **told})
+
+        @classmethod
+        def official(cls, **told: Any) -> ActionPP.Config:
+            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
+            pretraining = replace(cls().pretraining, linear_heads=True, strong="teacher", shares=(0.0, 0.5))
+            code = {"periods": 10.0, "center_weight": 0.1, "norm": "joint", "keys": "queue", "assign_every": 1}
+            return cls(**{"pretraining": pretraining, "restart_teacher": True, **code, **told})
+
+    def __init__(self, network: nn.Module, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
+        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.distiller = Distiller(self.student, c.pretraining)
+        self.centers = Centers(self.student.net.classes, c)
+        self.queue, self.queue_label = Bank(c.queue), Bank(c.queue)
+
+    def stages(self) -> Sequence[Stage]:
+        """Global distillation, local distillation, adaptive anatomical contrast; an empty one is left out."""
+        c = self.config
+        trained = [*self.student.net.parameters(), *self.student.pixel.parameters()]
+        last = Stage("contrast", 0, trained, (0, 0), self.training_step)
+        return stages(self, Temperature(c.schedule, 1.0, 1.0, c.periods), last)
+
+    def training_step(self, batch: Batch, done: float) -> Losses:
+        """Fine-tuning: L_sup + L_unsup + lambda_1 L_anco(tau_t) + lambda_2 L_aaco(tau_t)."""
+        c, n, classes = self.config, batch.num_labeled, self.student.net.classes
+        low, high = c.temperature
+        tau = Temperature(c.schedule, high, low, c.periods)(done)
+        if c.restart_teacher and done == 0:
+            self.teacher.net.load_state_dict(self.student.state_dict())
+        image, label = weak_view(batch.image, batch.label, c.augment)
+
+        # The teacher's classes and confidence on a weak view; the student sees it mixed and strong.
+        probability = torch.softmax(self.teacher(image[n:])[0].float(), 1)
+        mixed, probability, valid = mix_unlabeled(image[n:], probability, c.augment)
+        confidence, guess = probability.max(1)
+        logits, maps = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
+
+        # Each pixel's class, on the grid of the representation; IGNORE where the teacher is not even weakly sure.
+        trusted = torch.where(valid & (confidence >= c.weak_threshold), guess, IGNORE)
+        label_all = torch.cat([label[:n], trusted])
+        own = own_probability(logits, label_all)
+        representation = self.student.pixel(maps)
+        features, at, own = flatten_pixels(representation, label_all, own)
+
+        # L_anco, as in ACTION but for its temperature.
+        pool = pool_pixels(at, classes, hard=own <= c.strong_threshold)
+        prototypes = class_means(features, at, classes)
+        odds = negative_class_odds(prototypes, pool.present, tau)
+        anchors, negatives = draw_anchors(pool, c.num_anchors), draw_negatives(pool, odds, c.num_negatives)
+        anco = anatomical_contrast(features, anchors, negatives, prototypes, pool.queried, pool.present, tau)
+        terms = {
+            "ce": cross_entropy(logits[:n], label[:n]),
+            "dice": dice_loss(logits[:n], label[:n]),
+            "unsup": pseudo_label_loss(logits[n:], guess, confidence, valid, c.strong_threshold),
+            "anco": anco,
+        }
+        weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
+        diagnostics = {
+            "sure": (confidence >= c.strong_threshold).float().mean(),
+            "hard": pool.hard.sum() / pool.count.sum().clamp_min(1),
+            "temperature": torch.full((), tau, device=image.device),
+        }
+        if c.aaco_weight:
+            for name, term in self.adaptive_contrast(representation[:n], image[:n], label[:n], tau).items():
+                terms[name], weights[name] = term, c.aaco_weight
+            diagnostics["switched"] = self.centers.switched
+        return Losses(terms, weights, diagnostics)
+
+    def adaptive_contrast(self, representation: Tensor, image: Tensor, label: Tensor, tau: float) -> dict[str, Tensor]:
+        """L_aaco of the labeled rows: to keys of their class, and to the center that their class was assigned.
+
+        Args:
+            representation: The student's ``(n, d, *s)``, with gradient.
+            image: The weak view ``(n, c, *t)``, from which the teacher makes the keys.
+            label: Its classes ``(n, *t)``.
+            tau: Temperature.
+
+        Returns:
+            ``aaco_class`` and ``aaco_center``, each exactly 0 where fewer than two classes are labeled.
+        """
+        c = self.config
+        with torch.no_grad():
+            keys = self.teacher.net.pixel(self.teacher(image)[1])
+        features, at = flatten_pixels(representation, label)
+        pool = pool_pixels(at, len(self.centers.centers))
+        chosen = draw_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
+        classes = torch.arange(len(pool.count), device=at.device).repeat_interleave(c.num_anchors)
+        of = torch.where(pool.present[classes], classes, IGNORE)
+        phi, key, key_of = features[chosen], flatten_pixels(keys)[0][chosen], of
+        self.centers.observe(phi, of)
+        if c.keys == "queue":
+            new = key, key_of
+            key = torch.cat([key, self.queue.rows.to(key.dtype)])
+            key_of = torch.cat([key_of, self.queue_label.rows])
+            self.queue.push(new[0])
+            self.queue_label.push(new[1])
+        parts = center_contrast(
+            phi,
+            of,
+            key,
+            key_of,
+            self.centers.centers,
+            self.centers.assigned,
+            tau,
+            center_weight=c.center_weight if self.centers.ready else 0.0,
+            norm=c.norm,
+        )
+        enough = (pool.present.sum() > 1).to(phi.dtype)
+        return {f"aaco_{name}": enough * part for name, part in parts.items()}
+
+    def after_step(self) -> None:
+        """The teacher follows the student, heads included; now and then classes are assigned to centers anew."""
+        self.teacher.update(self.student)
+        self.centers.after_step()
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Logits ``(b, classes, *s)`` of the student."""
+        return self.student(image)[0]
+
+
+class Centers(nn.Module):
+    """The class centers, the running mean of each class, and which class is assigned to which center.
+
+    Every ``assign_every`` updates the means start on their way to the host, and those that started a period before are
+    assigned: nothing waits for the device, and what is under way is part of the state.
+
+    Args:
+        classes: K.
+        config: ``representation``, ``centers_seed``, ``assignment``, ``assign_every`` and ``mean_rate`` are read.
+    """
+
+    centers: Tensor
+    assigned: Tensor
+    means: Tensor
+    seen: Tensor
+    switched: Tensor
+
+    def __init__(self, classes: int, config: ActionPP.Config) -> None:
+        super().__init__()
+        self.config = c = config
+        generator = torch.Generator().manual_seed(c.centers_seed)
+        self.register_buffer("centers", simplex_centers(classes, c.representation, seed=c.centers_seed))
+        self.register_buffer("assigned", torch.randperm(classes, generator=generator))
+        self.register_buffer("means", torch.zeros(classes, c.representation))
+        self.register_buffer("seen", torch.zeros(classes, dtype=torch.bool))
+        self.register_buffer("switched", torch.zeros(()))  # classes that changed their center, in all
+        self.updates = 0
+        self.ready = c.assignment == "random"  # the center pulls only once an assignment stands
+        self.pending: Tensor | None = None  # (classes, 1 + d) on the host: seen, mean
+        self._arrived: torch.cuda.Event | None = None
+        self._on_host = self.centers.clone()
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, label: Tensor) -> None:
+        """Moves the running means by the features ``(n, d)`` of labels ``(n,)``; negative labels are left out."""
+        means, seen = move_means(self.means, self.seen, features, label, self.config.mean_rate)
+        self.means.copy_(means)
+        self.seen.copy_(seen)
+        self.updates += 1
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Assigns with the means of a period ago, and sends today's on their way."""
+        c = self.config
+        if c.assignment == "random" or not self.updates or self.updates % c.assign_every:
+            return
+        if self.pending is not None:
+            if self._arrived is not None:
+                self._arrived.synchronize()  # it left a period ago
+            seen, means = self.pending[:, 0] > 0, self.pending[:, 1:]
+            found = assign_centers(self._on_host, means, seen=seen).to(self.assigned.device, non_blocking=True)
+            self.switched += (found != self.assigned).sum() if self.ready else 0
+            self.assigned.copy_(found)
+            self.ready = True
+        today = torch.cat([self.seen[:, None].to(self.means.dtype), self.means], 1)
+        self.pending = torch.empty(today.shape, pin_memory=today.is_cuda).copy_(today, non_blocking=True)
+        if today.is_cuda:
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"updates": self.updates, "ready": self.ready, "pending": self.pending}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.updates, self.ready, pending = state["updates"], state["ready"], state["pending"]
+        self.pending, self._arrived = (pending.cpu() if pending is not None else None), None

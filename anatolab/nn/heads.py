@@ -1,0 +1,126 @@
+"""Small heads on a tapped network: embeddings of an image, of its patches, and of its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+MODE = {2: "bilinear", 3: "trilinear"}
+
+
+def mlp(*widths: int, linear: bool = False, dims: int = 0) -> nn.Sequential:
+    """Linear layers with a ReLU between them, on ``(b, widths[0])``, or per pixel on ``(b, widths[0], *s)``.
+
+    Args:
+        widths: Features before, between and after the layers.
+        linear: Leave the ReLU out, which makes it one linear map.
+        dims: 2 or 3 for layers that act on each pixel (1 x 1 convolutions); 0 for vectors.
+    """
+    layers: list[nn.Module] = []
+    for a, b in pairwise(widths):
+        layers += [CONV[dims](a, b, 1) if dims else nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*[layer for layer in layers[:-1] if not linear or not isinstance(layer, nn.ReLU)])
+
+
+class ImageProjector(nn.Module):
+    """One embedding an image: global average of the coarsest map, then two layers.
+
+    Args:
+        channels: Of the coarsest map; also the width between the layers.
+        dim: Of the embedding.
+        linear: No ReLU between the layers, as in the released code of ACTION.
+    """
+
+    def __init__(self, channels: int, dim: int, *, linear: bool = False) -> None:
+        super().__init__()
+        self.layers = mlp(channels, channels, dim, linear=linear)
+
+    def forward(self, coarsest: Tensor) -> Tensor:
+        """From ``(b, channels, *s)`` to ``(b, dim)``, with gradient."""
+        return self.layers(coarsest.flatten(2).mean(2))
+
+
+class PatchProjector(nn.Module):
+    """One embedding a patch: class scores pooled to cells, two layers a cell, and the cells of overlapping windows.
+
+    A patch is a square (or cube) of ``share`` of the image's shortest side, pooled to ``cells`` a side; patches lie
+    half a patch apart and cover the last row and column. Pooling and layers are applied once to the whole image, since
+    they act on each cell alone, and the overlapping windows only copy.
+
+    Args:
+        classes: Channels of the scores.
+        share: Side of a patch, as a share of the image's shortest side.
+        cells: Cells of a patch along each axis; even.
+        linear: No ReLU between the layers.
+        dims: 2 or 3.
+    """
+
+    def __init__(
+        self, classes: int, *, share: float = 0.25, cells: int = 8, linear: bool = False, dims: int = 2
+    ) -> None:
+        super().__init__()
+        self.share, self.cells, self.dims = share, cells, dims
+        self.layers = mlp(classes, 2 * classes, classes, linear=linear, dims=dims)
+
+    def forward(self, scores: Tensor, predictor: nn.Module | None = None) -> Tensor:
+        """From logits ``(b, classes, *s)`` to embeddings ``(b, patches, classes * cells ** dims)``, with gradient.
+
+        Args:
+            scores: Class scores on the image's grid.
+            predictor: Further layers on each cell, which only a student has.
+        """
+        pooled = self.layers(_pool(scores, self.cell(scores.shape[2:])))
+        if predictor is not None:
+            pooled = predictor(pooled)
+        for axis in range(2, 2 + self.dims):
+            pooled = pooled.unfold(axis, self.cells, self.cells // 2)
+        b, c = pooled.shape[:2]
+        windows = pooled.reshape(b, c, -1, self.cells**self.dims)
+        return windows.transpose(1, 2).flatten(2)
+
+    def cell(self, sides: Sequence[int]) -> int:
+        """Pixels a side of a cell, at least 1."""
+        return max(1, round(self.share * min(sides) / self.cells))
+
+
+class PixelProjector(nn.Module):
+    """One embedding a pixel: the decoder's maps resized to one grid, concatenated, and one linear map of each pixel.
+
+    Each map passes its part of the linear map on its own grid and is resized afterwards: the same, because the linear
+    map acts on each pixel alone, and cheaper. Embeddings come with channels last in memory, so that pixels are rows.
+
+    Args:
+        channels: Of each map, coarse to fine.
+        strides: Of each map.
+        dim: Of the embedding.
+        stride: Of the embedding's grid; finer maps are averaged down to it.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], dim: int, *, stride: int = 4) -> None:
+        super().__init__()
+        self.channels, self.strides, self.stride = list(channels), tuple(strides), max(stride, min(strides))
+        self.linear = nn.Linear(sum(channels), dim, bias=False)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """From maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
+        level = next(i for i, stride in enumerate(self.strides) if stride <= self.stride)
+        grid = [side * self.strides[level] // self.stride for side in maps[level].shape[2:]]
+        parts = []
+        for weight, stride, map_ in zip(self.linear.weight.split(self.channels, 1), self.strides, maps, strict=True):
+            if stride < self.stride:
+                map_ = _pool(map_, self.stride // stride)
+            part = F.linear(map_.movedim(1, -1), weight).movedim(-1, 1)
+            if list(part.shape[2:]) != grid:
+                part = F.interpolate(part, grid, mode=MODE[part.ndim - 2], align_corners=False)
+            parts.append(part)
+        return sum(parts[1:], parts[0])
+
+
+def _pool(map_: Tensor, cell: int) -> Tensor:
+    """Means over cells of ``cell`` pixels a side."""
+    return F.avg_pool2d(map_, cell) if map_.ndim == 4 else F.avg_pool3d(map_, cell)

@@ -1,0 +1,426 @@
+"""ACTION and ACTION++: every term alive, stages chained, teacher without gradient, banks filled, nothing waits."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from anatolab.data import Rows
+from anatolab.methods import Action, ActionPP
+from anatolab.nn import light_unet
+from anatolab.training import Settings, train
+from anatolab.transforms import Recipe
+from anatolab.types import IGNORE, Batch, InputError, Split
+from tests.syncs import Synchronizations
+
+STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
+SMALL: dict[str, Any] = {
+    "updates": 40,
+    "labeled": 3,
+    "unlabeled": 3,
+    "representation": 16,
+    "representation_stride": 2,
+    "num_anchors": 32,
+    "num_negatives": 64,
+}
+BOTH = pytest.mark.parametrize("kind", [Action, ActionPP])
+
+
+def make(
+    kind: type, dims: int = 2, pretraining: dict[str, Any] | None = None, seed: int = 0, **fields: Any
+) -> nn.Module:
+    torch.manual_seed(seed)
+    default = kind.Config().pretraining
+    given = {"embedding": 16, "cells": 8 if dims == 2 else 4, **(pretraining or {})}
+    config = kind.Config(pretraining=replace(default, **given), **{**SMALL, **fields})
+    return kind(light_unet(1, 3, spatial_dims=dims, width=4, depth=4), config).train()
+
+
+def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1) -> Batch:
+    """Images in which the brightness of a box tells its class, on a darker ground."""
+    generator = torch.Generator().manual_seed(seed)
+    sides = [32] * dims
+    label = torch.zeros(labeled + unlabeled, *sides, dtype=torch.long)
+    for row in label:
+        for c in (1, 2):
+            at = torch.randint(2, 18, (dims,), generator=generator).tolist()
+            row[tuple(slice(a, a + 11) for a in at)] = c
+    image = label[:, None] / 3 + 0.15 * torch.rand(len(label), 1, *sides, generator=generator)
+    label[labeled:] = IGNORE
+    return Batch(image.clamp(0, 1), label, labeled)
+
+
+def stage(method: Any, name: str) -> Any:
+    return next(s for s in method.stages() if s.name == name)
+
+
+@BOTH
+@pytest.mark.parametrize("dims", [2, 3])
+def test_every_stage_reaches_all_that_it_trains_and_nothing_of_the_teacher(kind: type, dims: int) -> None:
+    method = make(kind, dims, weak_threshold=0.0)
+    for step in method.stages():
+        for _ in range(2):  # the first meets an empty bank
+            method.zero_grad()
+            losses = step.step(batch(dims), 0.5)
+            losses.total.backward()
+            method.after_step()
+        assert all(bool(torch.isfinite(v)) for v in losses.terms.values())
+        trained = {id(p) for p in step.trainable}
+        for name, p in method.named_parameters():
+            if id(p) in trained:
+                assert p.grad is not None, (step.name, name)
+                assert p.grad.abs().max() > 0, (step.name, name)
+            elif not name.startswith("student.") or step.name != "contrast":
+                assert p.grad is None or step.name == "global", (step.name, name)
+            if name.startswith("teacher."):
+                assert p.grad is None, name
+    assert method.predict(batch(dims).image).shape == (6, 3, *[32] * dims)
+
+
+@BOTH
+def test_the_first_stage_trains_the_encoder_alone_and_reads_no_label(kind: type) -> None:
+    method = make(kind)
+    given = batch()
+    step = stage(method, "global")
+    before = {n: p.clone() for n, p in method.student.net.named_parameters()}
+    method.distiller.images.push(torch.randn(36, 16))
+    state, found = copy.deepcopy(method.state_dict()), []
+    for label in (given.label, torch.full_like(given.label, IGNORE)):
+        method.load_state_dict(state)
+        torch.manual_seed(3)
+        found.append(step.step(Batch(given.image, label, 3), 0.0).total)
+    assert found[0].item() == found[1].item() > 0
+    found[1].backward()
+    torch.optim.SGD(step.trainable, 0.1).step()
+    moved = {n for n, p in method.student.net.named_parameters() if not torch.equal(p, before[n])}
+    encoder = {id(p) for p in method.student.net.encoder_parameters()}
+    names = {n for n, p in method.student.net.named_parameters() if id(p) in encoder}
+    assert moved <= names
+    assert {n for n in names if n.endswith("conv.weight")} <= moved  # a bias in front of a batch norm stays
+
+
+@BOTH
+def test_banks_fill_with_distinct_rows_of_the_teacher(kind: type) -> None:
+    method = make(kind)
+    for i in range(7):
+        for name in ("global", "local"):
+            stage(method, name).step(batch(seed=i), 0.5)
+    for bank in (method.distiller.images, method.distiller.patches):
+        assert bank.fill == 36
+        assert len(bank.rows.flatten(1).unique(dim=0)) == 36
+        assert not bank.rows.requires_grad
+    assert method.distiller.patches.rows.shape == (36, 49, 3 * 64)
+
+
+@BOTH
+@pytest.mark.parametrize("term", ["global", "local", "ce", "dice", "unsup", "anco", "aaco_class", "aaco_center"])
+def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> None:
+    if kind is Action and term.startswith("aaco"):
+        pytest.skip("a term of ACTION++")
+    constant = {"schedule": "constant", "temperature": (0.5, 0.5), "assignment": "random"} if kind is ActionPP else {}
+    temperatures = {"student_temperature": (0.1, 0.1), "teacher_temperature": (0.01, 0.01)}
+    method = make(kind, pretraining=temperatures, augment=STILL, ema_decay=1.0, **constant)
+    given = batch()
+    with torch.no_grad():  # a fixed teacher that disagrees and is sure: each term is a plain regression
+        for p in method.teacher.net.net.parameters():
+            p.add_(0.5 * torch.randn_like(p) * p.std(correction=0))
+        logits = method.teacher(given.image)[0]
+        scale = 20 / logits.std()
+        last = [m for m in method.teacher.net.net.modules() if isinstance(m, nn.Conv2d)][-1]
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
+    name = "global" if term == "global" else "local" if term == "local" else "contrast"
+    step = stage(method, name)
+    if name != "contrast":
+        for seed in range(6):
+            step.step(batch(seed=seed + 10), 0.5)
+    frozen = {
+        b: bank.rows.clone() for b, bank in (("images", method.distiller.images), ("patches", method.distiller.patches))
+    }
+    optimizer = torch.optim.Adam(step.trainable, 2e-3)  # no matter how small the term is
+    values = []
+    for _ in range(50):
+        for key, rows in frozen.items():
+            if len(rows):
+                getattr(method.distiller, key).push(rows)  # the anchors stay the same
+        value = step.step(given, 0.5).terms[term]
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert sum(values[-5:]) < 0.97 * sum(values[:5]), values[::7]
+
+
+@BOTH
+def test_the_new_terms_move_the_backbone_after_warm_up(kind: type) -> None:
+    method = make(kind, updates=120)
+    rows = [batch(seed=s) for s in range(4)]
+    for step in method.stages():
+        optimizer = torch.optim.SGD(step.trainable, 0.03, 0.9)
+        for i in range(step.updates):
+            optimizer.zero_grad()
+            step.step(rows[i % 4], i / step.updates).total.backward()
+            optimizer.step()
+            method.after_step()
+        weights = (
+            list(method.student.net.parameters()) if step.name != "global" else method.student.net.encoder_parameters()
+        )
+        losses = step.step(rows[0], 0.5)
+        whole = torch.autograd.grad(losses.total, weights, retain_graph=True, allow_unused=True)
+        norm = torch.stack([g.norm() for g in whole if g is not None]).norm()
+        for term, value in losses.terms.items():
+            alone = torch.autograd.grad(
+                losses.weights.get(term, 1.0) * value, weights, retain_graph=True, allow_unused=True
+            )
+            share = torch.stack([g.norm() for g in alone if g is not None]).norm() / norm
+            assert share > 1e-3, (step.name, term, share.item())
+
+
+def weights_after(kind: type, steps: int = 6, **fields: Any) -> list[torch.Tensor]:
+    method = make(kind, pretraining={"shares": (0.0, 0.0)}, weak_threshold=0.0, **fields)
+    step = stage(method, "contrast")
+    optimizer = torch.optim.SGD(step.trainable, 0.05, 0.9)
+    for i in range(steps):
+        optimizer.zero_grad()
+        step.step(batch(seed=i), i / steps).total.backward()
+        optimizer.step()
+        method.after_step()
+    return [p.detach().clone() for p in method.student.parameters()]
+
+
+def test_with_its_new_parts_off_action_plus_plus_is_action_step_for_step() -> None:
+    off = {"aaco_weight": 0.0, "schedule": "constant", "temperature": (0.5, 0.5)}
+    ours, theirs = weights_after(ActionPP, **off), weights_after(Action, temperature=0.5)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    on = weights_after(ActionPP, schedule="constant", temperature=(0.5, 0.5), assignment="random")
+    assert not all(torch.equal(a, b) for a, b in zip(on, theirs, strict=True))
+
+
+@BOTH
+def test_no_step_waits_for_the_device(kind: type) -> None:
+    method = make(kind)
+    for step in method.stages():
+        step.step(batch(), 0.5).total.backward()
+        with Synchronizations() as mode:
+            step.step(batch(seed=2), 0.5).total.backward()
+            method.after_step()
+        assert not mode.found, (step.name, mode.found)
+
+
+def test_the_tracer_counts_what_waits() -> None:
+    x = torch.rand(9)
+    with Synchronizations() as mode:
+        float(x[0])
+        x[x > 0.5]
+        (x > 2).nonzero()
+        bool((x > 0).all())
+    assert sum(mode.found.values()) >= 4
+
+
+@BOTH
+@pytest.mark.parametrize("at", [3, 10, 13, 20, 27, 39])
+def test_a_run_stopped_inside_any_stage_goes_on_bitwise(kind: type, at: int, tmp_path: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(24, 1, 32, 32, generator=generator).numpy()
+    labels = torch.randint(0, 3, (24, 32, 32), generator=generator).byte().numpy()
+    rows = Rows.from_arrays(images, labels, [f"p{i // 4}" for i in range(24)])
+    split = Split(tuple(f"p{i}" for i in range(6)), 2)
+    settings = Settings(lr=0.05, accelerator="cpu", checkpoint_every=1)
+    whole = make(kind)
+    train(whole, rows, split, settings, progress=False)
+
+    class Stop(Exception):
+        pass
+
+    halved, count = make(kind), 0
+    after = halved.after_step
+
+    def stopping() -> None:
+        nonlocal count
+        count += 1
+        after()
+        if count > at:
+            raise Stop
+
+    halved.after_step = stopping
+    with pytest.raises(Stop):
+        train(halved, rows, split, settings, out=tmp_path, progress=False)
+    resumed = make(kind, seed=9)
+    run = train(resumed, rows, split, settings, out=tmp_path, progress=False)
+    assert run.finished
+    assert run.step == 40
+    for key, value in whole.state_dict().items():
+        other = resumed.state_dict()[key]
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, other), key
+        else:
+            assert str(value) == str(other), key
+
+
+# --- profiles and what the released code does ---------------------------------------------------------------------
+
+
+def test_the_paper_profile_is_the_printed_one_and_asks_for_what_was_not_recovered() -> None:
+    assert (Action.Config.paper().anco_weight, Action.Config.paper().labeled) == (1.0, 3)
+    with pytest.raises(InputError, match="aaco_weight"):
+        ActionPP.Config.paper()
+    printed = ActionPP.Config.paper(aaco_weight=0.01)
+    assert (printed.norm, printed.anco_weight, printed.temperature, printed.periods) == ("sum", 1.0, (0.1, 1.0), 1.0)
+
+
+def test_official_heads_are_linear_and_the_recommended_ones_are_not() -> None:
+    for config, linear in ((Action.Config.official(), True), (Action.Config(), False)):
+        method = Action(light_unet(1, 3, width=4, depth=4), config)
+        assert linear is not any(isinstance(m, nn.ReLU) for m in method.student.image.modules())
+        assert linear is not any(isinstance(m, nn.ReLU) for m in method.distiller.modules())
+
+
+@pytest.mark.parametrize("strong", ["student", "teacher"])
+def test_the_strong_view_goes_to_one_of_the_two(strong: str) -> None:
+    intense = replace(STILL, strong_probability=1.0, noise=0.0)
+    method = make(Action, pretraining={"strong": strong}, augment=intense)
+    seen: dict[str, torch.Tensor] = {}
+    method.student.net.net.register_forward_pre_hook(lambda m, args: seen.update(student=args[0]))
+    method.teacher.net.net.net.register_forward_pre_hook(lambda m, args: seen.update(teacher=args[0]))
+    given = batch()
+    stage(method, "local").step(given, 0.5)
+    weak = {"student": "teacher", "teacher": "student"}[strong]
+    torch.testing.assert_close(seen[weak], given.image, atol=1e-5, rtol=0)
+    assert (seen[strong] - given.image).abs().mean() > 0.01
+
+
+def test_restarting_copies_the_student_into_the_teacher_at_the_first_step_only() -> None:
+    for restart in (True, False):
+        method = make(Action, restart_teacher=restart)
+        with torch.no_grad():
+            for p in method.student.parameters():
+                p.add_(0.1)
+        step = stage(method, "contrast")
+        step.step(batch(), 0.0)
+        pairs = list(zip(method.student.parameters(), method.teacher.net.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in pairs) is restart
+        with torch.no_grad():
+            for p in method.student.parameters():
+                p.add_(0.1)
+        step.step(batch(), 0.5)
+        assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_teacher_weighs_its_start_with_the_power_of_its_decay() -> None:
+    method = make(Action)
+    start = next(method.teacher.net.parameters()).clone()
+    with torch.no_grad():
+        for p in method.student.parameters():
+            p.zero_()
+    for _ in range(100):
+        method.after_step()
+    torch.testing.assert_close(next(method.teacher.net.parameters()), 0.99**100 * start)
+
+
+# --- class centers in training ------------------------------------------------------------------------------------
+
+
+def test_labeled_pixels_alone_enter_the_class_centers_256_a_present_class() -> None:
+    method = make(ActionPP, num_anchors=256)
+    seen = []
+    observe = method.centers.observe
+    method.centers.observe = lambda features, label: (seen.append((features, label)), observe(features, label))
+    given = batch()
+    given.label[:3][given.label[:3] == 2] = 0  # no labeled pixel of class 2
+    stage(method, "contrast").step(given, 0.5)
+    features, label = seen[0]
+    assert label.clamp_min(-1).unique().tolist() == [-1, 0, 1]
+    assert [(label == c).sum().item() for c in (0, 1)] == [256, 256]
+    assert method.centers.seen.tolist() == [True, True, False]
+    assert features.shape == (3 * 256, 16)
+
+
+def test_one_labeled_class_alone_is_not_contrasted() -> None:
+    method = make(ActionPP)
+    given = batch()
+    given.label[:3] = 0
+    terms = stage(method, "contrast").step(given, 0.5).terms
+    assert terms["aaco_class"].item() == terms["aaco_center"].item() == 0
+
+
+def test_means_are_assigned_one_period_later_and_the_center_pulls_only_then() -> None:
+    method = make(ActionPP, assign_every=5)
+    step, centers = stage(method, "contrast"), method.centers
+    for i in range(1, 11):
+        losses = step.step(batch(seed=i), 0.5)
+        assert losses.terms["aaco_center"].item() == 0
+        if i == 5:
+            means = centers.means.clone()
+        method.after_step()
+        assert centers.ready is (i == 10)
+    nearest = (means @ centers.centers.T)[torch.arange(3), centers.assigned].sum()
+    every = [
+        (means @ centers.centers.T)[torch.arange(3), torch.tensor(p)].sum()
+        for p in ([0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 2, 1], [1, 0, 2], [2, 1, 0])
+    ]
+    torch.testing.assert_close(nearest, max(every))
+    assert step.step(batch(), 0.5).terms["aaco_center"].item() > 0
+
+
+def test_a_random_assignment_stays_and_pulls_from_the_start() -> None:
+    method = make(ActionPP, assignment="random")
+    before = method.centers.assigned.clone()
+    for i in range(25):
+        losses = stage(method, "contrast").step(batch(seed=i), 0.5)
+        assert losses.terms["aaco_center"].item() > 0
+        method.after_step()
+    assert torch.equal(method.centers.assigned, before)
+
+
+def test_a_queue_keeps_past_pixels_with_their_labels() -> None:
+    method = make(ActionPP, keys="queue", queue=300)
+    for i in range(4):
+        stage(method, "contrast").step(batch(seed=i), 0.5)
+    assert method.queue.fill == method.queue_label.fill == 300
+    assert sorted(method.queue_label.rows.unique().tolist()) == [0, 1, 2]
+
+
+def test_keys_are_the_projection_of_the_teacher_not_of_the_student() -> None:
+    method = make(ActionPP)
+    with torch.no_grad():
+        method.teacher.net.pixel.linear.weight.zero_()
+        method.teacher.net.pixel.linear.weight[0] = 1.0
+    keys = []
+    import anatolab.methods.actionpp as module
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        keys.append(args[2])
+        return real(*args, **kwargs)
+
+    real, module.center_contrast = module.center_contrast, spy
+    try:
+        stage(method, "contrast").step(batch(), 0.5)
+    finally:
+        module.center_contrast = real
+    assert keys[0][:, 1:].abs().max() == 0
+    assert keys[0][:, 0].abs().max() > 0
+
+
+def test_the_schedule_drives_every_contrastive_temperature() -> None:
+    method = make(ActionPP)
+    found = [stage(method, "contrast").step(batch(), t).diagnostics["temperature"].item() for t in (0.0, 0.5)]
+    assert found == pytest.approx([1.0, 0.1])
+    import anatolab.methods._pretrain as module
+
+    taus: list[tuple[float, float]] = []
+    real = module.relational_distillation
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        taus.append((kwargs["student_temperature"], kwargs["teacher_temperature"]))
+        return real(*args, **kwargs)
+
+    module.relational_distillation = spy
+    try:
+        for t in (0.0, 0.5):
+            stage(method, "global").step(batch(), t)
+    finally:
+        module.relational_distillation = real
+    assert taus == [pytest.approx((1.0, 1.0)), pytest.approx((0.1, 0.01))]

@@ -1,0 +1,42 @@
+"""Banks: first in, first out, without gradient, and back from a checkpoint."""
+
+import pytest
+import torch
+
+from anatolab.memory import Bank
+
+
+def test_six_batches_of_six_fill_a_bank_of_36_in_order_and_the_seventh_overwrites_the_first() -> None:
+    bank, stream = Bank(36), torch.arange(42.0)[:, None]
+    for batch in stream[:36].split(6):
+        bank.push(batch)
+    assert torch.equal(bank.rows, stream[:36])
+    bank.push(stream[36:])
+    assert torch.equal(bank.rows, torch.cat([stream[36:], stream[6:36]]))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7, 20])
+def test_a_bank_holds_the_last_rows_whatever_the_batch(batch: int) -> None:
+    bank, stream = Bank(7), torch.arange(60.0)[:, None]
+    for rows in stream.split(batch):
+        bank.push(rows)
+        seen = int(rows[-1]) + 1
+        assert bank.fill == min(seen, 7)
+        assert sorted(bank.rows.flatten().tolist()) == list(range(max(0, seen - 7), seen))
+
+
+def test_nothing_held_is_part_of_a_graph() -> None:
+    bank, rows = Bank(4), torch.ones(2, 3, requires_grad=True)
+    bank.push(rows * 2)
+    assert not bank.rows.requires_grad
+
+
+def test_a_bank_comes_back_with_rows_pointer_and_fill_also_into_one_that_was_never_pushed() -> None:
+    bank = Bank(5, torch.float16)
+    bank.push(torch.randn(7, 2, 3))
+    fresh = Bank(5, torch.float16)
+    fresh.load_state_dict(bank.state_dict())
+    for one in (bank, fresh):
+        one.push(torch.full((2, 2, 3), 9.0))
+    assert torch.equal(bank.rows, fresh.rows)
+    assert (fresh.fill, fresh.at, fresh.rows.dtype) == (5, bank.at, torch.float16)

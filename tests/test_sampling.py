@@ -1,0 +1,108 @@
+"""Which pixels are drawn: of the right class, hard ones only, as often as the class graph says."""
+
+import math
+
+import pytest
+import torch
+
+from anatolab.sampling import (
+    draw_anchors,
+    draw_negatives,
+    flatten_pixels,
+    negative_class_odds,
+    own_probability,
+    pool_pixels,
+)
+
+
+@pytest.fixture
+def pixels() -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of 5 classes, of which class 3 is absent and class 1 has no hard pixel, with invalid pixels between."""
+    label = torch.randint(-1, 5, (500,))
+    label[label == 3] = 0
+    return label, (torch.rand(500) < 0.3) & (label != 1)
+
+
+def test_hard_and_easy_are_the_valid_pixels_of_a_class_and_disjoint(pixels: tuple) -> None:
+    label, hard = pixels
+    pool = pool_pixels(label, 5, hard)
+    for c in range(5):
+        run = pool.order[pool.start[c] : pool.start[c] + pool.count[c]]
+        assert set(run.tolist()) == set((label == c).nonzero().flatten().tolist())
+        assert set(run[: pool.hard[c]].tolist()) == set(((label == c) & hard).nonzero().flatten().tolist())
+    assert pool.present.tolist() == [True, True, True, False, True]
+    assert pool.queried.tolist() == [True, False, True, False, True]
+    assert set(pool.order[pool.count.sum() :].tolist()) == set((label < 0).nonzero().flatten().tolist())
+
+
+def test_anchors_are_hard_pixels_of_their_class_each_about_equally_often(pixels: tuple) -> None:
+    label, hard = pixels
+    pool = pool_pixels(label, 5, hard)
+    anchors = draw_anchors(pool, 20_000)
+    for c in (0, 2, 4):
+        assert bool((label[anchors[c]] == c).all())
+        assert bool(hard[anchors[c]].all())
+        counts = anchors[c].bincount(minlength=500)[(label == c) & hard]
+        share = 20_000 / len(counts)
+        assert (counts - share).abs().max() < 5 * share**0.5
+
+
+def test_negatives_come_from_other_classes_as_often_as_the_odds_say(pixels: tuple) -> None:
+    label, hard = pixels
+    pool = pool_pixels(label, 5, hard)
+    odds = negative_class_odds(torch.randn(5, 8), pool.present, 0.5)
+    negatives = draw_negatives(pool, odds, 50_000)
+    for c in range(5):
+        drawn = label[negatives[c]].bincount(minlength=5) / 50_000
+        torch.testing.assert_close(drawn, odds[c], atol=0.012, rtol=0)
+
+
+def test_odds_sum_to_one_never_name_the_own_or_an_absent_class_and_follow_the_graph() -> None:
+    prototypes = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-3.0, 0.0], [0.0, 1.0]])
+    present = torch.tensor([True, True, True, False])
+    odds = negative_class_odds(prototypes, present, 0.5)
+    torch.testing.assert_close(odds.sum(1), torch.ones(4))
+    assert odds.diagonal().tolist() == [0.0] * 4
+    assert odds[:, 3].tolist() == [0.0] * 4
+    assert (odds[0, 1] / odds[0, 2]).item() == pytest.approx(math.exp(4), rel=1e-4)  # cos 1 against -1: 54.6 to 1
+
+
+def test_where_no_other_class_is_present_there_are_no_odds_and_drawing_does_not_fail() -> None:
+    label = torch.full((10,), 2)
+    pool = pool_pixels(label, 4)
+    odds = negative_class_odds(torch.randn(4, 3), pool.present, 0.5)
+    assert odds[2].tolist() == [0.0] * 4
+    assert draw_negatives(pool, odds, 6).shape == (4, 6)
+
+
+def test_without_a_single_valid_pixel_drawing_does_not_fail() -> None:
+    pool = pool_pixels(torch.full((10,), -1), 3)
+    assert not pool.present.any()
+    assert draw_anchors(pool, 4).max() < 10
+
+
+def test_a_generator_repeats_a_draw() -> None:
+    pool = pool_pixels(torch.randint(0, 3, (100,)), 3)
+    one, two = (draw_anchors(pool, 9, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("sides", [(8, 12), (4, 6, 8)])
+def test_maps_are_read_at_the_pixel_nearest_to_the_center_of_each_representation(sides: tuple[int, ...]) -> None:
+    fine = torch.arange(math.prod(sides)).reshape(1, *sides)
+    representation = torch.randn(1, 5, *[s // 2 for s in sides])
+    features, read = flatten_pixels(representation, fine)
+    assert features.shape == (math.prod(sides) // 2 ** len(sides), 5)
+    expected = fine[
+        (0, *[slice(1, None, 2)] * len(sides))
+    ]  # centers of pairs lie between pixels; the later one is read
+    assert torch.equal(read, expected.flatten())
+    assert torch.equal(features[1], representation[(0, slice(None), *[0] * (len(sides) - 1), 1)])
+
+
+def test_own_probability_is_the_softmax_at_the_label_without_gradient() -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    label = torch.randint(0, 3, (2, 4, 4))
+    own = own_probability(logits, label)
+    assert not own.requires_grad
+    assert own[1, 2, 3].item() == pytest.approx(torch.softmax(logits[1, :, 2, 3], 0)[label[1, 2, 3]].item())
