@@ -45,7 +45,7 @@ class Bank(nn.Module):
     def push(self, rows: Tensor) -> None:
         """Stores ``(n, *row)``; of more than ``size`` rows, the last ones."""
         rows = gathered(rows.detach())[-self.size :]
-        if self.buffer.shape[1:] != rows.shape[1:]:
+        if not self.fill:
             self.buffer = rows.new_zeros(self.size, *rows.shape[1:], dtype=self.dtype or rows.dtype)
         first = min(len(rows), self.size - self.at)
         self.buffer[self.at : self.at + first] = rows[:first].to(self.buffer.dtype)

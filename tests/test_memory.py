@@ -25,6 +25,13 @@ def test_a_bank_holds_the_last_rows_whatever_the_batch(batch: int) -> None:
         assert sorted(bank.rows.flatten().tolist()) == list(range(max(0, seen - 7), seen))
 
 
+def test_a_row_may_be_a_single_number() -> None:
+    bank = Bank(4)
+    for rows in torch.arange(10).split(3):
+        bank.push(rows)
+    assert sorted(bank.rows.tolist()) == [6, 7, 8, 9]
+
+
 def test_nothing_held_is_part_of_a_graph() -> None:
     bank, rows = Bank(4), torch.ones(2, 3, requires_grad=True)
     bank.push(rows * 2)

