@@ -1,4 +1,4 @@
-"""The command ``anatolab``: train on few labeled patients, evaluate a run, predict new images."""
+"""The command ``anatolab``: check a folder, train on few labeled patients, evaluate a run, predict new images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ANATOLAB_SIZE", "demo")
     try:
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_command(), "evaluate": evaluate, "predict": predict},
+            {"check": _check_command(), "train": _train_command(), "evaluate": evaluate, "predict": predict},
             prog="anatolab",
             description=(
-                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
-                "(NIfTI with Info.cfg) or as SSL4MIS prepared it (H5)."
+                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC, LA, LiTS, MM-WHS and "
+                "Synapse as released or as widely prepared, and your own in the layout of the Decathlon or nnU-Net."
             ),
             args=list(arguments) if arguments is not None else None,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
@@ -37,6 +37,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anatolab: {error}", file=sys.stderr)
         return 1
     return int(command or 0)
+
+
+def _check_command() -> Any:
+    import tyro
+
+    def check(data: Any, json_: Any = False) -> int:
+        """Say what a folder of patients is, and all that is wrong with it; exit code 1 where anything is.
+
+        Args:
+            data: Folder of patients.
+            json_: Print the report as JSON.
+        """
+        from anatolab.data import check_folder, describe
+        from anatolab.records import plain
+
+        report = check_folder(data)
+        print(json.dumps(plain(report), indent=1, ensure_ascii=False) if json_ else describe(report))
+        return 0 if report.ok else 1
+
+    flag = tyro.conf.arg(name="json", help="Print the report as JSON.")
+    check.__annotations__ |= {
+        "data": tyro.conf.Positional[Path],
+        "json_": Annotated[tyro.conf.FlagCreatePairsOff[bool], flag],
+    }
+    return check
 
 
 def _train_command() -> Any:

@@ -48,9 +48,7 @@ def generated(cohort: Cohort) -> Cohort:
     if not note.is_file():
         return cohort
     said = read_json(note)
-    kept: dict[str, Any] = {
-        key: cohort.provenance[key] for key in ("ignored", "absent", "notes") if key in cohort.provenance
-    }
+    kept: dict[str, Any] = {k: v for k, v in cohort.provenance.items() if k in ("ignored", "absent", "notes")}
     return replace(cohort, name=str(said.get("name", "generated")), published={}, provenance={**said, **kept})
 
 
@@ -63,9 +61,15 @@ def check_file(path: Path) -> None:
     Raises:
         InputError: The file is absent, is a folder, or is empty.
     """
-    if not path.is_file():
+    try:
+        there, size = path.is_file(), path.stat().st_size
+    except FileNotFoundError:
+        there, size = False, 0
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check links and permissions.") from error
+    if not there:
         raise InputError(f"{path}: this file is missing; copy it there, or take its case out of the folder and lists.")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise InputError(f"{path}: this file has zero bytes; download or copy it again.")
 
 
