@@ -105,8 +105,7 @@ def read_decathlon(root: Path) -> Cohort:
 
     def due(patient: str) -> Path | None:
         path = images[patient][0]
-        ending = path.name[len(pairs.stem(path)) :]
-        return root / "labelsTr" / f"{patient}{ending}" if path.parent.name == "imagesTr" else None
+        return root / "labelsTr" / f"{patient}{pairs.ending(path)}" if path.parent.name == "imagesTr" else None
 
     def load(patient: str, paths: tuple[Path, ...], label: Path | None) -> partial[Case]:
         return partial(pairs.load_case, patient, paths, label, classes, codes=codes, window=window, channels=len(named))
