@@ -125,7 +125,11 @@ def load_case(
     volumes = [checks.check_image(volume, path) for volume in (array if array.ndim == 4 else array[None])]
     for other in images[1:]:
         array, other_affine, _ = _read(other, 3)
-        checks.check_pair(array, volumes[0], other, path)
+        if array.shape != volumes[0].shape:
+            raise InputError(
+                f"{other}: this channel has shape {array.shape}, the first of its case {volumes[0].shape}; "
+                "resample the channels to one grid."
+            )
         checks.check_affine(affine, other_affine, array.shape, other, "channel")
         volumes.append(checks.check_image(array, other))
     if len(volumes) != channels:
