@@ -150,9 +150,9 @@ def describe(report: Report) -> str:
             kept = f"clipped to {report.window[0]:g} to {report.window[1]:g}"
         say("intensities", f"{low:g} to {high:g} in {report.channels} channel{'s' * (report.channels > 1)}; {kept}")
     if report.dims:
-        why = (
-            "near-cubic voxels" if report.dims == 3 else "slices thicker than three pixels, a single slice, or unknown"
-        )
+        flat = report.size is not None and report.size[1][0] == 1
+        thick = "a single slice" if flat else "slices over 3 times thicker than pixels are wide"
+        why = "near-cubic voxels" if report.dims == 3 else thick if report.spacing or flat else "no spacing is known"
         say("advice", f"{report.dims}-D {'patches' if report.dims == 3 else 'slices'} ({why})")
     if report.layout:
         say("license", report.license)
