@@ -91,7 +91,7 @@ WIDTHS: dict[str, dict[str, Any]] = {
 EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
 
 
-def _baselines(cohort: str, labeled: int, priority: int, **more: Any) -> list[Experiment]:
+def _methods(cohort: str, labeled: int, priority: int, **more: Any) -> list[Experiment]:
     return [
         Experiment(
             f"{cohort}-{labeled}-{name.replace('_', '-')}", name, cohort, labeled, title, priority=priority, **more
@@ -100,11 +100,45 @@ def _baselines(cohort: str, labeled: int, priority: int, **more: Any) -> list[Ex
     ]
 
 
+# What the abstracts of ACTION and ACTION++ speak of, each part taken away: id, title, overrides of the Config.
+CONSTANT: dict[str, Any] = {
+    "schedule": "constant",
+    "temperature": (0.5, 0.5),
+    "student_temperature": (0.1, 0.1),
+    "teacher_temperature": (0.01, 0.01),
+}
+ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
+    "action": [
+        ("no-pretraining", "ACTION without pre-training", {"shares": (0.0, 0.0)}),
+        ("no-anco", "ACTION without anatomical contrast", {"anco_weight": 0.0}),
+        ("no-unsup", "ACTION without the unsupervised term", {"unsup_weight": 0.0}),
+        ("no-local", "ACTION without the local stage", {"shares": (0.25, 0.0)}),
+    ],
+    "actionpp": [
+        ("constant", "ACTION++ at constant temperature", CONSTANT),
+        ("random", "ACTION++ with centers assigned at random", {"assignment": "random"}),
+        ("no-centers", "ACTION++ without class centers", {"aaco_weight": 0.0}),
+        ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
+    ],
+}
+
+
+def _ablations(cohort: str, labeled: int, priority: int) -> list[Experiment]:
+    return [
+        Experiment(
+            f"{cohort}-{labeled}-{method}-{part}", method, cohort, labeled, title, priority=priority, overrides=fields
+        )
+        for method, parts in ABLATIONS.items()
+        for part, title, fields in parts
+    ]
+
+
 EXPERIMENTS: tuple[Experiment, ...] = (
-    *_baselines("acdc", 3, priority=0),
+    *_methods("acdc", 3, priority=0),
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
-    *_baselines("acdc", 7, priority=2),
-    *_baselines("cardiac", 3, priority=3),
+    *_ablations("acdc", 3, priority=2),
+    *_methods("acdc", 7, priority=3),
+    *_methods("cardiac", 3, priority=4),
 )  # a cell of a table whose run is not recorded prints "not run"
 
 

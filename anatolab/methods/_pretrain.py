@@ -36,9 +36,7 @@ class Pretraining:
     patch: float = 0.25  # side of a patch, share of the image's shortest side: 64 of 256 (paper)
     cells: int = 8  # a side of a patch after pooling (code); 4 in 3-D
     linear_heads: bool = False  # no ReLU in projectors and predictors (code); the text calls them non-linear
-    strong: Literal["student", "teacher"] = (
-        "student"  # whose view is strong (paper); the teacher's in the code
-    )
+    strong: Literal["student", "teacher"] = "student"  # whose view is strong (paper); the teacher's in the code
 
 
 class Student(nn.Module):

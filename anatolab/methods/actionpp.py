@@ -193,8 +193,9 @@ class ActionPP(nn.Module):
             ``aaco_class`` and ``aaco_center``, each exactly 0 where fewer than two classes are labeled.
         """
         c = self.config
+        teacher: Any = self.teacher.net
         with torch.no_grad():
-            keys = self.teacher.net.pixel(self.teacher(image)[1])
+            keys = teacher.pixel(teacher(image)[1])
         features, at = flatten_pixels(representation, label)
         pool = pool_pixels(at, len(self.centers.centers))
         chosen = draw_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
