@@ -10,6 +10,8 @@ from anatolab.methods import METHODS, UAMT, MeanTeacher
 from anatolab.transforms import Recipe
 from anatolab.types import IGNORE, Batch, Losses
 
+BASELINES = ("supervised", "mean_teacher", "ua_mt")
+
 
 def network(dims: int = 2, classes: int = 3) -> nn.Module:
     """A small network with batch norm, quick to import and to run."""
@@ -32,7 +34,7 @@ def make(name: str, dims: int = 2, **fields: object):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_a_step_gives_finite_terms_and_gradient_to_every_student_parameter_only(name: str, dims: int) -> None:
     method = make(name, dims).train()
     (stage,) = method.stages()
@@ -54,7 +56,7 @@ def test_a_step_gives_finite_terms_and_gradient_to_every_student_parameter_only(
     ("name", "term"),
     [
         (name, term)
-        for name in METHODS
+        for name in BASELINES
         for term in ("ce", "dice", "consistency")
         if term != "consistency" or name != "supervised"
     ],

@@ -11,6 +11,7 @@ from anatolab.methods import METHODS
 from anatolab.types import Split
 
 PATIENTS = [f"p{i}" for i in range(8)]
+CONTRASTIVE = ("action", "actionpp")  # they need a network that can be tapped
 SPLIT = Split(train=tuple(PATIENTS), labeled=3)
 
 
@@ -27,10 +28,15 @@ def rows(seed: int = 0, side: int = 16) -> Rows:
 
 
 def method(name: str = "mean_teacher", updates: int = 12, seed: int = 0, **fields: object) -> nn.Module:
-    """A baseline around a tiny network with batch norm and dropout, so that every random state matters."""
+    """A method around a tiny network with batch norm, a baseline with dropout too: every random state matters."""
     torch.manual_seed(seed)
+    kind = METHODS[name]
+    if name in CONTRASTIVE:
+        from anatolab.nn import light_unet
+
+        small = {"representation": 8, "representation_stride": 2, "num_anchors": 16, "num_negatives": 32}
+        return kind(light_unet(1, 2, width=4, depth=3), kind.Config(updates=updates, labeled=2, **small, **fields))
     net = nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.3), nn.Conv2d(6, 2, 3, padding=1)
     )
-    kind = METHODS[name]
     return kind(net, kind.Config(updates=updates, labeled=2, **fields))
