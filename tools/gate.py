@@ -216,7 +216,7 @@ def keep(found: dict[str, Any], config: dict[str, Any], split: Split, started: s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others are kept")
-    parser.add_argument("--updates", type=int, default=2500, help="optimizer steps of each network")
+    parser.add_argument("--updates", type=int, default=4000, help="optimizer steps of each network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="runs with three labeled patients")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

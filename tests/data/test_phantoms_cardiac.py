@@ -19,8 +19,8 @@ from anatolab.data.phantoms.fields import Grid
 
 SIZE = 96
 DRAWN = 25
-PINNED_PIXEL, PINNED_MEAN = 5.228345, 59.45991  # of patient 0 of seed 0 at 64 pixels
-PINNED = {"ED": [37576, 542, 480, 442], "ES": [38091, 324, 476, 149]}
+PINNED_PIXEL, PINNED_MEAN = 5.088096, 136.24022  # of patient 0 of seed 0 at 64 pixels
+PINNED = {"ED": [27442, 213, 251, 318], "ES": [27729, 105, 282, 108]}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_what_is_drawn_is_pinned_to_the_version():
     """Voxel counts rather than a hash: processors differ in the last bit of a float. Raise VERSION with the numbers."""
     one = draw_patient(0, 0, size=64)
     counts = {phase: np.bincount(label.ravel(), minlength=4).tolist() for phase, (_, label) in one.frames.items()}
-    assert (VERSION, one.pathology, *one.spacing[:2]) == (3, "NOR", 10.0, pytest.approx(PINNED_PIXEL, abs=1e-6))
+    assert (VERSION, one.pathology, *one.spacing[:2]) == (4, "NOR", 10.0, pytest.approx(PINNED_PIXEL, abs=1e-6))
     for phase, pinned in PINNED.items():
         assert counts[phase] == pytest.approx(pinned, abs=3), phase
     assert one.frames["ED"][0].mean() == pytest.approx(PINNED_MEAN, rel=1e-3)
@@ -137,9 +137,9 @@ def test_labels_are_visible(drawings):
     assert ratio.max() / ratio.min() > 1.5
 
 
-def test_hard_slices_exist(drawings):
+def test_hard_slices_exist():
     """Slices beyond the heart, basal ones without RV, apical ones with muscle but no cavity or no RV."""
-    slices = [s for d in drawings for _, label in d.frames.values() for s in label]
+    slices = [s for d in draw_cohort(40, seed=3, size=64) for _, label in d.frames.values() for s in label]
     has = np.array([[(s == c).any() for c in (1, 2, 3)] for s in slices])
     assert 0.005 < (~has.any(1)).mean() < 0.08
     assert 0.10 < (~has[:, 0]).mean() < 0.30

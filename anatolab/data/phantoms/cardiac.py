@@ -22,7 +22,7 @@ import numpy as np
 from anatolab.data.phantoms.fields import Grid, cover, paint
 from anatolab.types import Cohort
 
-VERSION = 3  # part of every seed: raise it with any change of what is drawn
+VERSION = 4  # part of every seed: raise it with any change of what is drawn
 SIZE = 216  # pixels along the longer side of a slice
 CLASSES = ("background", "RV", "Myo", "LV")
 THIN = 3  # positions averaged over the thickness of a slice
@@ -162,7 +162,7 @@ def _draw_heart(rng: np.random.Generator, disease: Disease, grid: Grid, wide: bo
         length=build * rng.normal(88, 6) * (disease.cavity / 24) ** 0.3,
         squeeze=min(disease.squeeze * rng.normal(1, 0.07), 0.95),
         rv=build * disease.rv * rng.normal(1, 0.12),
-        rv_apex=rng.uniform(0.0, 0.26),
+        rv_apex=rng.uniform(0.03, 0.22),
         rv_gap=rng.uniform(0, 11),
         tilt=(rng.uniform(1, 7), rng.uniform(0, 2 * np.pi)),
         ripple=rng.normal(0, 1, (4, 2)) * np.array([[0.0], [0.055], [0.025], [0.012]]),
@@ -344,11 +344,11 @@ def _paint_heart(
         canvas, tissue["myo"] * (0.8 + 0.1 * fine), cover(free - 2.5 - 0.6 * medium, soft) * cover(z - rv_top - 12, 4)
     )
     blood = tissue["blood"] * (1 + 0.17 * coarse + 0.08 * fine)
-    rv_blood = tissue["rv"] * (1 + 0.14 * coarse + 0.08 * medium + 0.06 * fine)
+    rv_blood = tissue["rv"] * (1 + 0.10 * coarse + 0.05 * medium + 0.06 * fine)
     _paint_base(canvas, rng, heart, tissue, blood, dy, dx, z, length, rv_top, cavity, big)
     paint(canvas, rv_blood, rv)
     strands = cover(0.9 + 1.3 * u - 0.5 * medium - fine, 0.8) * rv  # trabeculae, denser toward the apex
-    paint(canvas, tissue["myo"], 0.6 * strands)
+    paint(canvas, tissue["myo"], 0.3 * strands)
     paint(canvas, tissue["myo"] * (1 + 0.06 * coarse + 0.05 * fine), epi)
     paint(canvas, blood, endo)
     rim = cover(1.0 - 0.14 * (inner + 5) - 0.5 * medium - fine, 0.8)  # trabeculae along the wall
