@@ -68,3 +68,50 @@ def cover(distance: np.ndarray, width: float) -> np.ndarray:
 def paint(canvas: np.ndarray, value: np.ndarray | float, share: np.ndarray) -> None:
     """Mixes ``value`` into the canvas in place, by its share of each pixel."""
     canvas += share * (value - canvas)
+
+
+def volume_field(rng: np.random.Generator, axes: tuple[np.ndarray, ...], scale: float, reach: float) -> np.ndarray:
+    """Draws a smooth random field in 3-D with mean about 0 and standard deviation about 1, as :meth:`Grid.field` does.
+
+    Args:
+        rng: Source of randomness.
+        axes: Voxel centers along z, y and x, mm from the center.
+        scale: Distance of the spline knots in every direction, mm.
+        reach: How far from the center the field is drawn, mm; voxels beyond are 0.
+
+    Returns:
+        float32 array ``(z, y, x)``, the same field more finely on a finer grid.
+    """
+    knots = np.arange(-reach - 2 * scale, reach + 2 * scale, scale)
+    field = rng.standard_normal((len(knots),) * 3, np.float32)
+    for axis in axes:  # contracts the first axis and appends the result: after three turns the order is z, y, x
+        spline = _cubic((axis[:, None] - knots) / scale) / SPLINE_POWER**0.5
+        field = np.tensordot(field, spline.astype(np.float32), (0, 1))
+    return field
+
+
+def tube(points: np.ndarray, radii: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """Distance to the surface of a bent tube (negative inside), mm, as that of balls strung along its axis.
+
+    Args:
+        points: Three control points ``(3, 3)`` of a quadratic Bezier curve, (z, y, x) mm.
+        radii: At the start and at the end of the curve, mm.
+        at: Coordinates (z, y, x) of the voxels, mm, of one shape.
+
+    Returns:
+        float32 array of that shape.
+    """
+    length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
+    t = np.linspace(0, 1, max(2, int(np.ceil(length / (0.6 * np.min(radii)))) + 1))[:, None]
+    curve = ((1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]).astype(np.float32)
+    nearest = np.full(at[0].shape, np.inf, np.float32)
+    for center, radius in zip(curve, np.linspace(*radii, len(curve), dtype=np.float32), strict=True):
+        z, y, x = (c - o for c, o in zip(at, center, strict=True))
+        np.minimum(nearest, np.sqrt(z * z + y * y + x * x) - radius, out=nearest)
+    return nearest
+
+
+def smooth_min(one: np.ndarray, two: np.ndarray, width: float) -> np.ndarray:
+    """The union of two distances, its crease rounded over about ``width`` mm."""
+    near = np.clip(1 - abs(one - two) / np.float32(width), 0, None)
+    return np.minimum(one, two) - near * near * np.float32(width / 4)
