@@ -5,15 +5,18 @@ from anatolab.data.dims import dims_for
 from anatolab.data.layouts import LAYOUTS, open_cohort
 from anatolab.data.sampler import TwoStreamSampler, shard
 from anatolab.data.splits import published_lists, split_patients, split_sha256
+from anatolab.data.volumes import Volumes, prepare_volumes
 
 __all__ = [
     "LAYOUTS",
     "Rows",
     "TwoStreamSampler",
+    "Volumes",
     "cache_root",
     "dims_for",
     "open_cohort",
     "prepare",
+    "prepare_volumes",
     "published_lists",
     "shard",
     "split_patients",

@@ -10,10 +10,8 @@ atrium or nearly, in fat and between lungs. No real data is used.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
