@@ -22,15 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import tyro
 
     os.environ.setdefault("ANATOLAB_SIZE", "demo")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_command(), "evaluate": evaluate, "predict": predict},
+            {"train": _train_command(_dims(arguments)), "evaluate": evaluate, "predict": predict},
             prog="anatolab",
             description=(
                 "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
                 "(NIfTI with Info.cfg) or as SSL4MIS prepared it (H5)."
             ),
-            args=list(arguments) if arguments is not None else None,
+            args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
         )
     except (InputError, FloatingPointError) as error:  # the second: training was stopped by a non-finite update
@@ -39,7 +40,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(command or 0)
 
 
-def _train_command() -> Any:
+def _dims(arguments: Sequence[str]) -> int:
+    """Whether ``train`` is asked to work on slices (2) or volumes (3), on which the defaults of its flags depend.
+
+    It is what ``--dims`` says; where that is ``auto``, the spacing of the first case of ``--data`` decides.
+    """
+    import argparse
+
+    from anatolab.data import dims_for, open_cohort
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--dims", nargs="?")
+    parser.add_argument("--data", nargs="?")
+    given, _ = parser.parse_known_args(arguments)
+    if list(arguments[:1]) != ["train"] or given.dims in ("2", "3") or given.data is None:
+        return 3 if given.dims == "3" else 2
+    return dims_for(open_cohort(given.data).refs[0].load().spacing)
+
+
+def _train_command(space: int = 2) -> Any:
     """``train`` with one sub-command a method, whose flags are the fields of its Config at the current size."""
     import tyro
 
@@ -47,7 +66,7 @@ def _train_command() -> Any:
     from anatolab.methods import METHODS
     from anatolab.training import Settings
 
-    size = current_size()
+    size = current_size(space)
     budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled}
     kinds: Any = None
     for name, kind in METHODS.items():
@@ -66,8 +85,10 @@ def _train_command() -> Any:
         labeled_patients: int = 3,
         split_seed: int | None = None,
         held_out: int | None = None,
+        dims: Literal["auto", "2", "3"] = "auto",
         side: int = size.side,
-        network: Literal["light_unet", "basic_unet"] = size.network,  # type: ignore[assignment]
+        patch: tuple[int, int, int] | None = size.image if space == 3 else None,  # type: ignore[assignment]
+        network: Literal["light_unet", "basic_unet", "vnet"] = size.network,  # type: ignore[assignment]
         settings: Any = Settings(),  # noqa: B008
     ) -> int:
         """Train a method; the same command continues a run that was interrupted.
@@ -79,22 +100,33 @@ def _train_command() -> Any:
             labeled_patients: How many patients are labeled; the labels of all others are never read.
             split_seed: Draw the split with this seed; the published patient lists where not given.
             held_out: Patients held out for evaluation, with a seed; a fifth of all where not given.
-            side: Slices are resized to side x side pixels.
+            dims: Train on 2-D slices or on 3-D patches; where auto, the spacing of the first case decides: slices
+                more than three times thicker than the pixels are wide, or without spacing, are taken one by one.
+            side: In 2-D, slices are resized to side x side pixels.
+            patch: In 3-D, patches have these sides, in voxels, z (the slice axis) first.
             network: The backbone.
             settings: Optimizer, precision, devices.
         """
         import torch
 
-        from anatolab.data import open_cohort, prepare
+        from anatolab.data import open_cohort, prepare, prepare_volumes
         from anatolab.training import train as fit
         from anatolab.training.folder import RunInfo, build, save_info
 
+        if space == 2 and patch is not None:
+            raise InputError("--patch: slices are not cut into patches; give --dims 3, or leave it out.")
+        _check_sides(None if side == size.side else side, patch, network)
         cohort = open_cohort(data)
         split = _split(cohort, labeled_patients, split_seed, held_out)
-        rows = prepare(cohort, split.train, size=(side, side))
+        rows: Any = (
+            prepare(cohort, split.train, size=(side, side))
+            if patch is None
+            else prepare_volumes(cohort, split.train, patch=patch)
+        )
         name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
         channels = rows.images.shape[1]
-        info = RunInfo(name, asdict(method), network, channels, cohort.classes, side, split, str(data.resolve()))
+        fields = asdict(method)
+        info = RunInfo(name, fields, network, channels, cohort.classes, side, split, str(data.resolve()), patch)
         torch.manual_seed(settings.seed)
         trained = build(info)
         print(f"{cohort.name} ({cohort.layout}): {labeled_patients} of {len(split.train)} training patients labeled")
@@ -113,6 +145,7 @@ def evaluate(
     data: Path | None = None,
     on: Literal["validation", "test"] = "validation",
     json_file: Path | None = None,
+    stride: tuple[int, int, int] | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
     """Measure a run on held-out patients: Dice, Jaccard, HD95, ASSD and NSD a class, with an interval over patients.
@@ -122,6 +155,8 @@ def evaluate(
         data: Folder of patients; the one the run was trained on where not given.
         on: Which held-out patients.
         json_file: Write every case's values there.
+        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given; the papers' on
+            the left atrium is 4 18 18.
         accelerator: Where to compute.
     """
     from anatolab.data import open_cohort
@@ -136,7 +171,7 @@ def evaluate(
     if not patients:
         raise InputError(f"{run}: its split holds out no {on} patients; train with --split-seed and --held-out.")
     refs = cohort.of(patients)
-    cases = measure(method, refs, info.classes, (info.side, info.side), device=device)
+    cases = measure(method, refs, info.classes, info.size, device=device, stride=_stride(stride, info.patch))
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     unit = "mm" if refs[0].load().spacing else "voxels"
     print(f"{len(patients)} {on} patients, {len(cases)} volumes; distances in {unit}")
@@ -160,36 +195,41 @@ def predict(
     run: Path,
     images: list[Path],
     out: Path,
+    stride: tuple[int, int, int] | None = None,
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> int:
-    """Write the label volume of each NIfTI image, in the geometry of the image.
+    """Write the label volume of each image as NIfTI, in the geometry of the image.
 
     Args:
         run: Folder of a run, the --out of train.
-        images: NIfTI files, or folders of them.
-        out: Folder for the label volumes, named as the images.
+        images: NIfTI or NRRD files, or folders of them.
+        out: Folder for the label volumes, named as the images; those of the atrial challenge, which are all called
+            lgemri.nrrd, as their folders.
+        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given.
         accelerator: Where to compute.
     """
-    from anatolab.data.checks import check_image, read_nifti
+    from anatolab.data.checks import check_image, read_itk, read_nifti
     from anatolab.inference import predict_volume, write_nifti
     from anatolab.training.folder import open_run
     from anatolab.types import Case
 
     method, info = open_run(run, device := _device(accelerator))
-    files = [file for path in images for file in _nifti_files(path)]
-    if len({file.name for file in files}) < len(files):
+    stride = _stride(stride, info.patch)
+    files = [file for path in images for file in _image_files(path)]
+    targets = [out / _label_name(file) for file in files]
+    if len(set(targets)) < len(files):
         raise InputError(f"{out}: two images have the same name; predict them into folders of their own.")
-    for file in files:
-        if (out / file.name).resolve() == file.resolve():
+    for file, target in zip(files, targets, strict=True):
+        if target.resolve() == file.resolve():
             raise InputError(f"{out}: the label volume would replace the image {file.name}; give another folder.")
-        array, affine, spacing = read_nifti(file)
+        array, affine, spacing = read_itk(file) if file.suffix in ITK else read_nifti(file)
         case = Case(file.name.partition(".")[0], "", check_image(array, file)[None], None, spacing, affine, file)
         if info.in_channels != len(case.image):
             raise InputError(f"{file}: has {len(case.image)} channel, the run was trained on {info.in_channels}.")
-        label = predict_volume(method.predict, case, (info.side, info.side), device=device)  # type: ignore[arg-type]
-        write_nifti(label, case, out / file.name)
+        label = predict_volume(method.predict, case, info.size, device=device, stride=stride)  # type: ignore[arg-type]
+        write_nifti(label, case, target)
         shares = ", ".join(f"{name} {(label == k).sum()}" for k, name in enumerate(info.classes) if k)
-        print(f"{out / file.name}: voxels {shares}")
+        print(f"{target}: voxels {shares}")
     return 0
 
 
@@ -204,13 +244,41 @@ def _split(cohort: Cohort, labeled: int, seed: int | None, held_out: int | None)
     return split_patients(replace(cohort, published={}), labeled, validation=count, seed=seed)
 
 
-def _nifti_files(path: Path) -> list[Path]:
+def _check_sides(side: int | None, patch: Sequence[int] | None, network: str) -> None:
+    """Refuses sizes that the network cannot halve often enough; ``side`` is None where it was not given."""
+    from anatolab.nn import multiple_of
+
+    flag, sides = ("--side", (side or 0,)) if patch is None else ("--patch", tuple(patch))
+    if patch is not None and side is not None:
+        raise InputError("--side: volumes are not resized; give the sides of the patches with --patch, or --dims 2.")
+    each = multiple_of(network, 2 if patch is None else 3)
+    if min(sides) < 0 or any(s % each for s in sides):
+        raise InputError(f"{flag} {' '.join(map(str, sides))}: {network} needs multiples of {each}; choose such sides.")
+
+
+def _stride(stride: tuple[int, int, int] | None, patch: Sequence[int] | None) -> tuple[int, int, int] | None:
+    if stride is not None and patch is None:
+        raise InputError("--stride: this run was trained on slices, over which no window slides; leave it out.")
+    return stride
+
+
+ITK = (".nrrd", ".mha", ".mhd")
+
+
+def _image_files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
+        files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz", *ITK)))
         if not files:
-            raise InputError(f"{path}: holds no .nii or .nii.gz file; name the images, or their folder.")
+            raise InputError(f"{path}: holds no .nii, .nii.gz or .nrrd file; name the images, or their folder.")
         return files
     return [path]
+
+
+def _label_name(image: Path) -> str:
+    """The file name of the label volume of an image."""
+    if image.suffix not in ITK:
+        return image.name
+    return f"{image.resolve().parent.name if image.name == 'lgemri.nrrd' else image.stem}.nii.gz"
 
 
 def _device(accelerator: str) -> str:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anatolab.data.cache import slices_of
-from anatolab.data.volumes import scaled
+from anatolab.data.volumes import volume_of
 from anatolab.metrics import evaluate_volume
 from anatolab.types import Case, CaseRef, InputError
 
@@ -126,7 +126,7 @@ def predict_volume(
     if len(size) == 2:
         parts = predict_logits(predict, case, (size[0], size[1]), device=device)
         return np.concatenate([part.argmax(1).to(torch.uint8).cpu().numpy() for part in parts])
-    probability = sliding_window(predict, torch.from_numpy(scaled(case)).to(device), size, stride=stride)
+    probability = sliding_window(predict, torch.from_numpy(volume_of(case)).to(device), size, stride=stride)
     return probability.argmax(0).to(torch.uint8).cpu().numpy()
 
 

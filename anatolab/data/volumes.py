@@ -163,13 +163,13 @@ def prepare_volumes(
 
 def _cut(ref: CaseRef) -> Cut:
     case = ref.load()
-    image = np.moveaxis(scaled(case), 0, -1)
+    image = np.moveaxis(volume_of(case), 0, -1)
     label = np.full(image.shape[:3], UNKNOWN, np.uint8) if case.label is None else case.label
-    columns = {"names": [ref.name], "patients": [ref.patient], "shapes": [list(label.shape)]}
+    columns: dict[str, list] = {"names": [ref.name], "patients": [ref.patient], "shapes": [list(label.shape)]}
     return image.reshape(-1, image.shape[-1]), label.reshape(-1), columns
 
 
-def scaled(case: Case) -> np.ndarray:
+def volume_of(case: Case) -> np.ndarray:
     """The image of a case as a network sees it in 3-D: what is cached, and where prediction starts from.
 
     Args:

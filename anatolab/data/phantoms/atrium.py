@@ -72,8 +72,7 @@ def draw_atrium(seed: int, index: int, *, size: int = SIZE) -> Atrium:
     axes, voxel = _draw_grid(anatomy, size)
     at = _heart_coordinates(anatomy, axes)
     tissue = _draw_tissue(anatomy)
-    shares, names = zip(*ANATOMIES, strict=True)
-    veins = names[anatomy.choice(len(names), p=shares)]
+    veins = ANATOMIES[anatomy.choice(len(ANATOMIES), p=[share for share, _ in ANATOMIES])][1]
     body, vessels = _atrium_distances(anatomy, at, veins)
     chamber = smooth_min(body, np.maximum(vessels, body - anatomy.normal(11, 1)), 4)  # veins up to a centimeter
     canvas = _paint_surroundings(anatomy, axes, at, tissue, voxel)
@@ -153,12 +152,12 @@ def _atrium_distances(
         bend = opening + direction * (radii * 0.4 + rng.uniform(8, 14))
         end = bend + (direction + rng.normal(0, 0.35, 3)) * rng.uniform(22, 34)
         wide = rng.uniform(8.0, 10.5) if "common" in name else rng.uniform(5.0, 7.5) * (0.8 if "middle" in name else 1)
-        vessels = np.minimum(vessels, tube(np.stack([opening, bend, end]), np.array([wide, 0.6 * wide]), at))
+        vessels = np.minimum(vessels, tube(np.stack([opening, bend, end]), (wide, 0.6 * wide), at))
     root = np.array([0.25, -0.55, 0.75]) * radii
     hook = root + np.array([rng.uniform(-4, 8), rng.uniform(-16, -9), rng.uniform(4, 12)])
     tip = hook + np.array([rng.uniform(-8, 12), rng.uniform(-14, -4), rng.uniform(-12, 6)])
     wide = rng.uniform(5.5, 8.5)
-    appendage = tube(np.stack([root, hook, tip]), np.array([wide, rng.uniform(0.45, 0.8) * wide]), at)
+    appendage = tube(np.stack([root, hook, tip]), (wide, rng.uniform(0.45, 0.8) * wide), at)
     return smooth_min(body, np.maximum(appendage, plane), 5), vessels
 
 
@@ -181,7 +180,8 @@ def _paint_surroundings(
 
     def vessel(points: list[tuple[float, float, float]], radius: float, spread: float = 3) -> np.ndarray:
         placed = np.array(points) + rng.normal(0, spread, (1, 3)) + rng.normal(0, 1.5, (3, 3))
-        return tube(placed, np.full(2, radius * rng.normal(1, 0.12)), at)
+        wide = radius * rng.normal(1, 0.12)
+        return tube(placed, (wide, wide), at)
 
     # the spine with its discs, the esophagus, which lies on the atrium, and the descending aorta
     back = rng.normal(40, 4)

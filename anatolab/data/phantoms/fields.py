@@ -90,7 +90,7 @@ def volume_field(rng: np.random.Generator, axes: tuple[np.ndarray, ...], scale: 
     return field
 
 
-def tube(points: np.ndarray, radii: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+def tube(points: np.ndarray, radii: tuple[float, float], at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
     """Distance to the surface of a bent tube (negative inside), mm, as that of balls strung along its axis.
 
     Args:
@@ -105,7 +105,9 @@ def tube(points: np.ndarray, radii: np.ndarray, at: tuple[np.ndarray, np.ndarray
     t = np.linspace(0, 1, max(2, int(np.ceil(length / (0.6 * np.min(radii)))) + 1))[:, None]
     curve = ((1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]).astype(np.float32)
     nearest = np.full(at[0].shape, np.inf, np.float32)
-    for center, radius in zip(curve, np.linspace(*radii, len(curve), dtype=np.float32), strict=True):
+    for center, radius in zip(
+        curve, np.float32(radii[0]) + t.astype(np.float32) * np.float32(radii[1] - radii[0]), strict=True
+    ):
         z, y, x = (c - o for c, o in zip(at, center, strict=True))
         np.minimum(nearest, np.sqrt(z * z + y * y + x * x) - radius, out=nearest)
     return nearest
