@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anatolab.data.cache import Cut, cached, find_rows
+from anatolab.data.cache import Cut, cached, find_rows, scaled
 from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
 
 PERCENTILES = (0.5, 99.5)
@@ -181,6 +181,8 @@ def volume_of(case: Case) -> np.ndarray:
     Raises:
         InputError: A channel is constant, but for less than a hundredth of its voxels.
     """
+    if case.window is not None:
+        return scaled(case).numpy()
     low, high = np.percentile(case.image, PERCENTILES, axis=(1, 2, 3), keepdims=True).astype(np.float32)
     if (low == high).any():
         raise InputError(
