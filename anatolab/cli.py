@@ -124,9 +124,18 @@ def _train_command(space: int = 2) -> Any:
             else prepare_volumes(cohort, split.train, patch=patch)
         )
         name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
-        channels = rows.images.shape[1]
-        fields = asdict(method)
-        info = RunInfo(name, fields, network, channels, cohort.classes, side, split, str(data.resolve()), patch)
+        info = RunInfo(
+            name,
+            asdict(method),
+            network,
+            in_channels=rows.images.shape[1],
+            classes=cohort.classes,
+            side=side,
+            split=split,
+            data=str(data.resolve()),
+            patch=patch,
+            window=cohort.window,
+        )
         torch.manual_seed(settings.seed)
         trained = build(info)
         print(f"{cohort.name} ({cohort.layout}): {labeled_patients} of {len(split.train)} training patients labeled")
@@ -223,7 +232,8 @@ def predict(
         if target.resolve() == file.resolve():
             raise InputError(f"{out}: the label volume would replace the image {file.name}; give another folder.")
         array, affine, spacing = read_itk(file) if file.suffix in ITK else read_nifti(file)
-        case = Case(file.name.partition(".")[0], "", check_image(array, file)[None], None, spacing, affine, file)
+        image, name = check_image(array, file)[None], file.name.partition(".")[0]
+        case = Case(name, "", image, None, spacing, affine, file, window=info.window)
         if info.in_channels != len(case.image):
             raise InputError(f"{file}: has {len(case.image)} channel, the run was trained on {info.in_channels}.")
         label = predict_volume(method.predict, case, info.size, device=device, stride=stride)  # type: ignore[arg-type]

@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anatolab.data.cache import Cut, cached, find_rows, scaled
+from anatolab.data.cache import Cut, cached, find_rows, scaled, sha256_of
 from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
 
 PERCENTILES = (0.5, 99.5)
@@ -41,6 +42,40 @@ class Volumes:
     patch: Sides  # (z, y, x) voxels
     foreground: float  # share of the labeled patches that are made to hold a foreground voxel
     _inside: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)  # foreground voxels, by row
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        patients: Sequence[str],
+        *,
+        patch: Sides,
+        foreground: float = 1 / 3,
+    ) -> Volumes:
+        """Volumes that live in memory, named by their patients.
+
+        Args:
+            images: (c, z, y, x) float32 in [0, 1], one a volume.
+            labels: (z, y, x) uint8 class numbers, 255 = unknown.
+            patients: One a volume.
+            patch: As of :func:`prepare_volumes`, like ``foreground``.
+            foreground: As of :func:`prepare_volumes`.
+
+        Example:
+            >>> volume, truth = np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), np.uint8)
+            >>> image, label = Volumes.from_arrays([volume], [truth], ["a"], patch=(2, 2, 8)).take(torch.tensor([0]))
+            >>> image.shape, label[0, 0, 0].tolist()
+            (torch.Size([1, 1, 2, 2, 8]), [-1, 0, 0, 0, 0, 0, 0, -1])
+        """
+        flat = np.concatenate([np.moveaxis(image, 0, -1).reshape(-1, len(image)) for image in images])
+        truth = np.concatenate([label.ravel() for label in labels])
+        columns: dict[str, list] = {
+            "names": list(patients),
+            "patients": list(patients),
+            "shapes": [list(t.shape) for t in labels],
+        }
+        return cls(flat, truth, **_ready(sha256_of(flat, truth, columns), columns, patch, foreground))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -156,9 +191,14 @@ def prepare_volumes(
     if not 0 <= foreground <= 1:
         raise InputError(f"foreground: {foreground} is no share of patches; give a number from 0 to 1.")
     images, labels, columns, sha256 = cached(cohort, patients, RECIPE, _cut, cache)
+    return Volumes(images, labels, **_ready(sha256, columns, patch, foreground))
+
+
+def _ready(sha256: str, columns: dict[str, list], patch: Sides, foreground: float) -> dict[str, Any]:
+    """The fields of :class:`Volumes` beside its arrays."""
     sha256 = hashlib.sha256(f"{sha256} {list(patch)} {foreground}".encode()).hexdigest()
-    shapes = [(z, y, x) for z, y, x in columns["shapes"]]
-    return Volumes(images, labels, shapes, columns["names"], columns["patients"], sha256, patch, foreground)
+    shapes = [tuple(shape) for shape in columns["shapes"]]
+    return {**columns, "shapes": shapes, "sha256": sha256, "patch": patch, "foreground": foreground}
 
 
 def _cut(ref: CaseRef) -> Cut:
