@@ -34,6 +34,7 @@ class Case:
     affine: np.ndarray | None  # (4, 4) voxel (x, y, z) to world mm of the source file
     source: Path  # the image file (or folder) that a message about this case names
     info: dict[str, Any] = field(default_factory=dict)  # pathology, height, ...: what the data set says beside it
+    window: tuple[float, float] | None = None  # intensities are clipped to it, then scaled to [0, 1]; None: min to max
 
     @property
     def name(self) -> str:
@@ -68,6 +69,8 @@ class Cohort:
     root: Path
     published: dict[str, tuple[str, ...]] = field(default_factory=dict)  # patient lists that the data set publishes
     provenance: dict[str, Any] = field(default_factory=dict)  # license, source, or generator version and seed
+    window: tuple[float, float] | None = None  # that of all its cases
+    problems: tuple[str, ...] = ()  # what is wrong with the folder, a sentence each; ``open_cohort`` refuses any
 
     @property
     def patients(self) -> tuple[str, ...]:

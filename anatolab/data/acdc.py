@@ -23,26 +23,26 @@ Reference:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anatolab.data import checks
+from anatolab.data import checks, pairs
 from anatolab.data.splits import published_lists
 from anatolab.types import Case, CaseRef, Cohort, InputError
 
 CLASSES = ("background", "RV", "Myo", "LV")
 PROVENANCE = {"license": "CC BY-NC-SA 4.0", "source": "ACDC, Bernard et al., IEEE TMI 2018"}
-NOTE = "generated.json"  # beside the patient folders: these are not ACDC's, but generated as this file says
 
 _FRAME = re.compile(r"(patient\d+)_frame(\d+)(_gt)?\.nii(\.gz)?")
 _SLICE = re.compile(r"(patient\d+_frame\d+)_slice_(\d+)\.h5")
 _VOLUME = re.compile(r"(patient\d+_frame\d+)\.h5")
+_CASE = (r"patient\d+_frame\d+", "patient001_frame01")  # a line of the lists below
 _LISTS = {"train": "train.list", "validation": "val.list", "test": "test.list"}
 
 
@@ -65,38 +65,38 @@ def read_official(root: Path) -> Cohort:
         root: The folder that holds the patient folders, or ``training`` and ``testing`` with them.
 
     Returns:
-        Cases ``ED`` then ``ES`` of each patient; ``provenance["ignored"]`` names the files that were left aside.
+        Cases ``ED`` then ``ES`` of each patient; ``provenance["ignored"]`` names the files that were left aside;
+        ``problems`` says which patient folder lacks ``Info.cfg``, an entry of it, a frame it names, or the annotation
+        of a frame where others beside it have one, or has a frame that is neither ED nor ES.
 
     Raises:
-        InputError: A patient folder lacks ``Info.cfg``, an entry of it, a frame it names, or the annotation of a
-            frame where others beside it have one; or has a frame that is neither ED nor ES.
+        InputError: ``generated.json`` is no JSON object.
     """
     refs: list[CaseRef] = []
     ignored: list[str] = []
+    problems: list[str] = []
     for folders in _patient_folders(root):
-        group = [ref for folder in folders for ref in _patient_refs(folder, ignored)]
-        if any(ref.labeled for ref in group) and (bare := [ref for ref in group if not ref.labeled]):
-            raise InputError(
-                f"{bare[0].source}: has no annotation beside it ({_gt(bare[0].source).name}), though other frames in "
-                f"{folders[0].parent} do ({len(bare)} such); add it, or keep unannotated patients in a folder of "
-                "their own."
-            )
+        found = checks.collect(partial(_patient_refs, ignored=ignored), folders, problems)
+        group = [ref for patient in found for ref in patient]
+        if any(ref.labeled for ref in group):
+            problems += [
+                f"{ref.source}: has no annotation beside it ({_gt(ref.source).name}), though other frames in "
+                f"{folders[0].parent} do; add it, or keep unannotated patients in a folder of their own."
+                for ref in group
+                if not ref.labeled
+            ]
         refs += group
     seen: dict[str, Path] = {}
     for ref in refs:
-        if seen.setdefault(ref.patient, ref.source.parent) != ref.source.parent:
-            raise InputError(
+        if seen.setdefault(ref.patient, ref.source.parent) != ref.source.parent and ref.phase == "ED":
+            problems.append(
                 f"{ref.source.parent}: patient {ref.patient} is also in {seen[ref.patient]}; keep one of the two."
             )
-    cohort = Cohort("ACDC", "official", CLASSES, tuple(refs), root, {}, {**PROVENANCE, "ignored": tuple(ignored)})
-    if (note := root / NOTE).is_file():
-        said = _read_note(note)
-        name = str(said.get("name", "generated"))
-        return Cohort(name, "official", CLASSES, cohort.refs, root, {}, {**said, "ignored": tuple(ignored)})
+    provenance = {**PROVENANCE, "ignored": tuple(ignored)}
     lists = published_lists("acdc")
-    if set(lists["train"]) <= seen.keys():
-        cohort.published.update(lists)
-    return cohort
+    published = lists if set(lists["train"]) <= seen.keys() else {}
+    cohort = Cohort("ACDC", "official", CLASSES, tuple(refs), root, published, provenance, problems=tuple(problems))
+    return checks.generated(cohort)
 
 
 def _patient_folders(root: Path) -> list[list[Path]]:
@@ -150,16 +150,8 @@ def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
     ]
 
 
-def _load_official(patient: str, phase: str, image_path: Path, label_path: Path | None, info: dict[str, Any]) -> Case:
-    array, affine, spacing = checks.read_nifti(image_path)
-    image = checks.check_image(array, image_path)
-    label = None
-    if label_path is not None:
-        values, label_affine, _ = checks.read_nifti(label_path)
-        checks.check_pair(image, values, image_path, label_path)
-        checks.check_affine(affine, label_affine, image.shape, label_path)
-        label = checks.check_label(values, label_path, CLASSES)
-    return Case(patient, phase, image[None], label, spacing, affine, image_path, info)
+def _load_official(patient: str, phase: str, image: Path, label: Path | None, info: dict[str, Any]) -> Case:
+    return replace(pairs.load_case(patient, (image,), label, CLASSES, info=info), phase=phase)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -179,16 +171,6 @@ def _read_info(path: Path) -> dict[str, Any]:
     if info["ED"] == info["ES"]:
         raise InputError(f"{path}: names frame {info['ED']} as both ED and ES; correct it as in the release.")
     return info
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); write the cohort again, or remove the file.") from error
-    if not isinstance(said, dict):
-        raise InputError(f"{path}: does not hold a JSON object; write the cohort again, or remove the file.")
-    return said
 
 
 def _gt(image: Path) -> Path:
@@ -222,11 +204,9 @@ def read_ssl4mis(root: Path) -> Cohort:
 
     Returns:
         Cases ``frame01`` and ``frame02`` of each patient, by number, without spacing and affine;
-        ``published`` holds the patients of the lists that are there, in list order.
-
-    Raises:
-        InputError: Slices do not count from 1 without a gap, or differ from ``train_slices.list``; a list is empty
-            or has a line that names no case; only one of a patient's listed frames is there.
+        ``published`` holds the patients of the lists that are there, in list order; ``problems`` says which slices do
+        not count from 1 without a gap or differ from ``train_slices.list``, which list is empty or has a line that
+        names no case, and where only one of a patient's listed frames is there.
     """
     data = root / "data"
     slices: dict[str, dict[int, Path]] = {}
@@ -242,7 +222,7 @@ def read_ssl4mis(root: Path) -> Cohort:
             volumes[match[1]] = path
         else:
             ignored.append(f"data/{path.name}")
-    _check_slices(slices, root)
+    problems = _slice_problems(slices, root)
     refs = []
     for name in sorted(slices.keys() | volumes.keys()):
         patient, phase = name.split("_")
@@ -251,19 +231,20 @@ def read_ssl4mis(root: Path) -> Cohort:
         refs.append(CaseRef(patient, phase, source, partial(_load_h5, patient, phase, source, files), files))
     published, absent = {}, []
     for part, file in _LISTS.items():
-        if (root / file).is_file():
-            names = _read_list(root / file, _VOLUME)
+        listed = [root / file] if (root / file).is_file() else []
+        for names in checks.collect(lambda path: checks.read_list(path, *_CASE), listed, problems):
             published[part] = tuple(dict.fromkeys(name.split("_")[0] for name in names))
             missing = [name for name in names if name not in slices and name not in volumes]
             gone = {name.split("_")[0] for name in missing} - {ref.patient for ref in refs}
             absent += [patient for patient in published[part] if patient in gone]
-            if partly := [name for name in missing if name.split("_")[0] not in gone]:
-                raise InputError(
-                    f"{root / file}: names {partly[0]}, which has no file in {data}, though the patient's other frame "
-                    "has; copy it there, or take the patient off the list."
-                )
+            problems += [
+                f"{root / file}: names {name}, which has no file in {data}, though the patient's other frame has; "
+                "copy it there, or take the patient off the list."
+                for name in missing
+                if name.split("_")[0] not in gone
+            ]
     provenance = {**PROVENANCE, "absent": tuple(absent), "ignored": tuple(ignored)}
-    return Cohort("ACDC", "ssl4mis", CLASSES, tuple(refs), root, published, provenance)
+    return Cohort("ACDC", "ssl4mis", CLASSES, tuple(refs), root, published, provenance, problems=tuple(problems))
 
 
 def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) -> Case:
@@ -291,44 +272,29 @@ def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) ->
     return Case(patient, phase, checks.check_image(volume, source)[None], label, None, None, source)
 
 
-def _check_slices(slices: dict[str, dict[int, Path]], root: Path) -> None:
-    """Slice numbers run from 1 without a gap, and are those of ``train_slices.list`` where it names the case."""
+def _slice_problems(slices: dict[str, dict[int, Path]], root: Path) -> list[str]:
+    """Where slice numbers do not run from 1 without a gap, or not as ``train_slices.list`` has them."""
+    problems: list[str] = []
     listed: dict[str, set[int]] = {}
     file = root / "train_slices.list"
     if slices and file.is_file():
-        for name in _read_list(file, _SLICE):
+        for name in checks.read_list(file, r"patient\d+_frame\d+_slice_\d+", "patient001_frame01_slice_1"):
             case, _, number = name.rpartition("_slice_")
             listed.setdefault(case, set()).add(int(number))
     for case, numbers in slices.items():
         due = listed.get(case, set(range(1, max(numbers) + 1)))
         due |= set(range(1, max(due) + 1))
         if lost := sorted(due - numbers.keys()):
-            raise InputError(
+            problems.append(
                 f"{root / 'data' / 'slices' / f'{case}_slice_{lost[0]}.h5'}: is missing ({len(lost)} of {len(due)} "
                 "slices of this volume); copy it there, or remove the whole volume and its lines in the lists."
             )
         if extra := sorted(numbers.keys() - due):
-            raise InputError(
+            problems.append(
                 f"{numbers[extra[0]]}: is no slice of its volume (1 to {max(due)} by train_slices.list, or numbered "
                 "below 1); remove the file, or correct the list."
             )
-
-
-def _read_list(path: Path, pattern: re.Pattern[str]) -> list[str]:
-    """The case names of a list file, one a line, with or without ``.h5``."""
-    checks.check_file(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = [line.strip().removesuffix(".h5") for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"{path}: names no case; restore the published list, or remove the file.")
-    if wrong := [name for name in names if not pattern.fullmatch(f"{name}.h5")]:
-        raise InputError(
-            f"{path}: the line {wrong[0]!r} names no case such as patient001_frame01; restore the published list."
-        )
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise InputError(f"{path}: names {twice} twice; remove one of the two lines.")
-    return names
+    return problems
 
 
 def _files(folder: Path) -> Iterable[Path]:

@@ -137,10 +137,9 @@ def prepare(
 ) -> Rows:
     """All slices of some patients at one size, read and checked once and memory-mapped from then on.
 
-    Intensities are scaled to [0, 1] by the least and greatest value of each volume and channel; slices are cut along
-    axis 0 and resized in-plane, images bilinear with antialias (half-pixel centers), labels by nearest neighbor
-    (``nearest-exact``). Two processes may prepare the same rows at once; a cache that was damaged is said so and
-    built again.
+    Intensities are scaled to [0, 1], see :func:`scaled`; slices are cut along axis 0 and resized in-plane, images
+    bilinear with antialias (half-pixel centers), labels by nearest neighbor (``nearest-exact``). Two processes may
+    prepare the same rows at once; a cache that was damaged is said so and built again.
 
     Args:
         cohort: Where the patients are.
@@ -160,7 +159,7 @@ def prepare(
     if min(size) < 1:
         raise InputError(f"size: {size} is no height and width in pixels; give two numbers of at least 1.")
     refs = cohort.of(patients)
-    recipe = {**RECIPE, "size": list(size)}
+    recipe = {**RECIPE, "size": list(size), **({"window": list(cohort.window)} if cohort.window else {})}
     folder = Path(cache or cache_root()).expanduser() / f"{_slug(cohort.name)}-{_key(cohort, refs, recipe)}"
     for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
         if not folder.is_dir():
@@ -174,6 +173,38 @@ def prepare(
     raise InputError(f"{folder}: this cache is damaged and cannot be replaced; remove the folder.")
 
 
+def scaled(case: Case) -> Tensor:
+    """The intensities of a case in [0, 1]: clipped to its window, or from the least to the greatest of each channel.
+
+    Args:
+        case: The volume.
+
+    Returns:
+        Image (c, z, y, x) float32 in [0, 1]. With a window its low end is 0 and its high end 1 in every case, so that
+        an intensity in Hounsfield units means the same everywhere; without one each volume and channel has its own
+        scale.
+
+    Raises:
+        InputError: A channel is constant, or no voxel of it lies inside the window.
+
+    Example:
+        >>> image = np.array([-1000.0, -200.0, 25.0, 900.0], np.float32).reshape(1, 1, 2, 2)
+        >>> scaled(Case("a", "", image, None, None, None, Path("a.nii.gz"), window=(-200, 250))).flatten().tolist()
+        [0.0, 0.0, 0.5, 1.0]
+    """
+    volume = torch.from_numpy(case.image)
+    if case.window is not None:
+        volume = volume.clamp(*case.window)
+    low, high = volume.amin((1, 2, 3), keepdim=True), volume.amax((1, 2, 3), keepdim=True)
+    if bool((low == high).any()):
+        inside = f" inside the window {case.window[0]:g} to {case.window[1]:g}" if case.window else ""
+        remedy = "check that it is in the unit of the window" if case.window else "remove the channel"
+        raise InputError(f"{case.source}: a channel is constant{inside}; {remedy}, or take the case out.")
+    if case.window is not None:
+        return (volume - case.window[0]) / (case.window[1] - case.window[0])
+    return (volume - low) / (high - low)
+
+
 def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The slices of a case as a network sees them: what :func:`prepare` writes, and where prediction starts from.
 
@@ -182,8 +213,8 @@ def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray
         size: Height and width of a slice, in pixels.
 
     Returns:
-        Images (z, c, h, w) float32 in [0, 1], scaled per volume and channel, and labels (z, h, w) uint8, all 255 where
-        the case has no annotation.
+        Images (z, c, h, w) float32 in [0, 1], see :func:`scaled`, and labels (z, h, w) uint8, all 255 where the case
+        has no annotation.
 
     Raises:
         InputError: A channel is constant.
@@ -194,11 +225,7 @@ def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray
         >>> images.shape, float(images.min()), float(images.max()), int(labels.min())
         ((2, 1, 4, 4), 0.0, 1.0, 255)
     """
-    volume = torch.from_numpy(case.image)
-    low, high = volume.amin((1, 2, 3), keepdim=True), volume.amax((1, 2, 3), keepdim=True)
-    if bool((low == high).any()):
-        raise InputError(f"{case.source}: a channel is constant; remove the channel, or take the case out.")
-    volume = ((volume - low) / (high - low)).transpose(0, 1)
+    volume = scaled(case).transpose(0, 1)
     image = F.interpolate(volume, size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
     if case.label is None:
         return image.numpy(), np.full((len(image), *size), UNKNOWN, np.uint8)

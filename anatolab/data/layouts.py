@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from anatolab.data import acdc
+from anatolab.data import acdc, decathlon, la, lits, mmwhs, synapse
 from anatolab.types import Cohort, InputError
 
 
@@ -27,6 +27,13 @@ LAYOUTS = (
         acdc.is_ssl4mis,
         acdc.read_ssl4mis,
     ),
+    Layout("UA-MT LA", "2018LA_Seg_Training Set/<id>/mri_norm2.h5", la.is_uamt, la.read_uamt),
+    Layout("LA challenge", "<id>/lgemri.nrrd", la.is_challenge, la.read_challenge),
+    Layout("LiTS", "volume-0.nii", lits.is_lits, lits.read_lits),
+    Layout("MM-WHS", "ct_train_1001_image.nii.gz", mmwhs.is_mmwhs, mmwhs.read_mmwhs),
+    Layout("BTCV", "img/img0001.nii.gz", synapse.is_official, synapse.read_official),
+    Layout("TransUNet Synapse", "train_npz/case0005_slice000.npz", synapse.is_transunet, synapse.read_transunet),
+    Layout("Decathlon or nnU-Net", "dataset.json with imagesTr", decathlon.is_decathlon, decathlon.read_decathlon),
 )
 
 
@@ -40,13 +47,22 @@ def open_cohort(path: str | Path) -> Cohort:
         The cohort, its cases still to be read.
 
     Raises:
-        InputError: There is no such folder, it is empty, has no known layout, or something in it is wrong.
+        InputError: There is no such folder, it is empty, has no known layout, or something in it is wrong; where more
+            than one thing is wrong the message says the first, and ``anatolab check`` lists all.
 
     Example:
         >>> open_cohort("no/such/folder")
         Traceback (most recent call last):
         anatolab.types.InputError: no/such/folder: there is no such folder; check the path.
     """
+    cohort = survey(path)
+    if cohort.problems:
+        raise InputError(cohort.problems[0])
+    return cohort
+
+
+def survey(path: str | Path) -> Cohort:
+    """The same as :func:`open_cohort`, but what is wrong with single patients is in ``problems`` and not raised."""
     root = Path(path).expanduser()
     try:
         if not root.exists():
@@ -62,5 +78,5 @@ def open_cohort(path: str | Path) -> Cohort:
         raise InputError(
             f"{error.filename or root}: cannot be read ({error.strerror or error}); check links and permissions."
         ) from error
-    sought = "; ".join(f"{layout.looks_like} ({layout.name})" for layout in LAYOUTS)
+    sought = ", ".join(f"{layout.looks_like} ({layout.name})" for layout in LAYOUTS)
     raise InputError(f"{root}: no known layout in this folder, looked for: {sought}; name the folder that holds these.")

@@ -15,7 +15,7 @@ def published_lists(name: str) -> dict[str, tuple[str, ...]]:
     """The published patient lists of a data set, in list order.
 
     Args:
-        name: ``"acdc"``.
+        name: ``"acdc"``, ``"la"``, ``"lits"`` or ``"synapse"``; their files say where each list comes from.
 
     Returns:
         Patients of ``train`` (in the order in which they become labeled), ``validation`` and ``test``.

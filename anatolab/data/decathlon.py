@@ -1,0 +1,193 @@
+"""Anyone's own data, in the layout of the Medical Segmentation Decathlon or of nnU-Net (raw)::
+
+    dataset.json                        classes, channels, and what else the data set says
+    imagesTr/case_01.nii.gz             an image; with several channels 4-D, or case_01_0000.nii.gz, case_01_0001.nii.gz
+    labelsTr/case_01.nii.gz             its annotation
+    imagesTs/case_02.nii.gz             an image without annotation, or with one in labelsTs
+
+The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
+
+    {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
+    {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
+
+The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
+labels. A key of our own, ``"window": [-200, 250]``, clips intensities to this range, as CT wants it; without it each
+volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is given, its voxels
+are unknown.
+
+Reference:
+    Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022. Isensee et al., nnU-Net, Nature
+    Methods 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anatolab.data import checks, pairs
+from anatolab.types import UNKNOWN, Case, Cohort, InputError
+
+
+def is_decathlon(root: Path) -> bool:
+    """Whether ``dataset.json`` or ``imagesTr`` lies in ``root``."""
+    return (root / "dataset.json").exists() or (root / "imagesTr").is_dir()
+
+
+def read_decathlon(root: Path) -> Cohort:
+    """The cohort of a Decathlon or nnU-Net folder.
+
+    Args:
+        root: The folder with ``dataset.json``.
+
+    Returns:
+        A case a patient. Where all of ``imagesTs`` has labels, ``imagesTr`` and ``imagesTs`` are the published training
+        and test list.
+
+    Raises:
+        InputError: ``dataset.json`` is missing, is no JSON, or describes classes or channels that cannot be read.
+    """
+    file = root / "dataset.json"
+    if not file.is_file():
+        raise InputError(
+            f'{file}: is missing; write one such as {{"modality": {{"0": "CT"}}, '
+            '"labels": {"0": "background", "1": "liver"}}.'
+        )
+    said = checks.read_json(file)
+    classes, codes = _classes(said, file)
+    named = _channels(said, file)
+    window = _window(said, file)
+    listed = {key: _listed(said, key, file) for key in ("training", "test")}
+    ignored: list[str] = []
+    problems: list[str] = []
+
+    def scan(folder: str) -> dict[str, Path]:
+        found = pairs.scan([root / folder], r".+", root, ignored, problems)
+        return {name: path for name, (_, path) in found.items()}
+
+    images: dict[str, tuple[Path, ...]] = {}
+    labels = scan("labelsTr")
+    train, test = scan("imagesTr"), scan("imagesTs")
+    # "case_0000" is a channel of "case", unless a label file or dataset.json says that it is a case of its own.
+    plain = not {*train, *test}.isdisjoint([*labels, *listed["training"], *listed["test"]])
+    if clash := sorted(labels.keys() & (more := scan("labelsTs")).keys()):
+        problems.append(f"{more[clash[0]]}: is in labelsTr too; take it out of one of the two folders.")
+    labels |= more
+    order: dict[str, list[str]] = {}
+    for folder, found in (("imagesTr", train), ("imagesTs", test)):
+        cases: dict[str, tuple[Path, ...]] = {name: (path,) for name, path in found.items()}
+        if not plain:
+            cases = pairs.by_channel(list(found.values()), len(named), problems)
+        problems += [
+            f"{cases[name][0]}: case {name} is in imagesTr too; take it out of one of the two folders."
+            for name in images
+            if cases.get(name)
+        ]
+        images |= cases
+        order[folder] = list(cases)
+    problems += [
+        f"{file}: lists {name} under 'training', which has no image here; copy it there, or take it off the list."
+        for name in listed["training"]
+        if name not in images
+    ]
+    count = said.get("numTraining", len(order["imagesTr"]))
+    if not problems and count != len(order["imagesTr"]):
+        problems.append(
+            f"{file}: says numTraining {count}, and imagesTr holds {len(order['imagesTr'])} cases; "
+            "copy what is missing, or correct the number."
+        )
+    labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
+    images = {name: files for name, files in images.items() if files}
+    if not images and not problems:
+        problems.append(f"{root / 'imagesTr'}: holds no .nii, .nii.gz, .nrrd or .mha image; copy the images there.")
+
+    def due(patient: str) -> Path | None:
+        path = images[patient][0]
+        ending = path.name[len(pairs.stem(path)) :]
+        return root / "labelsTr" / f"{patient}{ending}" if path.parent.name == "imagesTr" else None
+
+    def load(patient: str, paths: tuple[Path, ...], label: Path | None) -> partial[Case]:
+        return partial(pairs.load_case, patient, paths, label, classes, codes=codes, window=window, channels=len(named))
+
+    refs = pairs.refs_of(images, labels, load, due, problems)
+    published = {}
+    if order["imagesTs"] and all(name in labels for name in order["imagesTs"]):
+        published = {"train": tuple(order["imagesTr"]), "test": tuple(order["imagesTs"])}
+    provenance = {
+        "license": str(said.get("licence") or said.get("license") or "not stated in dataset.json"),
+        "source": str(said.get("reference") or said.get("description") or "not stated in dataset.json"),
+        "absent": tuple(name for name in listed["test"] if name not in images),
+        "ignored": tuple(ignored),
+    }
+    if window is None and any(str(name).upper().startswith("CT") for name in named):
+        note = 'CT is scaled from its least to its greatest value; add "window": [low, high] in HU to dataset.json.'
+        provenance["notes"] = (note,)
+    name = str(said.get("name") or root.resolve().name)
+    layout = "nnU-Net" if "channel_names" in said else "Decathlon"
+    return checks.generated(Cohort(name, layout, classes, refs, root, published, provenance, window, tuple(problems)))
+
+
+def _classes(said: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dict[int, int] | None]:
+    """Class names in the order of their numbers; and the codes, where one of them means unknown."""
+    labels = said.get("labels")
+    if not isinstance(labels, dict) or not labels:
+        raise InputError(f'{file}: has no table "labels"; add it, for example {{"0": "background", "1": "liver"}}.')
+    names: dict[int, str] = {}
+    for key, value in labels.items():  # the Decathlon says {"1": "liver"}, nnU-Net {"liver": 1}
+        number, name = (int(key), value) if key.isdecimal() and isinstance(value, str) else (value, key)
+        if type(number) is not int or number in names:
+            raise InputError(
+                f'{file}: its "labels" give {key!r} no class number of its own; '
+                "write one whole number a class, and the parts of a region as classes."
+            )
+        names[number] = name
+    unknown = [number for number, name in names.items() if name == "ignore" and number]
+    classes = [number for number in sorted(names) if number not in unknown]
+    if classes != list(range(len(classes))) or not 2 <= len(classes) <= UNKNOWN:
+        raise InputError(
+            f'{file}: its "labels" number the classes {", ".join(map(str, sorted(names)))}; '
+            "number them from 0 (background) without a gap, at least two."
+        )
+    codes = {k: k for k in classes} | dict.fromkeys([UNKNOWN, *unknown], UNKNOWN) if unknown else None
+    return tuple(names[number] for number in classes), codes
+
+
+def _channels(said: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    """The names of the channels, in order."""
+    named = said.get("channel_names", said.get("modality"))
+    if not isinstance(named, dict) or not named or set(named) != set(map(str, range(len(named)))):
+        raise InputError(
+            f'{file}: has no table of channels numbered from 0; add one, for example "channel_names": {{"0": "CT"}}.'
+        )
+    return tuple(str(named[str(k)]) for k in range(len(named)))
+
+
+def _window(said: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
+    window = said.get("window")
+    if window is None:
+        return None
+    try:
+        low, high = (float(value) for value in window)
+    except (TypeError, ValueError):
+        low = high = 0.0
+    if not -1e9 < low < high < 1e9:
+        raise InputError(f'{file}: its "window" is {window!r}; give two numbers, low and high, such as [-200, 250].')
+    return low, high
+
+
+def _listed(said: Mapping[str, Any], key: str, file: Path) -> list[str]:
+    """The cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
+    entries = said.get(key, [])
+    if isinstance(entries, list):
+        paths = [str(entry.get("image", "") if isinstance(entry, dict) else entry) for entry in entries]
+        if all(paths):
+            names = [pairs.stem(Path(path)) for path in paths]
+            if len(set(names)) < len(names):
+                twice = next(name for i, name in enumerate(names) if name in names[:i])
+                raise InputError(f"{file}: lists {twice} twice under {key!r}; remove one of the two entries.")
+            return names
+    raise InputError(
+        f'{file}: its {key!r} is no list of images; write {{"image": "./imagesTr/a.nii.gz"}} a case, or remove the key.'
+    )
