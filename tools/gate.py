@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from anatolab import records
 from anatolab.data import cache_root, open_cohort, prepare, split_patients, split_sha256
+from anatolab.data.cache import scaled
 from anatolab.data.phantoms import abdomen_cohort, cardiac_cohort
 from anatolab.inference import evaluate
 from anatolab.methods import Supervised
@@ -36,7 +37,7 @@ from anatolab.metrics import summarize
 from anatolab.nn import light_unet
 from anatolab.training import Settings, train
 from anatolab.transforms import Recipe
-from anatolab.types import Case, Cohort, Split
+from anatolab.types import Cohort, Split
 
 SIDE, BATCH = 128, 8
 SETTINGS = Settings(lr=0.03, checkpoint_every=100)
@@ -152,15 +153,6 @@ def dice_of(method: nn.Module, cohort: Cohort, patients: tuple[str, ...]) -> dic
     return found["dice"]
 
 
-def scaled(case: Case) -> np.ndarray:
-    """Intensities in [0, 1]: through the case's window, else from least to greatest."""
-    image = case.image[0]
-    if case.window is not None:
-        low, high = case.window
-        return (image.clip(low, high) - low) / (high - low)
-    return (image - image.min()) / np.ptp(image)
-
-
 def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str, Any]:
     """What of a cohort can be compared: shares, intensities as scaled for the network, extents, empty slices."""
     names, rows = cohort.classes, []
@@ -168,7 +160,7 @@ def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str,
     for ref in cohort.of(patients):
         case = ref.load()
         assert case.label is not None
-        image, label = scaled(case), case.label
+        image, label = scaled(case)[0].numpy(), case.label
         inside = [label == c for c in range(len(names))]
         histogram += [np.histogram(image[m], 20, (0, 1))[0] for m in inside]
         y, x = np.nonzero((label > 0).any(0))
