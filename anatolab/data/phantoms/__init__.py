@@ -3,10 +3,13 @@
 from anatolab.data.phantoms.abdomen import Abdomen, abdomen_cohort, draw_abdomen, write_abdomen
 from anatolab.data.phantoms.cardiac import Drawing, cardiac_cohort, draw_cohort, draw_patient, write_cardiac
 
-WRITERS = {"cardiac": write_cardiac, "abdomen": write_abdomen}  # the kinds of ``anatolab cohort``
+KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once a patient
+    "cardiac": (write_cardiac, "patient*/Info.cfg"),
+    "abdomen": (write_abdomen, "label/*.nii.gz"),
+}
 
 __all__ = [
-    "WRITERS",
+    "KINDS",
     "Abdomen",
     "Drawing",
     "abdomen_cohort",

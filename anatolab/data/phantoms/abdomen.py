@@ -57,7 +57,7 @@ class Scene:
 
     def __init__(self, rng: np.random.Generator, grid: Grid, z: np.ndarray) -> None:
         self.rng, n = rng, len(z)
-        build, self.lean = rng.normal(1, 0.06), rng.gamma(2.4, 0.55)  # size of the person; how much fat, about 1.3
+        build, self.lean = rng.normal(1, 0.06), min(2.6, rng.gamma(2.4, 0.55))  # size; how much fat, about 1.3
         stretch = (build * rng.normal(1, [0.05, 0.06, 0.05])).astype(np.float32)
         bend = [6 * grid.field(rng, n, 55, 0.985) + 2.2 * grid.field(rng, n, 20, 0.93) for _ in range(3)]
         turn = rng.normal(0, 0.05)
@@ -139,7 +139,7 @@ def draw_abdomen(seed: int, index: int, *, size: int = SIZE) -> Abdomen:
     """
     anatomy, scan = np.random.default_rng([VERSION, seed, index]).spawn(2)
     slices, top = int(anatomy.integers(22, 33)), anatomy.uniform(62, 98)
-    pixel = round(anatomy.uniform(335, 415) / size, 6)
+    pixel = round(anatomy.uniform(325, 390) / size, 6)
     side = (np.arange(size) - (size - 1) / 2) * pixel
     grid = Grid(side + anatomy.normal(0, 8), side + anatomy.normal(0, 8), reach=230)
     z = (top - THICKNESS / THIN * np.arange(slices * THIN - 1, -1, -1)).astype(np.float32)
@@ -330,7 +330,7 @@ def _pancreas(s: Scene) -> None:
     radii = s.rng.normal(1, 0.12) * np.array([9, 13, 9.5, 10, 10.5, 7]) * s.rng.normal(1, 0.1, 6)
     s.vessel(points[2:] + np.array([0, 11, 0]), np.full(4, 4.0), s.hu["portal"])
     box, at, coarse, fine = s.near(points, 26)
-    distance = chain(at, points, radii) - 1.6 * fine - coarse
+    distance = chain(at, points, radii) - 1.1 * fine - coarse
     s.put(cover(distance - s.rim - 1, 3), FAT, box)
     fat = 0.35 * min(1.0, s.rim) * cover(1.2 - fine, 0.8)  # between its lobes
     s.put(cover(distance, 2.5), s.hu["pancreas"] * (1 - fat) + FAT * fat + 6 * fine, box, "pancreas")
@@ -347,7 +347,7 @@ def _stomach(s: Scene) -> None:
 
 def _gallbladder(s: Scene) -> None:
     """A pear of bile under the liver, contracted after a meal, with stones in some patients."""
-    rng, size = s.rng, s.rng.uniform(0.62, 1.12)
+    rng, size = s.rng, s.rng.uniform(0.64, 1.14)
     neck = np.array([2.0, -22, -42]) + rng.normal(0, 5, 3)
     fundus = neck + size * np.array([-28, -22, -16]) + rng.normal(0, 4, 3)
     points = np.stack([neck, (neck + 2 * fundus) / 3, fundus])
