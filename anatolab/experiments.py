@@ -91,6 +91,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
     *_baselines("acdc", 7, priority=2),
     *_baselines("cardiac", 3, priority=3),
+    *_baselines("abdomen", 3, priority=6),
+    *_baselines("abdomen", 7, priority=7),
 )  # a cell of a table whose run is not recorded prints "not run"
 
 
@@ -121,8 +123,16 @@ def _cardiac() -> tuple[Cohort, Callable[[int], Split]]:
     return cohort, lambda labeled: split_patients(cohort, labeled or 70, validation=10, test=20, seed=0)
 
 
+def _abdomen() -> tuple[Cohort, Callable[[int], Split]]:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import abdomen_cohort
+
+    cohort = abdomen_cohort(64, seed=0)
+    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=10, test=14, seed=0)
+
+
 PACKED = "PACKED.txt"  # in a folder that pack_data wrote
-COHORTS = {"acdc": _acdc, "cardiac": _cardiac}
+COHORTS = {"acdc": _acdc, "cardiac": _cardiac, "abdomen": _abdomen}
 
 
 def method_config(experiment: Experiment) -> Any:

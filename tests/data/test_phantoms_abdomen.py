@@ -13,8 +13,9 @@ import pytest
 from scipy import ndimage
 
 from anatolab.data.phantoms import abdomen_cohort, draw_abdomen, write_abdomen
-from anatolab.data.phantoms.abdomen import CODES, ORGANS, PHASES, VERSION, draw_abdomens
+from anatolab.data.phantoms.abdomen import CODES, VERSION, draw_abdomens
 from anatolab.data.phantoms.fields import chain, ellipsoid, rotation
+from anatolab.data.phantoms.trunk import ORGANS, PHASES
 
 SIZE = 72
 DRAWN = 30
