@@ -25,7 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_command(_dims(arguments)), "evaluate": evaluate, "predict": predict},
+            {
+                "train": _train_command(_dims(arguments)),
+                "evaluate": evaluate,
+                "predict": predict,
+                "cohort": _cohort_command(),
+            },
             prog="anatolab",
             description=(
                 "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
@@ -241,6 +246,79 @@ def predict(
         shares = ", ".join(f"{name} {(label == k).sum()}" for k, name in enumerate(info.classes) if k)
         print(f"{target}: voxels {shares}")
     return 0
+
+
+def _cohort_command() -> Any:
+    """``cohort``, whose kinds are those that ``anatolab.data.phantoms`` writes."""
+    import tyro
+
+    from anatolab.data.phantoms import KINDS
+
+    def cohort(kind: Any, out: Any, patients: int = 24, seed: int = 0, as_json: Any = False) -> int:
+        """Generate patients of a kind and write them as the public data set of that anatomy comes.
+
+        Args:
+            kind: Which anatomy.
+            out: Folder to write; it must be new or empty.
+            patients: How many.
+            seed: The same seed gives the same patients; patient 7 is the same in a cohort of 10 and of 100.
+            as_json: Print what was written as JSON.
+        """
+        from anatolab.data import open_cohort
+
+        if patients < 1:
+            raise InputError(f"--patients {patients}: a cohort has at least one patient; give a number such as 24.")
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise InputError(f"{out}: is there already and is no empty folder; name a new one, or remove it.")
+        _write_cohort(kind, out, patients, seed)
+        made = open_cohort(out)
+        train = f"anatolab train --data {out} --out runs/{kind} --split-seed 0 --labeled-patients 3 mean-teacher"
+        if as_json:
+            said = {"kind": kind, "folder": out, "patients": patients, "seed": seed, "layout": made.layout}
+            print(json.dumps({**{k: v if isinstance(v, int) else str(v) for k, v in said.items()}, "next": train}))
+        else:
+            print(f"{out}: {patients} generated patients, {kind}, seed {seed}, classes {', '.join(made.classes[1:])}")
+            print(f"train on three of them: {train}")
+        return 0
+
+    cohort.__annotations__ |= {
+        "kind": tyro.conf.Positional[Literal[tuple(KINDS)]],  # type: ignore[misc]
+        "out": tyro.conf.Positional[Path],
+        "as_json": Annotated[bool, tyro.conf.arg(name="json")],
+    }
+    return cohort
+
+
+def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
+    """Writes beside ``out`` and moves there when all is written: what was interrupted leaves no half cohort."""
+    import shutil
+    import tempfile
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    from tqdm.auto import tqdm
+
+    from anatolab.data.phantoms import KINDS
+
+    write, one_each = KINDS[kind]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        with ThreadPoolExecutor(1) as pool, tqdm(total=patients, desc=f"drawing {kind}", unit="patient") as bar:
+            job = pool.submit(write, part, patients=patients, seed=seed)
+            try:
+                while wait([job], timeout=0.2).not_done:
+                    bar.update(len(list(part.glob(one_each))) - bar.n)
+            except KeyboardInterrupt:
+                shutil.rmtree(part)  # ends the writer at its next file
+                raise
+            job.result()
+            bar.update(patients - bar.n)
+        part.chmod(0o755)
+        if out.is_dir():
+            out.rmdir()
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _split(cohort: Cohort, labeled: int, seed: int | None, held_out: int | None) -> Split:

@@ -108,7 +108,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
     *_baselines("acdc", 7, priority=2),
     *_baselines("cardiac", 3, priority=3),
-    *_baselines("atrium", 3, priority=6, dims=3),
+    *_baselines("abdomen", 3, priority=6),
+    *_baselines("abdomen", 7, priority=7),
+    *_baselines("atrium", 3, priority=8, dims=3),
 )  # a cell of a table whose run is not recorded prints "not run"
 
 
@@ -147,8 +149,16 @@ def _atrium() -> tuple[Cohort, Callable[[int], Split]]:
     return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=8, test=12, seed=0)
 
 
+def _abdomen() -> tuple[Cohort, Callable[[int], Split]]:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import abdomen_cohort
+
+    cohort = abdomen_cohort(64, seed=0)
+    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=10, test=14, seed=0)
+
+
 PACKED = "PACKED.txt"  # in a folder that pack_data wrote
-COHORTS = {"acdc": _acdc, "cardiac": _cardiac, "atrium": _atrium}
+COHORTS = {"acdc": _acdc, "cardiac": _cardiac, "abdomen": _abdomen, "atrium": _atrium}
 
 
 def method_config(experiment: Experiment) -> Any:

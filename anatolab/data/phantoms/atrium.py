@@ -10,14 +10,13 @@ atrium or nearly, in fat and between lungs. No real data is used.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from anatolab.data.phantoms.fields import cover, paint, smooth_min, tube, volume_field
+from anatolab.data.phantoms.fields import Point, Volume, cover, ellipsoid, paint, smooth_min, tube, volume_field
+from anatolab.data.phantoms.files import written_once
 from anatolab.types import Cohort
 
 VERSION = 1  # part of every seed: raise it with any change of what is drawn
@@ -39,7 +38,6 @@ ANATOMIES = (  # share of patients, and their veins
     (0.53, ("left superior", "left inferior", "right superior", "right inferior")),
     (0.20, ("left superior", "left inferior", "right superior", "right inferior", "right middle")),
 )
-Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def draw_atrium(seed: int, index: int, *, size: int = SIZE) -> Atrium:
     return Atrium(f"ATR{index + 1:03d}", len(veins), voxel, image, label)
 
 
-def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Coordinates, float]:
+def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
     """Voxel centers along z, y and x, mm from the middle of a field of view that differs between patients."""
     voxel = round(rng.uniform(105, 120) / size, 6)
     counts = round(size * rng.uniform(0.50, 0.67)), round(size * rng.uniform(0.82, 1.0)), size
@@ -89,7 +87,7 @@ def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Coordinates, float]
     return (z, y, x), voxel
 
 
-def _heart_coordinates(rng: np.random.Generator, axes: Coordinates) -> Coordinates:
+def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
     """Each voxel's place (z, y, x) in mm from the atrium's center along the patient's own, warped directions."""
     center = rng.uniform(-1, 1, 3) * np.array([9, 13, 14])
     z, y, x = (
@@ -103,7 +101,7 @@ def _heart_coordinates(rng: np.random.Generator, axes: Coordinates) -> Coordinat
         one, two = place[plane[0]], place[plane[1]]
         place[plane[0]], place[plane[1]] = c * one - s * two, s * one + c * two
         z, y, x = place
-    build = np.float32(rng.normal(1, 0.09))  # large and small people
+    build = np.float32(rng.normal(1, 0.07))  # large and small people
     return z / build, y / build, x / build
 
 
@@ -127,18 +125,14 @@ def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _ellipsoid(at: Coordinates, center: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Distance to the surface of an ellipsoid, mm, nearly so close to the surface."""
-    scaled = np.sqrt(sum(((c - np.float32(o)) / np.float32(r)) ** 2 for c, o, r in zip(at, center, radii, strict=True)))
-    return (scaled - 1) * np.float32(min(radii))
+def _point(values: np.ndarray) -> Point:
+    return float(values[0]), float(values[1]), float(values[2])
 
 
-def _atrium_distances(
-    rng: np.random.Generator, at: Coordinates, veins: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _atrium_distances(rng: np.random.Generator, at: Volume, veins: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the body with its appendage, and to the veins as far as they are seen, mm."""
-    radii = np.array([23.0, 18.0, 27.0]) * rng.normal(1, (0.13, 0.14, 0.13))
-    body = _ellipsoid(at, np.zeros(3), radii)
+    radii = np.array([23.0, 18.0, 27.0]) * rng.normal(1, 0.10, 3)
+    body = ellipsoid(at, (0, 0, 0), _point(radii))
     mitral = np.array([-0.55, -0.60, 0.58]) + rng.normal(0, 0.08, 3)
     mitral /= np.linalg.norm(mitral)
     height = rng.uniform(0.62, 0.80) * np.linalg.norm(mitral * radii)
@@ -162,7 +156,7 @@ def _atrium_distances(
 
 
 def _paint_surroundings(
-    rng: np.random.Generator, axes: Coordinates, at: Coordinates, tissue: dict[str, float], voxel: float
+    rng: np.random.Generator, axes: Volume, at: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
     """Everything but the atrium: lungs, fat, spine, esophagus, the other chambers and the great vessels."""
     z, y, x = at
@@ -174,11 +168,11 @@ def _paint_surroundings(
     middle = np.hypot((y + 5) / np.float32(rng.normal(62, 4)), x / np.float32(rng.normal(52, 6))) - 1
     paint(canvas, tissue["fat"] * (0.8 + 0.15 * coarse + 0.1 * fine), cover(50 * middle + 4 * coarse, 4))
 
-    def shape(center: tuple[float, float, float], radii: tuple[float, float, float], spread: float = 3) -> np.ndarray:
+    def shape(center: Point, radii: Point, spread: float = 3) -> np.ndarray:
         place = np.array(center) + rng.normal(0, spread, 3)
-        return _ellipsoid(at, place, np.array(radii) * rng.normal(1, 0.10, 3))
+        return ellipsoid(at, _point(place), _point(np.array(radii) * rng.normal(1, 0.10, 3)))
 
-    def vessel(points: list[tuple[float, float, float]], radius: float, spread: float = 3) -> np.ndarray:
+    def vessel(points: list[Point], radius: float, spread: float = 3) -> np.ndarray:
         placed = np.array(points) + rng.normal(0, spread, (1, 3)) + rng.normal(0, 1.5, (3, 3))
         wide = radius * rng.normal(1, 0.12)
         return tube(placed, (wide, wide), at)
@@ -221,7 +215,7 @@ def _paint_surroundings(
 def _paint_atrium(
     rng: np.random.Generator,
     canvas: np.ndarray,
-    axes: Coordinates,
+    axes: Volume,
     whole: np.ndarray,
     tissue: dict[str, float],
     voxel: float,
@@ -236,7 +230,7 @@ def _paint_atrium(
 
 
 def _scan(
-    rng: np.random.Generator, canvas: np.ndarray, axes: Coordinates, tissue: dict[str, float], voxel: float
+    rng: np.random.Generator, canvas: np.ndarray, axes: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
     """Coil shading, blur of the acquisition, Rician noise, and eight bits, the brightest hundredth cut off."""
     from scipy.ndimage import gaussian_filter
@@ -309,21 +303,10 @@ def atrium_cohort(patients: int = 60, *, seed: int = 0, size: int = SIZE, cache:
     Returns:
         The cohort, its provenance naming generator, version and seed.
     """
-    from anatolab.data import cache_root, open_cohort
+    from anatolab.data import open_cohort
 
-    home = Path(cache or cache_root()) / "phantoms"
-    home.mkdir(parents=True, exist_ok=True)
-    final = home / f"atrium-v{VERSION}-seed{seed}-{patients}x{size}"
-    if not final.is_dir():
-        partial = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=home))
-        try:
-            write_atrium(partial, patients=patients, seed=seed, size=size)
-            try:
-                partial.rename(final)  # atomic: the folder is there whole or not at all
-            except OSError:
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    cohort = open_cohort(final)
+    name = f"atrium-v{VERSION}-seed{seed}-{patients}x{size}"
+    cohort = open_cohort(
+        written_once(name, lambda root: write_atrium(root, patients=patients, seed=seed, size=size), cache)
+    )
     return replace(cohort, name="generated left atrium", provenance=_provenance(patients, seed, size))

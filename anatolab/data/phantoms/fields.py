@@ -60,6 +60,75 @@ def _cubic(u: np.ndarray) -> np.ndarray:
     return np.where(u < 1, 2 / 3 - u**2 * (1 - u / 2), np.where(u < 2, (2 - u) ** 3 / 6, 0.0))
 
 
+Volume = tuple[np.ndarray, np.ndarray, np.ndarray]  # coordinates (z, y, x) in mm, broadcastable to one shape
+Point = tuple[float, float, float]  # (z, y, x) mm
+
+
+def ellipsoid(at: Volume, center: Point, radii: Point, turn: np.ndarray | None = None) -> np.ndarray:
+    """Distance to an ellipsoid in mm, to first order: exact on the surface, negative inside.
+
+    Args:
+        at: Where.
+        center: Of the ellipsoid.
+        radii: Half axes.
+        turn: (3, 3) rotation from the volume's axes to those of the ellipsoid.
+
+    Example:
+        >>> ellipsoid((np.zeros(3), np.zeros(3), np.array([0.5, 4.0, 6.0])), (0, 0, 0), (2, 3, 4))
+        array([-3.5,  0. ,  2. ])
+    """
+    offset: list[np.ndarray] = [np.asarray(a - np.float32(c)) for a, c in zip(at, center, strict=True)]
+    if turn is not None:
+        offset = [sum(np.float32(r) * o for r, o in zip(row, offset, strict=True)) for row in turn]  # type: ignore[misc]
+    scaled = [o / np.float32(r) for o, r in zip(offset, radii, strict=True)]
+    rho = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2) + np.float32(1e-6)
+    slope = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True))) + np.float32(1e-6)
+    return rho * (rho - 1) / slope
+
+
+def chain(at: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Distance in mm to a tube along straight pieces, whose radius runs linearly from one to the next; negative inside.
+
+    Args:
+        at: Where.
+        points: (k, 3) as (z, y, x), at least two.
+        radii: (k,) mm.
+
+    Example:
+        >>> at = (np.zeros(3), np.array([0.0, 2.0, 5.0]), np.full(3, 4.0))
+        >>> chain(at, np.array([[0, 0, 0], [0, 0, 8]]), np.array([1, 3])).round(6)
+        array([-2.,  0.,  3.])
+    """
+    best: np.ndarray | None = None
+    segments = zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True)
+    for start, end, first, last in segments:
+        way = (end - start).astype(np.float32)
+        offset = [a - np.float32(s) for a, s in zip(at, start, strict=True)]
+        done = np.clip(sum(o * w for o, w in zip(offset, way, strict=True)) / np.float32((way**2).sum()), 0, 1)
+        apart = np.sqrt(sum((o - done * w) ** 2 for o, w in zip(offset, way, strict=True)))
+        distance = apart - (np.float32(first) + done * np.float32(last - first))
+        best = distance if best is None else np.minimum(best, distance)
+    assert best is not None
+    return best
+
+
+def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0.0)) -> np.ndarray:
+    """A rotation (3, 3) by angles about z, y and x, in radians: ``lean`` and a normal spread about it.
+
+    Example:
+        >>> rotation(np.random.default_rng(0), 0.0).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    turn = np.eye(3)
+    for axis, angle in enumerate(lean + spread * rng.standard_normal(3)):
+        i, j = (k for k in range(3) if k != axis)
+        one = np.eye(3)
+        one[i, i] = one[j, j] = np.cos(angle)
+        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
+        turn = one @ turn
+    return turn
+
+
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
     """Share of a pixel inside a shape whose outline is ``distance`` mm away (negative inside), as a linear ramp."""
     return np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
@@ -90,27 +159,18 @@ def volume_field(rng: np.random.Generator, axes: tuple[np.ndarray, ...], scale: 
     return field
 
 
-def tube(points: np.ndarray, radii: tuple[float, float], at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    """Distance to the surface of a bent tube (negative inside), mm, as that of balls strung along its axis.
+def tube(points: np.ndarray, radii: tuple[float, float], at: Volume, pieces: int = 4) -> np.ndarray:
+    """Distance in mm to a bent tube, negative inside: a :func:`chain` along a quadratic Bezier curve.
 
     Args:
-        points: Three control points ``(3, 3)`` of a quadratic Bezier curve, (z, y, x) mm.
-        radii: At the start and at the end of the curve, mm.
-        at: Coordinates (z, y, x) of the voxels, mm, of one shape.
-
-    Returns:
-        float32 array of that shape.
+        points: Three control points (3, 3) of the curve, (z, y, x) mm.
+        radii: At its start and at its end, mm.
+        at: Where.
+        pieces: Straight pieces that stand for the curve.
     """
-    length = np.linalg.norm(np.diff(points, axis=0), axis=1).sum()
-    t = np.linspace(0, 1, max(2, int(np.ceil(length / (0.6 * np.min(radii)))) + 1))[:, None]
-    curve = ((1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]).astype(np.float32)
-    nearest = np.full(at[0].shape, np.inf, np.float32)
-    for center, radius in zip(
-        curve, np.float32(radii[0]) + t.astype(np.float32) * np.float32(radii[1] - radii[0]), strict=True
-    ):
-        z, y, x = (c - o for c, o in zip(at, center, strict=True))
-        np.minimum(nearest, np.sqrt(z * z + y * y + x * x) - radius, out=nearest)
-    return nearest
+    t = np.linspace(0, 1, pieces + 1)[:, None]
+    curve = (1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]
+    return chain(at, curve, np.linspace(*radii, pieces + 1))
 
 
 def smooth_min(one: np.ndarray, two: np.ndarray, width: float) -> np.ndarray:
