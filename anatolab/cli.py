@@ -1,4 +1,4 @@
-"""The command ``anatolab``: train on few labeled patients, evaluate a run, predict new images."""
+"""The command ``anatolab``: check a folder, train on few labeled patients, evaluate a run, predict new images."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             {
+                "check": _check_command(),
                 "train": _train_command(_dims(arguments)),
                 "evaluate": evaluate,
                 "predict": predict,
@@ -33,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             prog="anatolab",
             description=(
-                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
-                "(NIfTI with Info.cfg) or as SSL4MIS prepared it (H5)."
+                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC, LA, LiTS, MM-WHS and "
+                "Synapse as released or as widely prepared, and your own in the layout of the Decathlon or nnU-Net."
             ),
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
@@ -43,6 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anatolab: {error}", file=sys.stderr)
         return 1
     return int(command or 0)
+
+
+def _check_command() -> Any:
+    import tyro
+
+    def check(data: Any, json_: Any = False) -> int:
+        """Say what a folder of patients is, and all that is wrong with it; exit code 1 where anything is.
+
+        Args:
+            data: Folder of patients.
+            json_: Print the report as JSON.
+        """
+        from anatolab.data import check_folder, describe
+        from anatolab.records import plain
+
+        report = check_folder(data)
+        print(json.dumps(plain(report), indent=1, ensure_ascii=False) if json_ else describe(report))
+        return 0 if report.ok else 1
+
+    flag = tyro.conf.arg(name="json", help="Print the report as JSON.")
+    check.__annotations__ |= {
+        "data": tyro.conf.Positional[Path],
+        "json_": Annotated[tyro.conf.FlagCreatePairsOff[bool], flag],
+    }
+    return check
 
 
 def _dims(arguments: Sequence[str]) -> int:
@@ -216,31 +242,36 @@ def predict(
 
     Args:
         run: Folder of a run, the --out of train.
-        images: NIfTI or NRRD files, or folders of them.
-        out: Folder for the label volumes, named as the images; those of the atrial challenge, which are all called
-            lgemri.nrrd, as their folders.
+        images: NIfTI or NRRD files, or folders of them; for a run on several channels case_0000.nii.gz,
+            case_0001.nii.gz, ... or 4-D files.
+        out: Folder for the label volumes, named as the images, without the number of the channel; those of the atrial
+            challenge, whose images are all called lgemri.nrrd, as their folders.
         stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given.
         accelerator: Where to compute.
     """
-    from anatolab.data.checks import check_image, read_itk, read_nifti
+    from anatolab.data import pairs
     from anatolab.inference import predict_volume, write_nifti
     from anatolab.training.folder import open_run
-    from anatolab.types import Case
 
     method, info = open_run(run, device := _device(accelerator))
     stride = _stride(stride, info.patch)
     files = [file for path in images for file in _image_files(path)]
-    targets = [out / _label_name(file) for file in files]
-    if len(set(targets)) < len(files):
+    groups: list[tuple[Path, ...]] = [(file,) for file in files]
+    names = [_label_name(file) for file in files]
+    if info.in_channels > 1:
+        problems: list[str] = []
+        cases = pairs.by_channel(files, info.in_channels, problems)
+        if problems:
+            raise InputError(problems[0])
+        groups = list(cases.values())
+        names = [_label_name(Path(f"{name}{pairs.ending(group[0])}")) for name, group in cases.items()]
+    targets = [out / name for name in names]
+    if len(set(targets)) < len(targets):
         raise InputError(f"{out}: two images have the same name; predict them into folders of their own.")
-    for file, target in zip(files, targets, strict=True):
-        if target.resolve() == file.resolve():
-            raise InputError(f"{out}: the label volume would replace the image {file.name}; give another folder.")
-        array, affine, spacing = read_itk(file) if file.suffix in ITK else read_nifti(file)
-        image, name = check_image(array, file)[None], file.name.partition(".")[0]
-        case = Case(name, "", image, None, spacing, affine, file, window=info.window)
-        if info.in_channels != len(case.image):
-            raise InputError(f"{file}: has {len(case.image)} channel, the run was trained on {info.in_channels}.")
+    for target, group in zip(targets, groups, strict=True):
+        if target.exists() and any(target.samefile(file) for file in group):
+            raise InputError(f"{out}: the label volume would replace the image {target.name}; give another folder.")
+        case = pairs.load_case(target.name, group, None, info.classes, window=info.window, channels=info.in_channels)
         label = predict_volume(method.predict, case, info.size, device=device, stride=stride)  # type: ignore[arg-type]
         write_nifti(label, case, target)
         shares = ", ".join(f"{name} {(label == k).sum()}" for k, name in enumerate(info.classes) if k)

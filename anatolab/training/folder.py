@@ -32,7 +32,7 @@ class RunInfo:
     split: Split
     data: str  # the folder it was trained on
     patch: tuple[int, int, int] | None = None  # (z, y, x) voxels of 3-D patches; None where it was trained on slices
-    window: tuple[float, float] | None = None  # of intensities, as of the cohort
+    window: tuple[float, float] | None = None  # intensities are clipped to it, as in Case
 
     @property
     def size(self) -> tuple[int, ...]:
