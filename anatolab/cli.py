@@ -1,4 +1,4 @@
-"""The command ``anatolab``: train on few labeled patients, evaluate a run, predict new images."""
+"""The command ``anatolab``: generate or check patients, train on few labeled patients, evaluate a run, predict new images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ANATOLAB_SIZE", "demo")
     try:
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": _train_command(), "evaluate": evaluate, "predict": predict, "cohort": _cohort_command()},
+            {
+                "cohort": _cohort_command(),
+                "check": _check_command(),
+                "train": _train_command(),
+                "evaluate": evaluate,
+                "predict": predict,
+            },
             prog="anatolab",
             description=(
-                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC as released "
-                "(NIfTI with Info.cfg) or as SSL4MIS prepared it (H5)."
+                "Segment anatomy from few labeled patients. Data are recognized from disk: ACDC, LA, LiTS, MM-WHS and "
+                "Synapse as released or as widely prepared, and your own in the layout of the Decathlon or nnU-Net."
             ),
             args=list(arguments) if arguments is not None else None,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
@@ -37,6 +43,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anatolab: {error}", file=sys.stderr)
         return 1
     return int(command or 0)
+
+
+def _check_command() -> Any:
+    import tyro
+
+    def check(data: Any, json_: Any = False) -> int:
+        """Say what a folder of patients is, and all that is wrong with it; exit code 1 where anything is.
+
+        Args:
+            data: Folder of patients.
+            json_: Print the report as JSON.
+        """
+        from anatolab.data import check_folder, describe
+        from anatolab.records import plain
+
+        report = check_folder(data)
+        print(json.dumps(plain(report), indent=1, ensure_ascii=False) if json_ else describe(report))
+        return 0 if report.ok else 1
+
+    flag = tyro.conf.arg(name="json", help="Print the report as JSON.")
+    check.__annotations__ |= {
+        "data": tyro.conf.Positional[Path],
+        "json_": Annotated[tyro.conf.FlagCreatePairsOff[bool], flag],
+    }
+    return check
 
 
 def _train_command() -> Any:
@@ -94,7 +125,9 @@ def _train_command() -> Any:
         rows = prepare(cohort, split.train, size=(side, side))
         name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
         channels = rows.images.shape[1]
-        info = RunInfo(name, asdict(method), network, channels, cohort.classes, side, split, str(data.resolve()))
+        info = RunInfo(
+            name, asdict(method), network, channels, cohort.classes, side, split, str(data.resolve()), cohort.window
+        )
         torch.manual_seed(settings.seed)
         trained = build(info)
         print(f"{cohort.name} ({cohort.layout}): {labeled_patients} of {len(split.train)} training patients labeled")
@@ -166,30 +199,35 @@ def predict(
 
     Args:
         run: Folder of a run, the --out of train.
-        images: NIfTI files, or folders of them.
-        out: Folder for the label volumes, named as the images.
+        images: NIfTI files, or folders of them; for a run on several channels case_0000.nii.gz, case_0001.nii.gz, ...
+            or 4-D files.
+        out: Folder for the label volumes, named as the images, without the number of the channel.
         accelerator: Where to compute.
     """
-    from anatolab.data.checks import check_image, read_nifti
+    from anatolab.data import pairs
     from anatolab.inference import predict_volume, write_nifti
     from anatolab.training.folder import open_run
-    from anatolab.types import Case
 
     method, info = open_run(run, device := _device(accelerator))
     files = [file for path in images for file in _nifti_files(path)]
     if len({file.name for file in files}) < len(files):
         raise InputError(f"{out}: two images have the same name; predict them into folders of their own.")
-    for file in files:
-        if (out / file.name).resolve() == file.resolve():
-            raise InputError(f"{out}: the label volume would replace the image {file.name}; give another folder.")
-        array, affine, spacing = read_nifti(file)
-        case = Case(file.name.partition(".")[0], "", check_image(array, file)[None], None, spacing, affine, file)
-        if info.in_channels != len(case.image):
-            raise InputError(f"{file}: has {len(case.image)} channel, the run was trained on {info.in_channels}.")
+    cases: dict[str, tuple[Path, ...]] = {file.name: (file,) for file in files}
+    if info.in_channels > 1:
+        problems: list[str] = []
+        groups = pairs.by_channel(files, info.in_channels, problems)
+        if problems:
+            raise InputError(problems[0])
+        cases = {f"{case}{pairs.ending(group[0])}": group for case, group in groups.items()}
+    for name, group in cases.items():
+        target = out / name
+        if target.exists() and any(target.samefile(file) for file in group):
+            raise InputError(f"{out}: the label volume would replace the image {target.name}; give another folder.")
+        case = pairs.load_case(name, group, None, info.classes, window=info.window, channels=info.in_channels)
         label = predict_volume(method.predict, case, (info.side, info.side), device=device)  # type: ignore[arg-type]
-        write_nifti(label, case, out / file.name)
+        write_nifti(label, case, target)
         shares = ", ".join(f"{name} {(label == k).sum()}" for k, name in enumerate(info.classes) if k)
-        print(f"{out / file.name}: voxels {shares}")
+        print(f"{target}: voxels {shares}")
     return 0
 
 

@@ -76,6 +76,58 @@ def test_predict_keeps_affine_spacing_orientation_and_codes(run: Path, tmp_path:
     assert set(np.unique(np.asarray(predicted.dataobj))) <= {0, 1, 2, 3}
 
 
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.4, 8.0, 1.0])), path)
+
+
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a folder in nnU-Net's layout with two channels and a window."""
+    root, rng = tmp_path_factory.mktemp("two"), np.random.default_rng(0)
+    for number in range(4):
+        for channel in (0, 1):
+            image = rng.integers(-500, 500, (20, 24, 3)).astype(np.int16)
+            save(root / "data" / "imagesTr" / f"case{number}_000{channel}.nii.gz", image)
+        save(root / "data" / "labelsTr" / f"case{number}.nii.gz", rng.integers(0, 2, (20, 24, 3)).astype(np.uint8))
+    about = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "organ": 1}, "window": [-100, 300]}
+    (root / "data" / "dataset.json").write_text(json.dumps(about))
+    command = ["train", "--data", str(root / "data"), "--out", str(root / "run"), *TRAIN]
+    assert main([*command, "supervised", "--updates", "2"]) == 0
+    return root
+
+
+def test_predict_takes_channels_in_nnunet_naming_or_in_one_4d_file(
+    two_channels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anatolab.data import open_cohort
+    from anatolab.inference import predict_volume
+    from anatolab.training.folder import open_run
+
+    source, run = two_channels / "data" / "imagesTr", two_channels / "run"
+    assert main(["predict", "--run", str(run), "--images", str(source), "--out", str(tmp_path / "a")]) == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [f"case{k}.nii.gz" for k in range(4)]
+    method, info = open_run(run)
+    assert info.window == (-100, 300)
+    ref = open_cohort(two_channels / "data").refs[2]
+    expected = predict_volume(method.predict, ref.load(), (info.side, info.side))  # type: ignore[arg-type]
+    written = nib.load(tmp_path / "a" / "case2.nii.gz")
+    np.testing.assert_array_equal(np.asarray(written.dataobj).transpose(2, 1, 0), expected)
+    np.testing.assert_array_equal(written.affine, nib.load(ref.source).affine)
+    channels = [np.asarray(nib.load(source / f"case2_000{k}.nii.gz").dataobj) for k in (0, 1)]
+    save(tmp_path / "case2.nii.gz", np.stack(channels, -1))
+    whole = ["predict", "--run", str(run), "--images", str(tmp_path / "case2.nii.gz")]
+    assert main([*whole, "--out", str(tmp_path / "b")]) == 0
+    again = nib.load(tmp_path / "b" / "case2.nii.gz")
+    assert again.shape == (20, 24, 3)
+    np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(written.dataobj))
+    lone = source / "case2_0001.nii.gz"
+    command = ("predict", "--run", run, "--images", lone, "--out", tmp_path / "c")
+    assert "case2_0000.nii.gz: this channel is missing, as 2 are due" in complaint(capsys, *command)
+    assert not (tmp_path / "c").exists()
+    assert "would replace the image case2.nii.gz" in complaint(capsys, *whole, "--out", tmp_path)
+
+
 def test_predicted_voxels_are_those_of_evaluate(data: Path, run: Path, tmp_path: Path) -> None:
     from anatolab.data import open_cohort
     from anatolab.inference import predict_volume

@@ -48,9 +48,7 @@ def generated(cohort: Cohort) -> Cohort:
     if not note.is_file():
         return cohort
     said = read_json(note)
-    kept: dict[str, Any] = {
-        key: cohort.provenance[key] for key in ("ignored", "absent", "notes") if key in cohort.provenance
-    }
+    kept: dict[str, Any] = {k: v for k, v in cohort.provenance.items() if k in ("ignored", "absent", "notes")}
     return replace(cohort, name=str(said.get("name", "generated")), published={}, provenance={**said, **kept})
 
 
@@ -63,9 +61,17 @@ def check_file(path: Path) -> None:
     Raises:
         InputError: The file is absent, is a folder, or is empty.
     """
-    if not path.is_file():
+    try:
+        there, size = path.is_file(), path.stat().st_size
+    except FileNotFoundError:
+        there, size = False, 0
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check links and permissions.") from error
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder where a file is due; copy the file there, or rename the folder.")
+    if not there:
         raise InputError(f"{path}: this file is missing; copy it there, or take its case out of the folder and lists.")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise InputError(f"{path}: this file has zero bytes; download or copy it again.")
 
 
@@ -87,8 +93,11 @@ def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spaci
 
     check_file(path)
     try:
-        image = nib.nifti1.load(path)
-        array = np.asanyarray(image.dataobj)
+        with nib.imageglobals.LoggingOutputSuppressor():  # what is wrong is said below, in one sentence
+            image = nib.nifti1.load(path)
+            array = np.asanyarray(image.dataobj)
+        with nib.openers.ImageOpener(str(path)) as file:  # nibabel turns a spacing of 0 into 1
+            stored = nib.nifti1.Nifti1Header.from_fileobj(file, check=False).get_zooms()[2::-1]
     except (
         OSError,
         EOFError,
@@ -110,11 +119,9 @@ def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spaci
     unit = image.header.get_xyzt_units()[0]
     if unit not in ("mm", "unknown"):
         raise InputError(f"{path}: its header gives the spacing in {unit}; save it with spatial units in mm.")
-    if not (
-        np.isfinite(affine).all() and np.linalg.det(affine[:3, :3]) and np.isfinite(spacing).all() and all(spacing)
-    ):
+    if not (np.isfinite(affine).all() and np.linalg.det(affine[:3, :3]) and np.isfinite(spacing).all() and all(stored)):
         raise InputError(
-            f"{path}: its affine or spacing {spacing} gives voxels no volume; repair the header, "
+            f"{path}: its affine or spacing {tuple(map(float, stored))} gives voxels no volume; repair the header, "
             "for example by copying that of the original image."
         )
     return np.ascontiguousarray(array.T), affine, (spacing[0], spacing[1], spacing[2])
@@ -175,8 +182,9 @@ def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        reason = _reason(error).replace(". ", ", ").rstrip(".")
-        raise InputError(f"{path}: cannot be read as .npz ({reason}); download or copy it again.") from error
+        raise InputError(
+            f"{path}: cannot be read as .npz (truncated, no archive, or not of numbers); download or copy it again."
+        ) from error
     absent = next(key for key in keys if key not in held)
     raise InputError(
         f"{path}: holds no array named {absent!r} (it has: {', '.join(held) or 'nothing'}); "

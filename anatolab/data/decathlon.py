@@ -70,8 +70,9 @@ def read_decathlon(root: Path) -> Cohort:
     images: dict[str, tuple[Path, ...]] = {}
     labels = scan("labelsTr")
     train, test = scan("imagesTr"), scan("imagesTs")
-    # "case_0000" is a channel of "case", unless a label file or dataset.json says that it is a case of its own.
-    plain = not {*train, *test}.isdisjoint([*labels, *listed["training"], *listed["test"]])
+    # "case_0000" is a channel of "case", unless labels or dataset.json know it as a case of its own, and not "case".
+    known = {*labels, *listed["training"], *listed["test"]}
+    plain = not known.isdisjoint([*train, *test]) and known.isdisjoint(n.rpartition("_")[0] for n in [*train, *test])
     if clash := sorted(labels.keys() & (more := scan("labelsTs")).keys()):
         problems.append(f"{more[clash[0]]}: is in labelsTr too; take it out of one of the two folders.")
     labels |= more
@@ -105,8 +106,7 @@ def read_decathlon(root: Path) -> Cohort:
 
     def due(patient: str) -> Path | None:
         path = images[patient][0]
-        ending = path.name[len(pairs.stem(path)) :]
-        return root / "labelsTr" / f"{patient}{ending}" if path.parent.name == "imagesTr" else None
+        return root / "labelsTr" / f"{patient}{pairs.ending(path)}" if path.parent.name == "imagesTr" else None
 
     def load(patient: str, paths: tuple[Path, ...], label: Path | None) -> partial[Case]:
         return partial(pairs.load_case, patient, paths, label, classes, codes=codes, window=window, channels=len(named))

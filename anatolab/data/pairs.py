@@ -17,10 +17,14 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: case_0000.nii.gz is channel 0
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
+def ending(path: Path) -> str:
+    """``.nii.gz`` of ``a.1.nii.gz``."""
+    return next((e for e in _ENDINGS if path.name.endswith(e)), path.suffix)
+
+
 def stem(path: Path) -> str:
     """The file's name without its ending, in composed Unicode, so that a name zipped on a Mac is the same name."""
-    ending = next((e for e in _ENDINGS if path.name.endswith(e)), path.suffix)
-    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending)])
+    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -121,7 +125,11 @@ def load_case(
     volumes = [checks.check_image(volume, path) for volume in (array if array.ndim == 4 else array[None])]
     for other in images[1:]:
         array, other_affine, _ = _read(other, 3)
-        checks.check_pair(array, volumes[0], other, path)
+        if array.shape != volumes[0].shape:
+            raise InputError(
+                f"{other}: this channel has shape {array.shape}, the first of its case {volumes[0].shape}; "
+                "resample the channels to one grid."
+            )
         checks.check_affine(affine, other_affine, array.shape, other, "channel")
         volumes.append(checks.check_image(array, other))
     if len(volumes) != channels:
@@ -153,13 +161,14 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
     found: dict[str, dict[int, Path]] = {}
     for path in paths:
         match = _CHANNEL.fullmatch(stem(path))
-        found.setdefault(match[1] if match else stem(path), {})[int(match[2]) if match else -1] = path
+        files = found.setdefault(match[1] if match else stem(path), {})
+        if (other := files.setdefault(int(match[2]) if match else -1, path)) is not path:
+            problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
     cases = {case: tuple(files[k] for k in sorted(files)) for case, files in found.items()}
     for case, files in found.items():
         if set(files) != {-1} and (wrong := sorted(set(files) ^ set(range(channels)))):
             path = next(iter(files.values()))
-            ending = path.name[len(stem(path)) :]
-            place = files.get(wrong[0], path.with_name(f"{case}_{wrong[0]:04d}{ending}"))
+            place = files.get(wrong[0], path.with_name(f"{case}_{wrong[0]:04d}{ending(path)}"))
             what = "is one too many" if wrong[0] in files else "is missing"
             problems.append(
                 f"{place}: this channel {what}, as {channels} are due (_0000 to _{channels - 1:04d}); "

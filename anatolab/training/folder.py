@@ -31,6 +31,7 @@ class RunInfo:
     side: int  # images are side x side pixels
     split: Split
     data: str  # the folder it was trained on
+    window: tuple[float, float] | None = None  # intensities are clipped to it, as in Case
 
 
 def save_info(info: RunInfo, folder: Path) -> None:

@@ -20,7 +20,7 @@ import torch
 import trees
 
 from anatolab.data import Rows, open_cohort, prepare
-from anatolab.data.cache import _remove, slices_of
+from anatolab.data.cache import RECIPE, _key, _remove, slices_of
 from anatolab.types import IGNORE, Case, CaseRef, Cohort, InputError
 
 SIZE = (8, 8)
@@ -58,6 +58,16 @@ def test_intensities_are_scaled_by_volume_and_channel() -> None:
     expected = np.arange(32.0).reshape(2, 4, 4) / 31
     np.testing.assert_allclose(images[:, 0], expected, atol=1e-7)  # the second slice does not start at 0 again
     np.testing.assert_allclose(images[:, 1], 1 - expected, atol=1e-7)
+
+
+def test_a_window_means_the_same_in_every_case() -> None:
+    image = np.array([-2000.0, -200.0, 25.0, 250.0, 3000.0, 137.5, 0.0, -87.5]).reshape(1, 2, 2, 2)
+    expected = np.array([0, 0, 0.5, 1, 1, 0.75, 4 / 9, 0.25]).reshape(2, 2, 2)
+    images, _ = slices_of(replace(case_of(image), window=(-200, 250)), (2, 2))
+    np.testing.assert_allclose(images[:, 0], expected, atol=1e-6)
+    bright = np.maximum(image, 25)  # its own least value is not 0
+    images, _ = slices_of(replace(case_of(bright), window=(-200, 250)), (2, 2))
+    np.testing.assert_allclose(images[:, 0], np.maximum(expected, 0.5), atol=1e-6)
 
 
 def test_halving_an_image_weighs_neighbors_by_a_triangle() -> None:
@@ -198,6 +208,20 @@ def test_it_is_read_once_and_again_only_when_source_recipe_or_patients_change(co
     assert len(read) == 26
 
 
+def test_the_window_is_part_of_the_key_and_without_one_the_key_is_as_before(tmp_path: Path) -> None:
+    cohort = open_cohort(trees.lits(tmp_path / "lits"))
+    cache = tmp_path / "cache"
+    prepare(cohort, cohort.patients, size=SIZE, cache=cache)
+    (folder,) = cache.iterdir()
+    assert json.loads((folder / "index.json").read_text())["recipe"]["window"] == [-200, 250]
+    prepare(replace(cohort, window=(-125, 275)), cohort.patients, size=SIZE, cache=cache)
+    assert len(list(cache.iterdir())) == 2
+    recipe = {**RECIPE, "size": list(SIZE)}
+    plain = replace(cohort, window=None)
+    prepare(plain, plain.patients, size=SIZE, cache=cache)
+    assert (cache / f"lits-{_key(plain, plain.refs, recipe)}").is_dir()
+
+
 def test_two_folders_of_the_same_names_sizes_and_times_are_two_caches(cohort: Cohort, tmp_path: Path) -> None:
     other = shutil.copytree(cohort.root, tmp_path / "copy")  # keeps the times
     one = prepare(cohort, cohort.patients, size=SIZE, cache=tmp_path / "cache")
@@ -307,7 +331,9 @@ def _prepare_together(root: str, cache: str, barrier: Any, out: Any) -> None:
                 damage(images, -1)
 
 
-def test_two_processes_at_once_and_over_a_damaged_cache(cohort: Cohort, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["official", "lits"])  # the second clips to a window
+def test_two_processes_at_once_and_over_a_damaged_cache(layout: str, tmp_path: Path) -> None:
+    cohort = open_cohort(getattr(trees, layout)(tmp_path / "cohort"))
     due = prepare(cohort, cohort.patients, size=SIZE, cache=tmp_path / "due")
     spawn = multiprocessing.get_context("spawn")
     barrier, out = spawn.Barrier(2), spawn.Queue()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import numpy as np
 import pytest
 import trees
 
-from anatolab.data import open_cohort
+from anatolab.cli import main
+from anatolab.data import check_folder, describe, open_cohort, scaled
 from anatolab.types import InputError
 
 P1 = Path("patient001")
@@ -229,6 +233,342 @@ SSL4MIS: dict[str, tuple[Callable[[Path], object], str, str]] = {
 }
 
 
+TRAINING = Path("Training Set")
+NRRD, NRRD_GT = (TRAINING / trees.LA_IDS[1] / name for name in ("lgemri.nrrd", "laendo.nrrd"))
+
+
+def cavity(value: int = 255) -> np.ndarray:
+    return np.where(label() > 1, value, 0).astype(np.uint8)
+
+
+def moved_nrrd(path: Path) -> None:
+    content = path.read_bytes()
+    assert b"(10.0,-20.0,30.0)" in content
+    path.write_bytes(content.replace(b"(10.0,-20.0,30.0)", b"(10.0,-25.0,30.0)"))
+
+
+def flat_nrrd(path: Path) -> None:
+    path.write_bytes(b"NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: raw\n\n\x00\x01\x02\x03")
+
+
+LA_NRRD: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "image empty": (lambda r: (r / NRRD).write_bytes(b""), str(NRRD), "zero bytes"),
+    "label empty": (lambda r: (r / NRRD_GT).write_bytes(b""), str(NRRD_GT), "zero bytes"),
+    "truncated": (lambda r: truncate(r / NRRD, 0.7), str(NRRD), "cannot be read as .nrrd"),
+    "truncated in its header": (lambda r: truncate(r / NRRD, 0.1), str(NRRD), "cannot be read as .nrrd"),
+    "text named .nrrd": (lambda r: (r / NRRD).write_text("see the cloud"), str(NRRD), "cannot be read as .nrrd"),
+    "a picture named .nrrd": (lambda r: flat_nrrd(r / NRRD), str(NRRD), "one 3-D volume"),
+    "NaN": (lambda r: trees.save_nrrd(r / NRRD, with_value(image(), np.nan)), str(NRRD), "1 of 168 intensities"),
+    "constant": (
+        lambda r: trees.save_nrrd(r / NRRD, np.ones(trees.SHAPE, np.uint8)),
+        str(NRRD),
+        "every intensity is 1",
+    ),
+    "label 3": (lambda r: trees.save_nrrd(r / NRRD_GT, cavity(3)), str(NRRD_GT), "label 3 ("),
+    "label of another shape": (lambda r: trees.save_nrrd(r / NRRD_GT, cavity()[1:]), str(NRRD_GT), "(4, 6, 6)"),
+    "label moved": (lambda r: moved_nrrd(r / NRRD_GT), str(NRRD_GT), "5 mm away"),
+    "label missing": (lambda r: (r / NRRD_GT).unlink(), str(NRRD), "has no annotation"),
+    "image missing": (lambda r: (r / NRRD).unlink(), str(NRRD_GT), "no image that it was drawn on"),
+    "a patient twice": (
+        lambda r: trees.la_challenge(r, trees.LA_IDS[:1], "Testing Set"),
+        trees.LA_IDS[0],
+        "also in another folder",
+    ),
+}
+
+LA = Path("2018LA_Seg_Training Set") / trees.LA_IDS[0] / "mri_norm2.h5"
+
+
+def la_h5(root: Path, **changed: np.ndarray) -> None:
+    trees.save_h5(root / LA, **{"image": image().astype(np.float32), "label": cavity(1), **changed})
+
+
+LA_H5: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "empty": (lambda r: (r / LA).write_bytes(b""), str(LA), "zero bytes"),
+    "truncated": (lambda r: truncate(r / LA), str(LA), "cannot be read as HDF5"),
+    "no label": (lambda r: trees.save_h5(r / LA, image=h5_image()), str(LA), "no array named 'label'"),
+    "a slice": (lambda r: la_h5(r, image=h5_image(), label=h5_label()), str(LA), "(x, y, z) is due"),
+    "shapes differ": (lambda r: la_h5(r, label=cavity(1)[1:]), str(LA), "(6, 6, 4)"),
+    "label 2": (lambda r: la_h5(r, label=cavity(2)), str(LA), "label 2 ("),
+    "label 0.5": (lambda r: la_h5(r, label=with_value(cavity(1), 0.5)), str(LA), "label 0.5 (1 vox"),
+    "label of text": (lambda r: la_h5(r, label=np.full(trees.SHAPE, b"x")), str(LA), "where class numbers are due"),
+    "infinite": (lambda r: la_h5(r, image=with_value(image(), np.inf)), str(LA), "1 of 168 intensities"),
+    "constant": (lambda r: la_h5(r, image=cavity(0)), str(LA), "every intensity is 0"),
+    "empty list": (lambda r: (r / "test.list").write_text("\n"), "test.list", "names no case"),
+    "zero-byte list": (lambda r: (r / "train.list").write_bytes(b""), "train.list", "zero bytes"),
+    "a patient twice": (
+        lambda r: (r / "test.list").write_text(f"{trees.LA_IDS[2]}\n" * 2),
+        "test.list",
+        "twice",
+    ),
+    "a patient on both lists": (
+        lambda r: (r / "test.list").write_text(f"{trees.LA_IDS[0]}\n"),
+        "train.list",
+        "which test.list names too",
+    ),
+    "another data set's lists": (
+        lambda r: [(r / file).write_text(f"patient001_{file}\n") for file in ("train.list", "test.list")],
+        "train.list",
+        "restore the published lists",
+    ),
+    "a sentence on a list": (lambda r: (r / "test.list").write_text("to do later\n"), "test.list", "'to do later'"),
+}
+
+CT, CT_GT = Path("volume-2.nii"), Path("segmentation-2.nii")
+
+
+def linked_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+LITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "image empty": (lambda r: (r / CT).write_bytes(b""), str(CT), "zero bytes"),
+    "truncated": (lambda r: truncate(r / CT, 0.9), str(CT), "cannot be read as NIfTI"),
+    "linked to itself": (lambda r: linked_to_itself(r / CT), str(CT), "cannot be read|this file is missing"),
+    "linked to nothing": (
+        lambda r: ((r / CT).unlink(), (r / CT).symlink_to(r / "gone.nii")),
+        str(CT),
+        "this file is missing",
+    ),
+    "a folder": (lambda r: a_folder(r / CT), str(CT), "is a folder where a file is due"),
+    "label missing": (lambda r: (r / CT_GT).unlink(), str(CT_GT), "has no annotation"),
+    "label in capitals": (
+        lambda r: (r / CT_GT).rename(r / "Segmentation-2.nii"),
+        str(CT_GT),
+        "Segmentation-2.nii differs in upper and lower case",
+    ),
+    "image missing": (lambda r: (r / CT).unlink(), str(CT_GT), "no image that it was drawn on (volume-2)"),
+    "there twice": (lambda r: trees.save_nifti(r / "volume-2.nii.gz", image()), "volume-2.nii", "there twice"),
+    "there twice in batches": (lambda r: trees.lits(r, (2,), "Training Batch 2"), "Training Batch 2", "there twice"),
+    "label 3": (lambda r: trees.save_nifti(r / CT_GT, label()), str(CT_GT), "label 3 ("),
+    "label moved": (lambda r: trees.save_nifti(r / CT_GT, label() % 3, shifted(9)), str(CT_GT), "9 mm away"),
+    "4-D": (lambda r: trees.save_nifti(r / CT, np.stack([image()] * 2, -1)), str(CT), "one 3-D volume"),
+    "nothing in the window": (
+        lambda r: trees.save_nifti(r / CT, trees.hounsfield(0) + 5000),
+        str(CT),
+        "constant inside the window -200 to 250",
+    ),
+}
+
+MR, MR_GT = (Path("mr_train") / f"mr_train_1001_{kind}.nii.gz" for kind in ("image", "label"))
+
+
+def heart(value: float, kind: type = np.int16) -> np.ndarray:
+    return with_value(np.full(trees.SHAPE, 500), value, kind)
+
+
+MMWHS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "text named .nii.gz": (lambda r: (r / MR).write_text("moved"), str(MR), "cannot be read as NIfTI"),
+    "label 7": (lambda r: trees.save_nifti(r / MR_GT, heart(7)), str(MR_GT), "label 7 (1 voxels)"),
+    "label 500.5": (lambda r: trees.save_nifti(r / MR_GT, heart(500.5, np.float32)), str(MR_GT), "label 500.5 ("),
+    "label NaN": (lambda r: trees.save_nifti(r / MR_GT, heart(np.nan, np.float32)), str(MR_GT), "label nan ("),
+    "label -500": (lambda r: trees.save_nifti(r / MR_GT, heart(-500)), str(MR_GT), "label -500 ("),
+    "label missing": (lambda r: (r / MR_GT).unlink(), str(MR_GT), "has no annotation"),
+    "image missing": (lambda r: (r / MR).unlink(), str(MR_GT), "no image that it was drawn on"),
+    "constant": (lambda r: trees.save_nifti(r / MR, heart(500)), str(MR), "every intensity is 500"),
+}
+
+IMG, IMG_GT = Path("RawData/Training/img/img0002.nii.gz"), Path("RawData/Training/label/label0002.nii.gz")
+
+
+def zero_spacing(path: Path) -> None:
+    """Zero at the header's pixdim[3], with the affine left whole: slices of no thickness."""
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[88:92] = bytes(4)
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+BTCV: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "label empty": (lambda r: (r / IMG_GT).write_bytes(b""), str(IMG_GT), "zero bytes"),
+    "truncated gzip": (lambda r: truncate(r / IMG), str(IMG), "cannot be read as NIfTI"),
+    "spacing zero": (lambda r: zero_spacing(r / IMG), str(IMG), "spacing (0.0, 1.5132745504379272, 1.25)"),
+    "label 14": (lambda r: trees.save_nifti(r / IMG_GT, heart(14) % 500), str(IMG_GT), "label 14 (1 voxels)"),
+    "label of another shape": (lambda r: trees.save_nifti(r / IMG_GT, label()[1:]), str(IMG_GT), "(4, 6, 6)"),
+    "label missing": (lambda r: (r / IMG_GT).unlink(), str(IMG_GT), "has no annotation"),
+    "image missing": (lambda r: (r / IMG).unlink(), str(IMG_GT), "no image that it was drawn on (case0002)"),
+}
+
+NPZ, NPZ_VOLUME = Path("train_npz/case0005_slice002.npz"), Path("test_vol_h5/case0001.npy.h5")
+
+
+def npz(path: Path, **arrays: np.ndarray) -> None:
+    np.savez(path, **{"image": h5_image(), "label": h5_label(kind=np.float32), **arrays})
+
+
+TRANSUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "slice empty": (lambda r: (r / NPZ).write_bytes(b""), str(NPZ), "zero bytes"),
+    "slice truncated": (lambda r: truncate(r / NPZ), str(NPZ), "cannot be read as .npz"),
+    "text named .npz": (lambda r: (r / NPZ).write_text("moved"), str(NPZ), "cannot be read as .npz"),
+    "an .npy named .npz": (lambda r: np.save((r / NPZ).open("wb"), h5_image()), str(NPZ), "cannot be read as .npz"),
+    "pickled": (lambda r: npz(r / NPZ, image=np.array([None, {}])), str(NPZ), "cannot be read as .npz"),
+    "no label": (lambda r: np.savez(r / NPZ, image=h5_image()), str(NPZ), "no array named 'label' (it has: image)"),
+    "slice is 3-D": (lambda r: npz(r / NPZ, image=h5_image((2, 6, 5))), str(NPZ), "2-D slice is due"),
+    "shapes differ": (lambda r: npz(r / NPZ, label=h5_label((5, 6))), str(NPZ), "(5, 6)"),
+    "another size": (lambda r: npz(r / NPZ, image=h5_image((5, 6)), label=h5_label((5, 6))), str(NPZ), "(6, 5)"),
+    "label 9": (lambda r: npz(r / NPZ, label=h5_label(value=9)), str(NPZ), "label 9 (30"),
+    "Hounsfield units": (lambda r: npz(r / NPZ, image=h5_image() * 300), str(NPZ), "run from 0 to 300"),
+    "NaN": (lambda r: npz(r / NPZ, image=h5_image() * np.nan), str(NPZ), "30 of 30 intensities"),
+    "a gap": (lambda r: (r / NPZ).unlink(), str(NPZ), "missing (1 of 11"),
+    "volume truncated": (lambda r: truncate(r / NPZ_VOLUME), str(NPZ_VOLUME), "cannot be read as HDF5"),
+    "volume is 2-D": (
+        lambda r: trees.save_h5(r / NPZ_VOLUME, image=h5_image(), label=h5_label()),
+        str(NPZ_VOLUME),
+        "3-D volume is due",
+    ),
+    "a case twice": (
+        lambda r: (r / NPZ_VOLUME).rename(r / "test_vol_h5" / "case0005.npy.h5"),
+        "case0005.npy.h5",
+        "also in train_npz",
+    ),
+}
+
+OWN_IMAGE, OWN_GT = Path("imagesTr/liver_2.nii.gz"), Path("labelsTr/liver_2.nii.gz")
+ABOUT = Path("dataset.json")
+
+
+def rewrite(root: Path, **changed: object) -> None:
+    said = {**json.loads((root / ABOUT).read_text()), **changed}
+    (root / ABOUT).write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+
+
+def without_images(root: Path) -> None:
+    for folder in ("imagesTr", "imagesTs", "labelsTr"):
+        shutil.rmtree(root / folder)
+    rewrite(root, training=[], test=[], numTraining=0)
+
+
+OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "no dataset.json": (lambda r: (r / ABOUT).unlink(), "dataset.json", "is missing; write one such as"),
+    "empty dataset.json": (lambda r: (r / ABOUT).write_bytes(b""), "dataset.json", "zero bytes"),
+    "broken dataset.json": (lambda r: truncate(r / ABOUT), "dataset.json", "is not valid JSON"),
+    "dataset.json in UTF-16": (
+        lambda r: (r / ABOUT).write_bytes((r / ABOUT).read_text().encode("utf-16")),
+        "dataset.json",
+        "is not valid JSON",
+    ),
+    "dataset.json a list": (lambda r: (r / ABOUT).write_text("[1]"), "dataset.json", "JSON object"),
+    "no labels": (lambda r: rewrite(r, labels=None), "dataset.json", 'no table "labels"'),
+    "labels with a gap": (
+        lambda r: rewrite(r, labels={"0": "background", "2": "liver"}),
+        "dataset.json",
+        "number the classes 0, 2",
+    ),
+    "one class": (lambda r: rewrite(r, labels={"0": "background"}), "dataset.json", "at least two"),
+    "a number twice": (lambda r: rewrite(r, labels={"a": 0, "b": 1, "c": 1}), "dataset.json", "give 'c' no class"),
+    "a region": (lambda r: rewrite(r, labels={"background": 0, "all": [1, 2]}), "dataset.json", "give 'all' no class"),
+    "a truth value": (lambda r: rewrite(r, labels={"background": 0, "a": True}), "dataset.json", "give 'a' no class"),
+    "no channels": (lambda r: rewrite(r, modality=None), "dataset.json", "no table of channels"),
+    "channels from 1": (lambda r: rewrite(r, modality={"1": "CT"}), "dataset.json", "no table of channels"),
+    "a window of one number": (lambda r: rewrite(r, window=[250]), "dataset.json", '"window" is [250]'),
+    "a window upside down": (lambda r: rewrite(r, window=[250, -200]), "dataset.json", "low and high"),
+    "training no list": (lambda r: rewrite(r, training=7), "dataset.json", "'training' is no list"),
+    "training without images": (
+        lambda r: rewrite(r, training=[{"label": "a"}]),
+        "dataset.json",
+        "'training' is no list",
+    ),
+    "a case listed twice": (
+        lambda r: rewrite(r, training=["imagesTr/liver_2.nii.gz"] * 2),
+        "dataset.json",
+        "lists liver_2 twice",
+    ),
+    "a listed case missing": (
+        lambda r: ((r / OWN_IMAGE).unlink(), (r / OWN_GT).unlink()),
+        "dataset.json",
+        "lists liver_2 under 'training'",
+    ),
+    "numTraining": (lambda r: rewrite(r, numTraining=3), "dataset.json", "numTraining 3, and imagesTr holds 2"),
+    "image empty": (lambda r: (r / OWN_IMAGE).write_bytes(b""), str(OWN_IMAGE), "zero bytes"),
+    "label missing": (lambda r: (r / OWN_GT).unlink(), str(OWN_GT), "has no annotation"),
+    "label in capitals": (
+        lambda r: (r / OWN_GT).rename(r / "labelsTr" / "Liver_2.nii.gz"),
+        str(OWN_GT),
+        "Liver_2.nii.gz differs in upper and lower case",
+    ),
+    "label without image": (
+        lambda r: trees.save_nifti(r / "labelsTr" / "liver_3.nii.gz", label()),
+        "liver_3.nii.gz",
+        "no image that it was drawn on",
+    ),
+    "label 7 of 4": (lambda r: trees.save_nifti(r / OWN_GT, heart(7) % 500), str(OWN_GT), "label 7 (1 vox"),
+    "image there twice": (
+        lambda r: trees.save_nifti(r / "imagesTr" / "liver_2.nii", image()),
+        "liver_2",
+        "there twice",
+    ),
+    "a case in both folders": (
+        lambda r: shutil.copy(r / OWN_IMAGE, r / "imagesTs" / OWN_IMAGE.name),
+        str(Path("imagesTs") / OWN_IMAGE.name),
+        "is in imagesTr too",
+    ),
+    "4-D of one channel": (
+        lambda r: trees.save_nifti(r / OWN_IMAGE, np.stack([image()] * 2, -1)),
+        str(OWN_IMAGE),
+        "one 3-D volume",
+    ),
+    "no images": (without_images, "imagesTr", "holds no .nii"),
+    "imagesTr a file": (
+        lambda r: (shutil.rmtree(r / "imagesTr"), (r / "imagesTr").write_text("moved")),
+        "dataset.json",
+        "lists liver_2 under 'training'",
+    ),
+    "non-ASCII name, truncated": (
+        lambda r: (
+            without_images(r),
+            trees.own(r, ("Größe_1",)),
+            truncate(r / "imagesTr" / "Größe_1.nii.gz"),
+        ),
+        "Größe_1.nii.gz",
+        "cannot be read as NIfTI",
+    ),
+}
+
+FIRST, SECOND = (Path(f"imagesTr/liver_2_000{channel}.nii.gz") for channel in (0, 1))
+NNUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "first channel missing": (lambda r: (r / FIRST).unlink(), str(FIRST), "this channel is missing, as 2 are due"),
+    "second channel missing": (lambda r: (r / SECOND).unlink(), str(SECOND), "this channel is missing, as 2 are due"),
+    "a third channel": (
+        lambda r: trees.save_nifti(r / "imagesTr" / "liver_2_0002.nii.gz", image()),
+        "liver_2_0002.nii.gz",
+        "is one too many",
+    ),
+    "no channel number": (
+        lambda r: (r / SECOND).rename(r / "imagesTr" / "liver_2.nii.gz"),
+        "liver_2",
+        "liver_2.nii.gz: this channel is one too many",
+    ),
+    "another shape": (lambda r: trees.save_nifti(r / SECOND, image()[1:]), str(SECOND), "(4, 6, 6)"),
+    "moved": (lambda r: trees.save_nifti(r / SECOND, image(), shifted(4)), str(SECOND), "puts the channel up to 4 mm"),
+    "constant channel": (lambda r: trees.save_nifti(r / SECOND, heart(500)), str(SECOND), "every intensity is 500"),
+    "NaN channel": (lambda r: trees.save_nifti(r / SECOND, with_value(image(), np.nan)), str(SECOND), "1 of 168"),
+    "a label in both folders": (
+        lambda r: trees.save_nifti(r / "labelsTs" / OWN_GT.name, label()),
+        str(Path("labelsTs") / OWN_GT.name),
+        "is in labelsTr too",
+    ),
+}
+
+LAYOUTS: dict[str, tuple[Callable[[Path], Path], dict[str, tuple[Callable[[Path], object], str, str]]]] = {
+    "official": (lambda r: trees.official(r, (1, 2)), OFFICIAL),
+    "ssl4mis": (trees.ssl4mis, SSL4MIS),
+    "la-nrrd": (trees.la_challenge, LA_NRRD),
+    "la-h5": (trees.la_uamt, LA_H5),
+    "lits": (trees.lits, LITS),
+    "mmwhs": (trees.mmwhs, MMWHS),
+    "btcv": (trees.btcv, BTCV),
+    "transunet": (trees.transunet, TRANSUNET),
+    "own": (trees.own, OWN),
+    "nnunet": (lambda r: trees.own(r, nnunet=True, channels=2), NNUNET),
+}
+FAULTS = [(layout, fault) for layout, (_, faults) in LAYOUTS.items() for fault in faults]
+
+
 def one_sentence(message: str) -> bool:
     """Ends with a stop, has none inside that ends a sentence, and says after a semicolon what to do."""
     return message.endswith(".") and ". " not in message and ";" in message and "\n" not in message
@@ -236,35 +576,95 @@ def one_sentence(message: str) -> bool:
 
 def load_all(root: Path) -> None:
     for case in open_cohort(root):
-        assert case.image.ndim == 4
+        assert scaled(case).shape == case.image.shape
 
 
-@pytest.mark.parametrize("fault", OFFICIAL)
-def test_official(fault: str, tmp_path: Path) -> None:
-    spoil, named, words = OFFICIAL[fault]
-    load_all(trees.official(tmp_path, (1, 2)))
+@pytest.mark.parametrize(("layout", "fault"), FAULTS, ids=[f"{layout}: {fault}" for layout, fault in FAULTS])
+def test_one_sentence_and_the_check_lists_it(
+    layout: str, fault: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, faults = LAYOUTS[layout]
+    spoil, named, words = faults[fault]
+    load_all(write(tmp_path))
     spoil(tmp_path)
     with pytest.raises(InputError) as error:
         load_all(tmp_path)
     message = str(error.value)
     assert str(tmp_path) in message
     assert named in message
-    assert words in message
+    assert any(word in message for word in words.split("|"))
     assert one_sentence(message), message
+    assert capfd.readouterr().err == ""  # no library says more beside it
+    report = check_folder(tmp_path, progress=False)
+    assert message in report.problems
+    assert all(map(one_sentence, report.problems)), report.problems
+    assert f"  - {message}" in describe(report).splitlines()
 
 
-@pytest.mark.parametrize("fault", SSL4MIS)
-def test_ssl4mis(fault: str, tmp_path: Path) -> None:
-    spoil, named, words = SSL4MIS[fault]
-    load_all(trees.ssl4mis(tmp_path))
-    spoil(tmp_path)
-    with pytest.raises(InputError) as error:
-        load_all(tmp_path)
-    message = str(error.value)
-    assert str(tmp_path) in message
-    assert named in message
-    assert words in message
-    assert one_sentence(message), message
+def test_there_are_a_hundred_of_them() -> None:
+    assert len(FAULTS) >= 100
+
+
+@pytest.mark.parametrize(
+    ("layout", "fault"),
+    [
+        ("official", "NaN"),
+        ("ssl4mis", "a gap"),
+        ("la-nrrd", "truncated"),
+        ("la-h5", "a patient on both lists"),
+        ("lits", "label 3"),
+        ("mmwhs", "label 7"),
+        ("btcv", "label missing"),
+        ("transunet", "Hounsfield units"),
+        ("own", "broken dataset.json"),
+        ("nnunet", "first channel missing"),
+    ],
+)
+def test_the_commands_end_before_any_training(
+    layout: str, fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, faults = LAYOUTS[layout]
+    spoil, named, _ = faults[fault]
+    data, out = write(tmp_path / "data"), tmp_path / "out"
+    spoil(data)
+    seeded = ["--split-seed", "0", "--held-out", "0", "--labeled-patients", "1"]
+    command = ["train", "--data", str(data), "--out", str(out), "--side", "16", "--accelerator", "cpu", *seeded]
+    assert main([*command, "supervised", "--updates", "1"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("anatolab: ")
+    assert named in said
+    assert one_sentence(said.strip())
+    assert not out.exists()
+    assert main(["check", str(data)]) == 1
+    assert f"  - {said.removeprefix('anatolab: ')}" in capsys.readouterr().out
+
+
+def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
+    trees.lits(tmp_path, (0, 1, 2, 3, 4))
+    (tmp_path / "volume-0.nii").write_bytes(b"")
+    (tmp_path / "segmentation-1.nii").unlink()
+    trees.save_nifti(tmp_path / CT_GT, label())
+    (tmp_path / "volume-3.nii").unlink()
+    report = check_folder(tmp_path, progress=False)
+    assert len(report.problems) == 4
+    for number, name in enumerate(("volume-0", "segmentation-1", "segmentation-2", "segmentation-3")):
+        assert sum(name in problem for problem in report.problems) == 1, number
+    assert (report.cases, report.read) == (4, 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads what nobody may read")
+def test_an_unreadable_folder(tmp_path: Path) -> None:
+    (trees.lits(tmp_path / "data") / "volume-2.nii").chmod(0)
+    with pytest.raises(InputError, match=r"volume-2\.nii: cannot be read") as error:
+        load_all(tmp_path / "data")
+    assert one_sentence(str(error.value))
+
+
+def test_a_path_that_no_disk_can_hold(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read") as error:
+        open_cohort(tmp_path / ("x" * 300))
+    assert one_sentence(str(error.value))
 
 
 def test_a_gap_is_found_without_a_slice_list(tmp_path: Path) -> None:

@@ -1,0 +1,246 @@
+"""What a folder of patients is, in plain words, and all that is wrong with it: ``anatolab check``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anatolab.data.cache import scaled
+from anatolab.data.dims import dims_for
+from anatolab.data.layouts import survey
+from anatolab.types import UNKNOWN, Case, InputError
+
+Triple = tuple[float, float, float]
+SHOWN = 5  # names of a list that the text spells out; the report itself holds all
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check_folder` found; voxel shares and ranges are over the cases that could be read."""
+
+    folder: str
+    problems: tuple[str, ...]  # a sentence each; none: ready to train on
+    name: str = ""  # "ACDC"; empty where nothing was recognized
+    layout: str = ""
+    patients: int = 0
+    cases: int = 0
+    annotated: int = 0  # cases
+    read: int = 0  # cases without a problem of their own
+    classes: tuple[str, ...] = ()  # background first
+    shares: dict[str, float] = field(default_factory=dict)  # of the annotated voxels, by class; "unknown" where any is
+    present: dict[str, int] = field(default_factory=dict)  # annotated cases that hold the class at all
+    channels: int = 0
+    size: tuple[Triple, Triple, Triple] | None = None  # least, median, greatest (z, y, x) in voxels
+    spacing: tuple[Triple, Triple, Triple] | None = None  # the same in mm; None where the files carry none
+    orientations: dict[str, int] = field(default_factory=dict)  # "LPS": cases; directions of x, y, z
+    intensity: tuple[float, float] | None = None  # least and greatest of all cases, the files' own unit
+    window: tuple[float, float] | None = None  # what intensities are clipped to before training
+    dims: int = 0  # 2 where slices are advised, 3 where patches are, 0 where nothing could be read
+    published: dict[str, int] = field(default_factory=dict)  # patients on each published list
+    absent: tuple[str, ...] = ()  # patients on a list without files here
+    ignored: tuple[str, ...] = ()  # files left aside
+    notes: tuple[str, ...] = ()  # worth knowing, and no fault
+    license: str = ""
+    source: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def check_folder(path: str | Path, *, progress: bool = True) -> Report:
+    """Reads every case of a folder once and says what the folder is, and everything that is wrong with it.
+
+    Args:
+        path: A folder in any layout known; one that is not, or is absent, gives a report of that one problem.
+        progress: Show a bar where it takes more than two seconds.
+
+    Returns:
+        The report. It depends on the folder alone, and nothing is written.
+
+    Example:
+        >>> check_folder("no/such/folder").problems
+        ('no/such/folder: there is no such folder; check the path.',)
+    """
+    from tqdm.auto import tqdm
+
+    try:
+        cohort = survey(path)
+    except InputError as error:
+        return Report(str(path), (str(error),))
+    problems = list(cohort.problems)
+    facts: list[dict[str, Any]] = []
+    for ref in tqdm(cohort.refs, desc=f"checking {cohort.name}", unit="case", delay=2, disable=not progress):
+        try:
+            facts.append(_facts(ref.load(), len(cohort.classes)))
+        except InputError as error:
+            problems.append(str(error))
+    problems += [
+        f"{fact['source']}: has {fact['channels']} channels, the cases before it {facts[0]['channels']}; "
+        "keep cases with another number of channels in a folder of their own."
+        for fact in facts
+        if fact["channels"] != facts[0]["channels"]
+    ]
+    spacings = [fact["spacing"] for fact in facts if fact["spacing"] is not None]
+    size, spacing = _range([fact["size"] for fact in facts]), _range(spacings)
+    counts = sum((fact["counts"] for fact in facts), np.zeros(UNKNOWN + 1, np.int64))
+    names = {**dict(enumerate(cohort.classes)), **({UNKNOWN: "unknown"} if counts[UNKNOWN] else {})}
+    present = {name: sum(bool(fact["counts"][k]) for fact in facts) for k, name in names.items()}
+    orientations = Counter(fact["orientation"] for fact in facts if fact["orientation"])
+    return Report(
+        folder=str(path),
+        problems=tuple(dict.fromkeys(problems)),
+        name=cohort.name,
+        layout=cohort.layout,
+        patients=len(cohort.patients),
+        cases=len(cohort),
+        annotated=sum(ref.labeled for ref in cohort.refs),
+        read=len(facts),
+        classes=cohort.classes,
+        shares={name: float(counts[k] / counts.sum()) for k, name in names.items()} if counts.any() else {},
+        present=present if counts.any() else {},
+        channels=facts[0]["channels"] if facts else 0,
+        size=size,
+        spacing=spacing,
+        orientations=dict(orientations.most_common()),
+        intensity=(min(f["low"] for f in facts), max(f["high"] for f in facts)) if facts else None,
+        window=cohort.window,
+        dims=0 if size is None else 2 if size[1][0] == 1 else dims_for(spacing[1] if spacing else None),
+        published={part: len(patients) for part, patients in cohort.published.items()},
+        absent=cohort.provenance.get("absent", ()),
+        ignored=cohort.provenance.get("ignored", ()),
+        notes=(*cohort.provenance.get("notes", ()), *_notes(facts, cohort.patients, orientations, present)),
+        license=str(
+            cohort.provenance.get("license", "generated" if "generator" in cohort.provenance else "not stated")
+        ),
+        source=str(cohort.provenance.get("source") or cohort.provenance.get("generator") or "not stated"),
+    )
+
+
+def describe(report: Report) -> str:
+    """The report as text, a fact a line; problems come last, a sentence each."""
+    lines = [f"{report.folder}: {_headline(report)}"]
+
+    def say(word: str, text: str) -> None:
+        lines.append(f"  {word:13}{text}")
+
+    if report.shares:
+        annotated = max(report.present.values())
+        for name, share in report.shares.items():
+            where = "" if report.present[name] == annotated else f", in {report.present[name]} of {annotated} cases"
+            say("classes" if name == report.classes[0] else "", f"{name} {_percent(share)}{where}")
+    elif report.classes:
+        say("classes", ", ".join(report.classes))
+    if report.size:
+        say("size", f"{_span(report.size)} voxels (z, y, x)")
+        say("spacing", f"{_span(report.spacing)} mm" if report.spacing else "the files carry none; distances in voxels")
+    if report.orientations:
+        say("orientation", ", ".join(f"{codes} in {count}" for codes, count in report.orientations.items()))
+    if report.intensity:
+        low, high = report.intensity
+        kept = "each volume and channel scaled from its least to its greatest"
+        if report.window:
+            kept = f"clipped to {report.window[0]:g} to {report.window[1]:g}"
+        say("intensities", f"{low:g} to {high:g} in {report.channels} channel{'s' * (report.channels > 1)}; {kept}")
+    if report.dims:
+        flat = report.size is not None and report.size[1][0] == 1
+        thick = "a single slice" if flat else "slices over 3 times thicker than pixels are wide"
+        why = "near-cubic voxels" if report.dims == 3 else thick if report.spacing or flat else "no spacing is known"
+        say("advice", f"{report.dims}-D {'patches' if report.dims == 3 else 'slices'} ({why})")
+    if report.layout:
+        say("license", report.license)
+        say("source", report.source)
+    if report.published:
+        say("lists", ", ".join(f"{part} {count} patients" for part, count in report.published.items()))
+    for word, names in (("absent", report.absent), ("ignored", report.ignored)):
+        if names:
+            say(word, f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}")
+    for note in report.notes:
+        say("note", note)
+    lines.append(f"  {len(report.problems)} problems:" if len(report.problems) > 1 else "  1 problem:")
+    lines += [f"  - {problem}" for problem in report.problems]
+    return "\n".join(lines if report.problems else [*lines[:-1], "  nothing is wrong"])
+
+
+def _facts(case: Case, classes: int) -> dict[str, Any]:
+    """What the report keeps of one case."""
+    import nibabel as nib
+
+    scaled(case)  # for what it refuses
+    counts = np.zeros(UNKNOWN + 1, np.int64)
+    if case.label is not None:
+        counts += np.bincount(case.label.ravel(), minlength=UNKNOWN + 1)
+    return {
+        "name": case.name,
+        "patient": case.patient,
+        "source": case.source,
+        "channels": len(case.image),
+        "size": case.image.shape[1:],
+        "spacing": case.spacing,
+        "orientation": "" if case.affine is None else "".join(map(str, nib.orientations.aff2axcodes(case.affine))),
+        "low": float(case.image.min()),
+        "high": float(case.image.max()),
+        "counts": counts,
+        "empty": case.label is not None and not counts[1:classes].any(),
+        "sha256": hashlib.sha256(case.image.tobytes()).hexdigest(),
+    }
+
+
+def _notes(
+    facts: Sequence[dict[str, Any]], patients: Sequence[str], orientations: Counter[str], present: dict[str, int]
+) -> list[str]:
+    notes = []
+    if len(orientations) > 1:
+        notes.append("orientations are mixed, and are kept as they are; reorient the images alike before training.")
+    if any(present.values()):
+        notes += [f"no annotated case holds {name!r}." for name, count in present.items() if not count]
+    if empty := [fact["name"] for fact in facts if fact["empty"]]:
+        notes.append(f"{empty[0]} has an annotation that marks nothing ({len(empty)} such).")
+    first: dict[str, dict[str, Any]] = {}
+    for fact in facts:
+        if (twin := first.setdefault(fact["sha256"], fact)) is not fact:
+            notes.append(f"{fact['name']} holds the same image as {twin['name']}; a split may put it on both sides.")
+    folded: dict[str, str] = {}
+    for patient in patients:
+        if (other := folded.setdefault(patient.casefold(), patient)) != patient:
+            notes.append(f"{patient} and {other} differ in upper and lower case only; some disks take them for one.")
+    return notes
+
+
+def _range(rows: Sequence[Any]) -> tuple[Triple, Triple, Triple] | None:
+    if not rows:
+        return None
+    table = np.asarray(rows, dtype=float)
+    least, middle, greatest = (tuple(map(float, row)) for row in (table.min(0), np.median(table, 0), table.max(0)))
+    return least, middle, greatest  # type: ignore[return-value]
+
+
+def _headline(report: Report) -> str:
+    if not report.layout:
+        return "not a folder of patients that can be read"
+    cases = "" if report.cases == report.patients else f" with {report.cases} cases"
+    many = "s" * (report.patients != 1)
+    if report.annotated == report.cases:
+        annotated = "all annotated"
+    else:
+        annotated = f"{report.annotated} of {report.cases} cases annotated"
+    return f"{report.name} ({report.layout}), {report.patients} patient{many}{cases}, {annotated}"
+
+
+def _span(rows: tuple[Triple, Triple, Triple]) -> str:
+    """Three axes, one number where all cases agree: ``8 to 16 (median 10) x 128 x 128``."""
+    return " x ".join(
+        f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {middle:.4g})"
+        for low, middle, high in zip(*rows, strict=True)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if 0 < share < 0.1 else f"{100 * share:.1f} %"
