@@ -1,4 +1,4 @@
-"""The command ``anatolab``: generate or check patients, train on few labeled patients, evaluate a run, predict new images."""
+"""The command ``anatolab``: generate or check patients, train on few labels, evaluate a run, predict new images."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def _cohort_command() -> Any:
 
     from anatolab.data.phantoms import KINDS
 
-    def cohort(kind: Any, out: Any, patients: int = 24, seed: int = 0, as_json: Any = False) -> int:
+    def cohort(kind: Any, out: Any, patients: int = 24, seed: int = 0, json_: Any = False) -> int:
         """Generate patients of a kind and write them as the public data set of that anatomy comes.
 
         Args:
@@ -245,7 +245,7 @@ def _cohort_command() -> Any:
             out: Folder to write; it must be new or empty.
             patients: How many.
             seed: The same seed gives the same patients; patient 7 is the same in a cohort of 10 and of 100.
-            as_json: Print what was written as JSON.
+            json_: Print what was written as JSON.
         """
         from anatolab.data import open_cohort
 
@@ -256,7 +256,7 @@ def _cohort_command() -> Any:
         _write_cohort(kind, out, patients, seed)
         made = open_cohort(out)
         train = f"anatolab train --data {out} --out runs/{kind} --split-seed 0 --labeled-patients 3 mean-teacher"
-        if as_json:
+        if json_:
             said = {"kind": kind, "folder": out, "patients": patients, "seed": seed, "layout": made.layout}
             print(json.dumps({**{k: v if isinstance(v, int) else str(v) for k, v in said.items()}, "next": train}))
         else:
@@ -264,10 +264,11 @@ def _cohort_command() -> Any:
             print(f"train on three of them: {train}")
         return 0
 
+    flag = tyro.conf.arg(name="json", help="Print what was written as JSON.")
     cohort.__annotations__ |= {
         "kind": tyro.conf.Positional[Literal[tuple(KINDS)]],  # type: ignore[misc]
         "out": tyro.conf.Positional[Path],
-        "as_json": Annotated[bool, tyro.conf.arg(name="json")],
+        "json_": Annotated[tyro.conf.FlagCreatePairsOff[bool], flag],
     }
     return cohort
 
