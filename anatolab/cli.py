@@ -293,7 +293,9 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
                 while wait([job], timeout=0.2).not_done:
                     bar.update(len(list(part.glob(one_each))) - bar.n)
             except KeyboardInterrupt:
-                shutil.rmtree(part)  # ends the writer at its next file
+                while part.is_dir():
+                    shutil.rmtree(part, ignore_errors=True)
+                part.touch()  # a file in its place ends the writer at its next patient
                 raise
             job.result()
             bar.update(patients - bar.n)
@@ -302,6 +304,8 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
             out.rmdir()
         part.rename(out)
     finally:
+        if part.is_file():
+            part.unlink()
         shutil.rmtree(part, ignore_errors=True)
 
 
