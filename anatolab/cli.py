@@ -1,4 +1,4 @@
-"""The command ``anatolab``: check a folder, train on few labeled patients, evaluate a run, predict new images."""
+"""The command ``anatolab``: generate or check patients, train on few labels, evaluate a run, predict new images."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             {
+                "cohort": _cohort_command(),
                 "check": _check_command(),
                 "train": _train_command(_dims(arguments)),
                 "evaluate": evaluate,
                 "predict": predict,
-                "cohort": _cohort_command(),
             },
             prog="anatolab",
             description=(
@@ -285,7 +285,7 @@ def _cohort_command() -> Any:
 
     from anatolab.data.phantoms import KINDS
 
-    def cohort(kind: Any, out: Any, patients: int = 24, seed: int = 0, as_json: Any = False) -> int:
+    def cohort(kind: Any, out: Any, patients: int = 24, seed: int = 0, json_: Any = False) -> int:
         """Generate patients of a kind and write them as the public data set of that anatomy comes.
 
         Args:
@@ -293,7 +293,7 @@ def _cohort_command() -> Any:
             out: Folder to write; it must be new or empty.
             patients: How many.
             seed: The same seed gives the same patients; patient 7 is the same in a cohort of 10 and of 100.
-            as_json: Print what was written as JSON.
+            json_: Print what was written as JSON.
         """
         from anatolab.data import open_cohort
 
@@ -304,7 +304,7 @@ def _cohort_command() -> Any:
         _write_cohort(kind, out, patients, seed)
         made = open_cohort(out)
         train = f"anatolab train --data {out} --out runs/{kind} --split-seed 0 --labeled-patients 3 mean-teacher"
-        if as_json:
+        if json_:
             said = {"kind": kind, "folder": out, "patients": patients, "seed": seed, "layout": made.layout}
             print(json.dumps({**{k: v if isinstance(v, int) else str(v) for k, v in said.items()}, "next": train}))
         else:
@@ -312,10 +312,11 @@ def _cohort_command() -> Any:
             print(f"train on three of them: {train}")
         return 0
 
+    flag = tyro.conf.arg(name="json", help="Print what was written as JSON.")
     cohort.__annotations__ |= {
         "kind": tyro.conf.Positional[Literal[tuple(KINDS)]],  # type: ignore[misc]
         "out": tyro.conf.Positional[Path],
-        "as_json": Annotated[bool, tyro.conf.arg(name="json")],
+        "json_": Annotated[tyro.conf.FlagCreatePairsOff[bool], flag],
     }
     return cohort
 
@@ -340,7 +341,9 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
                 while wait([job], timeout=0.2).not_done:
                     bar.update(len(list(part.glob(one_each))) - bar.n)
             except KeyboardInterrupt:
-                shutil.rmtree(part)  # ends the writer at its next file
+                while part.is_dir():
+                    shutil.rmtree(part, ignore_errors=True)
+                part.touch()  # a file in its place ends the writer at its next patient
                 raise
             job.result()
             bar.update(patients - bar.n)
@@ -349,6 +352,8 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
             out.rmdir()
         part.rename(out)
     finally:
+        if part.is_file():
+            part.unlink()
         shutil.rmtree(part, ignore_errors=True)
 
 

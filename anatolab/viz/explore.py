@@ -77,11 +77,15 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
         InputError: ``side`` or ``slices`` is below 2.
 
     Example:
+        >>> from pathlib import Path
         >>> image = np.tile(np.arange(40, dtype=np.float32), (1, 30, 40, 1))
         >>> case = Case("a", "", image, np.zeros((30, 40, 40), np.uint8), None, None, Path("a.nii.gz"))
         >>> reduced(case, ("background",), side=20, slices=10).gray.shape
         (10, 20, 20)
     """
+    import torch
+    import torch.nn.functional as F
+
     if min(side, slices) < 2:
         raise InputError(f"side={side}, slices={slices}: a volume is shown with at least two of each; raise them.")
     image = case.image[0]
@@ -97,9 +101,6 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
     rows, columns = (
         np.floor((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip((height, width), shape, strict=True)
     )
-    import torch
-    import torch.nn.functional as F
-
     small = F.interpolate(torch.from_numpy(part)[:, None].float(), (int(height), int(width)), mode="area")[:, 0].numpy()
     label = None if case.label is None else case.label[chosen][:, y, x][:, rows][:, :, columns]
     return Explorer(np.round(small * GRAYS).astype(np.int16), label, tuple(classes), tuple(map(int, chosen)), case.name)

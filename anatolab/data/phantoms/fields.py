@@ -74,7 +74,7 @@ def ellipsoid(at: Volume, center: Point, radii: Point, turn: np.ndarray | None =
         turn: (3, 3) rotation from the volume's axes to those of the ellipsoid.
 
     Example:
-        >>> ellipsoid((np.zeros(3), np.zeros(3), np.array([0.5, 4.0, 6.0])), (0, 0, 0), (2, 3, 4))
+        >>> ellipsoid((np.zeros(3), np.zeros(3), np.array([0.5, 4.0, 6.0])), (0, 0, 0), (2, 3, 4)).round(3)
         array([-3.5,  0. ,  2. ])
     """
     offset: list[np.ndarray] = [np.asarray(a - np.float32(c)) for a, c in zip(at, center, strict=True)]
