@@ -168,3 +168,17 @@ def test_a_damaged_cache_is_said_and_built_again_and_two_writers_do_no_harm(coho
 def test_what_makes_no_sense_is_refused(cohort: Cohort, wrong: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         prepare_volumes(cohort, ["a"], **wrong)
+
+
+@pytest.mark.real
+def test_real_atria_are_taken_as_patches_of_the_papers_size(real_data: Path, tmp_path: Path) -> None:
+    from anatolab.data import dims_for, open_cohort
+
+    cohort = open_cohort(real_data / "LA")
+    rows = prepare_volumes(cohort, cohort.patients[:2], patch=(80, 112, 112), foreground=1.0, cache=tmp_path)
+    assert dims_for(cohort.refs[0].load().spacing) == 3
+    assert all(min(shape[1:]) >= 112 > shape[0] >= 80 for shape in rows.shapes)
+    image, label = rows.take(torch.tensor([0, 1]), 2)
+    assert image.shape == (2, 1, 80, 112, 112)
+    assert 0 <= image.min() < 0.2 < image.mean() < 0.6 < image.max() <= 1
+    assert (label == 1).flatten(1).any(1).all()
