@@ -74,7 +74,8 @@ def _check_command() -> Any:
 def _dims(arguments: Sequence[str]) -> int:
     """Whether ``train`` is asked to work on slices (2) or volumes (3), on which the defaults of its flags depend.
 
-    It is what ``--dims`` says; where that is ``auto``, the spacing of the first case of ``--data`` decides.
+    It is what ``--dims`` says; where that is ``auto``, the spacing of the first case of ``--data`` decides, and a
+    single slice is one.
     """
     import argparse
 
@@ -86,7 +87,8 @@ def _dims(arguments: Sequence[str]) -> int:
     given, _ = parser.parse_known_args(arguments)
     if list(arguments[:1]) != ["train"] or given.dims in ("2", "3") or given.data is None:
         return 3 if given.dims == "3" else 2
-    return dims_for(open_cohort(given.data).refs[0].load().spacing)
+    case = open_cohort(given.data).refs[0].load()
+    return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
 
 
 def _train_command(space: int = 2) -> Any:

@@ -130,6 +130,19 @@ def test_dims_overrides_the_spacing_both_ways(atria: Path, tmp_path: Path) -> No
     assert json.loads((volumes / "run.json").read_text())["patch"] == [8, 16, 16]
 
 
+def test_a_single_slice_is_no_volume(own: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    for file in (*own.glob("imagesTr/*"), *own.glob("labelsTr/*")):
+        target = flat / file.relative_to(own)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        whole = nib.load(file)
+        middle = np.asarray(whole.dataobj)[:, :, whole.shape[2] // 2 :][:, :, :1]
+        nib.save(nib.Nifti1Image(middle, whole.affine, whole.header), target)
+    (flat / "dataset.json").write_text((own / "dataset.json").read_text())
+    run = trained(flat, tmp_path / "run", "--side", "32", *TRAIN, "supervised", "--updates", "1")
+    assert json.loads((run / "run.json").read_text())["patch"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
