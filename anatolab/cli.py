@@ -148,7 +148,11 @@ def _train_command(space: int = 2) -> Any:
 
         if space == 2 and patch is not None:
             raise InputError("--patch: slices are not cut into patches; give --dims 3, or leave it out.")
-        _check_sides(None if side == size.side else side, patch, network)
+        if space == 3 and side != size.side:
+            raise InputError(
+                "--side: volumes are not resized; give the sides of the patches with --patch, or --dims 2."
+            )
+        _check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
         cohort = open_cohort(data)
         split = _split(cohort, labeled_patients, split_seed, held_out)
         rows: Any = (
@@ -171,7 +175,9 @@ def _train_command(space: int = 2) -> Any:
         )
         torch.manual_seed(settings.seed)
         trained = build(info)
-        print(f"{cohort.name} ({cohort.layout}): {labeled_patients} of {len(split.train)} training patients labeled")
+        shown = f"{'slices' if patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
+        share = f"{labeled_patients} of {len(split.train)} training patients labeled"
+        print(f"{cohort.name} ({cohort.layout}): {share}, {shown}")
         save_info(info, out)
         run = fit(trained, rows, split, settings, out=out)
         state = "finished" if run.finished else "stopped; the same command continues"
@@ -370,15 +376,13 @@ def _split(cohort: Cohort, labeled: int, seed: int | None, held_out: int | None)
     return split_patients(replace(cohort, published={}), labeled, validation=count, seed=seed)
 
 
-def _check_sides(side: int | None, patch: Sequence[int] | None, network: str) -> None:
-    """Refuses sizes that the network cannot halve often enough; ``side`` is None where it was not given."""
+def _check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:
+    """Refuses a flag and its sides that the network cannot halve often enough."""
     from anatolab.nn import multiple_of
 
-    flag, sides = ("--side", (side or 0,)) if patch is None else ("--patch", tuple(patch))
-    if patch is not None and side is not None:
-        raise InputError("--side: volumes are not resized; give the sides of the patches with --patch, or --dims 2.")
-    each = multiple_of(network, 2 if patch is None else 3)
-    if min(sides) < 0 or any(s % each for s in sides):
+    flag, *sides = given
+    each = multiple_of(network, dims)
+    if min(sides) < each or any(side % each for side in sides):
         raise InputError(f"{flag} {' '.join(map(str, sides))}: {network} needs multiples of {each}; choose such sides.")
 
 

@@ -119,7 +119,7 @@ def test_own_nifti_volumes_keep_affine_spacing_orientation_and_codes(own: Path, 
         assert getattr(one, what)() == getattr(two, what)(), what
 
 
-def test_dims_overrides_the_spacing_both_ways(atria: Path, tmp_path: Path) -> None:
+def test_dims_overrides_the_spacing_both_ways(atria: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     slices = trained(
         atria, tmp_path / "2", "--dims", "2", "--side", "32", *TRAIN, "supervised", "--updates", "1", "--labeled", "2"
     )
@@ -128,6 +128,9 @@ def test_dims_overrides_the_spacing_both_ways(atria: Path, tmp_path: Path) -> No
     assert dims_for(open_cohort(hearts).refs[0].load().spacing) == 2
     volumes = trained(hearts, tmp_path / "3", "--dims", "3", *SMALL, "supervised", "--updates", "1")
     assert json.loads((volumes / "run.json").read_text())["patch"] == [8, 16, 16]
+    printed = capsys.readouterr().out
+    assert "labeled, slices of 32 x 32\n" in printed
+    assert "labeled, patches of 8 x 16 x 16\n" in printed
 
 
 def test_a_single_slice_is_no_volume(own: Path, tmp_path: Path) -> None:
