@@ -40,7 +40,7 @@ from anatolab.transforms import Recipe
 from anatolab.types import Cohort, Split
 
 SIDE, BATCH = 128, 8
-SETTINGS = Settings(lr=0.03, checkpoint_every=100)
+SETTINGS = Settings(checkpoint_every=100)
 RECIPE = Recipe(rotate=15, scale=0.1, translate=0.05, flip=False, quarter_turns=False, brightness=0.1)
 TARGETS = {"full": 0.85, "three_under": 0.10, "pixel_under": 0.20, "atlas_under": 0.20}
 PARTS = ("likeness", "full", "three", "shortcuts")
@@ -55,6 +55,7 @@ class Gate:
     title: str
     shape: str  # what center and extent of the foreground are called in the record
     updates: int = 2500
+    lr: float = 0.03
     tail: float = 0.0  # voxels of the largest organ for one of the smallest, at least; 0: no target
     real: str = ""  # folder of real data of the same anatomy, under ANATOLAB_DATA
     config: dict[str, Any] = field(default_factory=dict)  # more for the record
@@ -92,7 +93,7 @@ def network_trained(name: str, rows: Any, split: Split, classes: int, seed: int,
     version = importlib.import_module(generator_of(name)).VERSION
     run = f"v{version}-{split.labeled}-of-{len(split.train)}-seed{seed}-{updates}"
     out = cache_root() / "gate" / (run if name == "cardiac" else f"{name}-{run}")
-    if not train(method, rows, split, replace(SETTINGS, seed=seed), out=out).finished:
+    if not train(method, rows, split, replace(SETTINGS, seed=seed, lr=GATES[name].lr), out=out).finished:
         raise KeyboardInterrupt  # a half-trained network is not measured
     return method
 
@@ -274,7 +275,7 @@ def main() -> None:
     parser.add_argument("cohort", nargs="?", choices=list(GATES), default="cardiac")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; others are kept")
     parser.add_argument("--updates", type=int, help="optimizer steps of each network")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="runs with three labeled patients")
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1), help="runs with three labeled patients")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
@@ -291,7 +292,7 @@ def main() -> None:
         "side": SIDE,
         "updates": updates,
         "batch": BATCH,
-        "lr": SETTINGS.lr,
+        "lr": gate.lr,
         "augment": asdict(RECIPE),
         **gate.config,
     }
