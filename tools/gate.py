@@ -87,6 +87,19 @@ def generator_of(name: str) -> str:
     return f"anatolab.data.phantoms.{name}"
 
 
+def config_of(gate: Gate, provenance: dict[str, Any], updates: int) -> dict[str, Any]:
+    """What decides the numbers of a gate; a record of another configuration is started anew."""
+    return {
+        "cohort": provenance,
+        "side": SIDE,
+        "updates": updates,
+        "batch": BATCH,
+        "lr": gate.lr,
+        "augment": asdict(RECIPE),
+        **gate.config,
+    }
+
+
 def network_trained(name: str, rows: Any, split: Split, classes: int, seed: int, updates: int) -> Supervised:
     """The supervised baseline with light augmentation; goes on from the cache where a run was stopped."""
     torch.manual_seed(seed)
@@ -289,15 +302,7 @@ def main() -> None:
     rows = prepare(cohort, split.train, size=(SIDE, SIDE))
     data = os.environ.get("ANATOLAB_DATA")
     real = open_cohort(Path(data) / gate.real) if data and gate.real else None
-    config = {
-        "cohort": cohort.provenance,
-        "side": SIDE,
-        "updates": updates,
-        "batch": BATCH,
-        "lr": gate.lr,
-        "augment": asdict(RECIPE),
-        **gate.config,
-    }
+    config = config_of(gate, cohort.provenance, updates)
 
     def done(found: dict[str, Any]) -> None:
         record = keep(name, found, config, split, started, time.monotonic() - clock)
