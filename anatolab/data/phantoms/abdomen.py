@@ -57,7 +57,7 @@ def draw_abdomen(seed: int, index: int, *, size: int = SIZE) -> Abdomen:
     """
     anatomy, scan = np.random.default_rng([VERSION, seed, index]).spawn(2)
     slices, top = int(anatomy.integers(22, 33)), anatomy.uniform(62, 98)
-    pixel = round(anatomy.uniform(325, 390) / size, 6)
+    pixel = round(anatomy.uniform(315, 375) / size, 6)
     side = (np.arange(size) - (size - 1) / 2) * pixel
     grid = Grid(side + anatomy.normal(0, 8), side + anatomy.normal(0, 8), reach=230)
     z = (top - THICKNESS / THIN * np.arange(slices * THIN - 1, -1, -1)).astype(np.float32)
@@ -69,8 +69,8 @@ def draw_abdomen(seed: int, index: int, *, size: int = SIZE) -> Abdomen:
         _liver,
         _spleen,
         _kidneys,
-        _vessels,
         _pancreas,
+        _vessels,
         _stomach,
         _gallbladder,
     ):
@@ -86,7 +86,7 @@ def _liver(s: Trunk) -> None:
     """Right and left lobe under the diaphragm, with veins, and cysts in some patients."""
     rng = s.rng
     grow, reach = rng.normal(1, 0.07), rng.normal(1, 0.14)  # of the whole, of the left lobe
-    (z, y, x), (z2, y2, x2) = np.array([(22, 4, -84), (40, -44, -32 + 20 * reach)]) + rng.normal(0, 6, (2, 3))
+    (z, y, x), (z2, y2, x2) = np.array([(22, 4, -84), (40, -44, -32 + 20 * reach)]) + rng.normal(0, 5, (2, 3))
     right = ellipsoid(s.at, (z, y, x), (92 * grow, 88 * grow, 73 * grow), rotation(rng, 0.08, (0.15, 0.35, 0)))
     left = ellipsoid(s.at, (z2, y2, x2), (45 * reach, 32 * grow, 78 * reach), rotation(rng, 0.12, (0.15, 0.25, 0)))
     blend = np.clip(0.5 + (left - right) / 36, 0, 1)
@@ -101,7 +101,7 @@ def _liver(s: Trunk) -> None:
         box, at, _, fine = s.near(points, 12)
         vein = cover(chain(at, points, np.array([4.6, 3.4, 1.0])) - 0.5 * fine, 2.5)
         s.put(vein * cover(distance[box] + 3, 3), s.hu[blood], box, None)
-    for _ in range(int(rng.poisson(0.7))):
+    for _ in range(int(rng.poisson(0.5))):
         point, radius = rng.uniform([-20, -40, -120], [70, 50, -40]), rng.uniform(4, 16)
         box, at, _, fine = s.near(point[None], radius + 8)
         spot = cover(ellipsoid(at, (point[0], point[1], point[2]), (radius,) * 3) - fine, 3)
@@ -111,7 +111,7 @@ def _liver(s: Trunk) -> None:
 def _spleen(s: Trunk) -> None:
     """A crescent under the left ribs, streaky in the arterial phase."""
     size = np.exp(s.rng.normal(0, 0.15))
-    z, y, x = np.array([38.0, 26, 104]) + s.rng.normal(0, 5, 3)
+    z, y, x = np.array([38.0, 26, 104]) + s.rng.normal(0, 4, 3)
     turn = rotation(s.rng, 0.12, (0.5, 0.15, 0.2))
     box, at, coarse, fine = s.near(np.array([[z, y, x]]), 78 * size)
     distance = ellipsoid(at, (z, y, x), (48 * size, 49 * size, 28 * size), turn)
@@ -128,7 +128,7 @@ def _kidneys(s: Trunk) -> None:
     rng = s.rng
     for name, sign in (("left kidney", 1), ("right kidney", -1)):
         size = rng.normal(1, 0.08)
-        z, y, x = np.array([-8 + 6 * sign, 42, sign * 66]) + rng.normal(0, [12, 5, 5])
+        z, y, x = np.array([-8 + 6 * sign, 42, sign * 66]) + rng.normal(0, [10, 4, 4])
         turn = rotation(rng, 0.1, (sign * 0.5, sign * 0.18, 0.15))
         box, at, _, fine = s.near(np.array([[z, y, x]]), 72 * size)
         if name in s.removed:
@@ -153,7 +153,7 @@ def _vessels(s: Trunk) -> None:
     heights, sway = np.array([-170.0, -60, 40, 150]), rng.normal(0, 3, (2, 4))
     for y, x, name, radii, organ in (
         (25, -22, "vein", rng.uniform(9, 14) * np.array([0.9, 1, 1.1, 1.1]), ""),
-        (27, 10, "aorta", rng.uniform(8, 12.5) * np.array([0.85, 0.95, 1.1, 1.15]), "aorta"),
+        (27, 10, "aorta", rng.uniform(9, 13) * np.array([0.85, 0.95, 1.1, 1.15]), "aorta"),
     ):
         points = np.column_stack([heights, y + sway[0], x + sway[1]])
         s.vessel(points, radii, s.hu[name], organ)
@@ -170,11 +170,11 @@ def _vessels(s: Trunk) -> None:
 def _pancreas(s: Trunk) -> None:
     """A lobed tube from the duodenum across the spine to the spleen, with the splenic vein behind it."""
     points = np.array([(-30, 6, -28), (-12, 0, -26), (2, -14, -4), (6, -14, 22), (14, 0, 50), (22, 14, 74)])
-    points = points + s.rng.normal(0, 3, 3) + s.rng.normal(0, [5, 3.5, 4], (6, 3))
-    radii = s.rng.normal(1, 0.12) * np.array([9, 13, 9.5, 10, 10.5, 7]) * s.rng.normal(1, 0.1, 6)
+    points = points + s.rng.normal(0, 3, 3) + s.rng.normal(0, [4, 2.5, 3], (6, 3))
+    radii = s.rng.normal(1, 0.1) * np.array([10, 15, 11, 11.5, 12, 8.5]) * s.rng.normal(1, 0.08, 6)
     s.vessel(points[2:] + np.array([0, 11, 0]), np.full(4, 4.0), s.hu["portal"])
     box, at, coarse, fine = s.near(points, 26)
-    distance = chain(at, points, radii) - 1.1 * fine - coarse
+    distance = chain(at, points, radii) - 0.8 * fine - coarse
     s.put(cover(distance - s.rim - 1, 3), FAT, box)
     fat = 0.35 * min(1.0, s.rim) * cover(1.2 - fine, 0.8)  # between its lobes
     s.put(cover(distance, 2.5), s.hu["pancreas"] * (1 - fat) + FAT * fat + 6 * fine, box, "pancreas")
@@ -183,7 +183,7 @@ def _pancreas(s: Trunk) -> None:
 def _stomach(s: Trunk) -> None:
     """Fundus, body and outlet, empty or full; what is in it and the gas above belong to it."""
     points = np.array([(74, 8, 58), (48, -14, 62), (14, -40, 54), (-10, -48, 26), (-4, -42, -6)])
-    points = points + s.rng.normal(0, 4, 3) + s.rng.normal(0, 6, (5, 3))
+    points = points + s.rng.normal(0, 4, 3) + s.rng.normal(0, 4.5, (5, 3))
     radii = s.rng.uniform(0.75, 1.15) * np.array([32, 31, 26, 18, 12]) * s.rng.normal(1, 0.08, 5)
     kind = str(s.rng.choice(["fluid", "food", "contrast", "gas"], p=[0.5, 0.22, 0.18, 0.1]))
     s.hollow(points, radii, kind, s.rng.uniform(3, 5.5), "stomach")
@@ -192,14 +192,14 @@ def _stomach(s: Trunk) -> None:
 def _gallbladder(s: Trunk) -> None:
     """A pear of bile under the liver, contracted after a meal, with stones in some patients."""
     rng, size = s.rng, s.rng.uniform(0.64, 1.14)
-    neck = np.array([2.0, -22, -42]) + rng.normal(0, 5, 3)
-    fundus = neck + size * np.array([-28, -22, -16]) + rng.normal(0, 4, 3)
+    neck = np.array([2.0, -22, -42]) + rng.normal(0, 4, 3)
+    fundus = neck + size * np.array([-28, -22, -16]) + rng.normal(0, 3, 3)
     points = np.stack([neck, (neck + 2 * fundus) / 3, fundus])
     box, at, _, fine = s.near(points, 24)
     distance = chain(at, points, size * np.array([4.5, 10.5, 12])) - 0.5 * fine
     if "gallbladder" not in s.removed:
         s.put(cover(distance - 1.2, 2), s.hu["wall"], box)
-        s.put(cover(distance, 2.5), rng.uniform(0, 22) + 3 * fine, box, "gallbladder")
+        s.put(cover(distance, 2.5), rng.uniform(-2, 15) + 3 * fine, box, "gallbladder")
         if rng.random() < 0.2:
             stone = chain(at, points[1:] + np.array([0, 4, 0]), size * np.array([1, 5])) + 1.5 * fine
             s.put(cover(np.maximum(stone, distance + 2), 2), rng.uniform(90, 350), box, None)
@@ -211,7 +211,7 @@ def _scan(rng: np.random.Generator, image: np.ndarray, pixel: float) -> np.ndarr
 
     blurred = gaussian_filter(image, (0, *[rng.uniform(0.8, 1.4) / pixel] * 2))
     grain = gaussian_filter(rng.standard_normal(image.shape, np.float32), (0, 0.6, 0.6))
-    grain *= np.float32(rng.uniform(8, 22) / grain.std())
+    grain *= np.float32(rng.uniform(7, 16) / grain.std())
     thick = 0.5 + 0.7 * gaussian_filter((image > -500).astype(np.float32), (0, *[30 / pixel] * 2))
     return np.clip(blurred + grain * thick, -1024, 3071).round().astype(np.int16)
 

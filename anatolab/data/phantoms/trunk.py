@@ -9,7 +9,7 @@ import numpy as np
 from anatolab.data.phantoms.fields import Grid, Volume, chain, cover, ellipsoid, paint
 
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
-REMOVED = {"gallbladder": 0.08, "spleen": 0.02, "left kidney": 0.015, "right kidney": 0.015}  # share of patients
+REMOVED = {"gallbladder": 0.06, "spleen": 0.015, "left kidney": 0.005, "right kidney": 0.005}  # share of patients
 FAT, GAS, BONE = -100.0, -950.0, 190.0  # HU
 SIGNALS = ("aorta", "vein", "portal", "cortex", "medulla", "liver", "spleen", "pancreas", "wall")
 HU = {  # mean of the above by contrast phase
@@ -18,7 +18,7 @@ HU = {  # mean of the above by contrast phase
     "delayed": (115, 112, 118, 150, 155, 92, 96, 78, 75),
     "plain": (42, 40, 42, 32, 30, 58, 49, 40, 40),
 }
-PHASES = {"portal venous": 0.56, "arterial": 0.2, "delayed": 0.14, "plain": 0.1}  # share of patients
+PHASES = {"portal venous": 0.66, "arterial": 0.18, "delayed": 0.11, "plain": 0.05}  # share of patients
 WHOLE = (slice(None),) * 3
 
 
@@ -55,8 +55,8 @@ class Trunk:
         self.image = np.full(self.at[0].shape, -1000, np.float32)
         self.shares = np.zeros((len(ORGANS), *self.image.shape), np.float32)
         self.phase = str(rng.choice(list(PHASES), p=list(PHASES.values())))
-        self.hu = {k: v * rng.normal(1, 0.09) + rng.normal(0, 5) for k, v in zip(SIGNALS, HU[self.phase], strict=True)}
-        self.hu["liver"] -= rng.uniform(15, 60) * (rng.random() < 0.2)  # fatty
+        self.hu = {k: v * rng.normal(1, 0.07) + rng.normal(0, 3) for k, v in zip(SIGNALS, HU[self.phase], strict=True)}
+        self.hu["liver"] -= rng.uniform(15, 50) * (rng.random() < 0.12)  # fatty
         self.removed = [name for name, share in REMOVED.items() if rng.random() < share]
         self.rim = 0.5 + min(2.0, self.lean)
         self.inside = self.image
@@ -94,7 +94,7 @@ class Trunk:
         self.put(cover(distance - 1.5, 2.5), FAT, box)
         self.put(cover(distance, 2.5), self.hu["wall"] + 6 * fine, box, organ)
         content = {
-            "fluid": self.rng.uniform(5, 35) + 4 * fine,
+            "fluid": self.rng.uniform(15, 40) + 4 * fine,
             "contrast": self.rng.uniform(170, 380) + 25 * fine,
             "food": self.rng.uniform(0, 60) - 150 * cover(1.1 - fine, 0.8) + 25 * fine,
             "gas": GAS,
@@ -172,7 +172,7 @@ def paint_bowel(s: Trunk) -> None:
     rng, oral = s.rng, s.rng.random() < 0.35
     small = ["contrast", "fluid", "gas"] if oral else ["fluid", "fluid", "fluid", "gas"]
     large = ["food", "food", "gas", "contrast" if oral else "fluid"]
-    for _ in range(int(rng.integers(20, 32))):
+    for _ in range(int(rng.integers(16, 26))):
         start = rng.uniform([-105, -62, -85], [-12, 28, 88])
         start[0] += -25 * (start[2] < -20) + 22 * (start[2] > 30 and start[1] < 20)
         points = start + np.cumsum(rng.normal(0, 1, (3, 3)) * [10, 14, 20], axis=0)
