@@ -19,7 +19,7 @@ from anatolab.data.phantoms.fields import Point, Volume, cover, ellipsoid, paint
 from anatolab.data.phantoms.files import written_once
 from anatolab.types import Cohort
 
-VERSION = 1  # part of every seed: raise it with any change of what is drawn
+VERSION = 2  # part of every seed: raise it with any change of what is drawn
 SIZE = 96  # voxels along the columns
 CLASSES = ("background", "LA")
 REACH = 64.0  # mm from the center of the volume that random fields are drawn in
@@ -107,19 +107,19 @@ def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
     """Mean signals of one scan, blood of the atrium 1, before the coil's shading."""
-    muscle = rng.uniform(0.25, 0.60)  # nulled by the inversion pulse, well or badly
+    muscle = rng.uniform(0.22, 0.48)  # nulled by the inversion pulse, well or badly
     return {
         "blood": 1.0,
-        "right": rng.uniform(0.75, 1.15),
+        "right": rng.uniform(0.80, 1.12),
         "left": rng.uniform(0.85, 1.15),
-        "artery": rng.uniform(0.80, 1.20),
+        "artery": rng.uniform(0.85, 1.15),
         "muscle": muscle,
         "scar": rng.uniform(0.9, 1.6),
-        "fat": rng.uniform(0.35, 1.25),
+        "fat": rng.uniform(0.30, 0.85),
         "lung": rng.uniform(0.08, 0.30),
         "bone": rng.uniform(0.5, 1.1),
-        "noise": rng.uniform(0.04, 0.13),
-        "shade": rng.uniform(0.1, 0.5),
+        "noise": rng.uniform(0.03, 0.10),
+        "shade": rng.uniform(0.1, 0.35),
         "blur": rng.uniform(0.6, 1.2),  # mm in the plane; slices are acquired thicker
         "thick": rng.uniform(0.8, 1.8),
     }
