@@ -89,7 +89,7 @@ def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
 
 def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
     """Each voxel's place (z, y, x) in mm from the atrium's center along the patient's own, warped directions."""
-    center = rng.uniform(-1, 1, 3) * np.array([9, 13, 14])
+    center = rng.uniform(-1, 1, 3) * np.array([10, 15, 16])
     z, y, x = (
         axis.astype(np.float32).reshape([-1 if k == i else 1 for k in range(3)]) - np.float32(c)
         for i, (axis, c) in enumerate(zip(axes, center, strict=True))
@@ -110,9 +110,9 @@ def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
     muscle = rng.uniform(0.22, 0.48)  # nulled by the inversion pulse, well or badly
     return {
         "blood": 1.0,
-        "right": rng.uniform(0.80, 1.12),
-        "left": rng.uniform(0.85, 1.15),
-        "artery": rng.uniform(0.85, 1.15),
+        "right": rng.uniform(0.86, 1.10),
+        "left": rng.uniform(0.90, 1.12),
+        "artery": rng.uniform(0.88, 1.12),
         "muscle": muscle,
         "scar": rng.uniform(0.9, 1.6),
         "fat": rng.uniform(0.30, 0.85),
