@@ -92,7 +92,7 @@ GATES = {
         updates=1000,
         batch=2,
         patch=(48, 64, 64),
-        config={"calibrated_on": "a cohort of seed 101; nothing was chosen on this one"},
+        config={"calibrated_on": "cohorts of seeds 100 and 101, and version 1 of this one: other patients"},
     ),
 }
 
