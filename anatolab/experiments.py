@@ -29,12 +29,18 @@ class Size:
     """One of three budgets; every method of a table is trained under the same one."""
 
     name: str
-    side: int  # images are side x side pixels
+    side: int  # slices, or the planes of patches, are side x side pixels
     updates: int  # of the student in all, pre-training included
     labeled: int  # labeled images a step
     unlabeled: int  # unlabeled images a step
     network: str  # a key of anatolab.nn.NETWORKS
     patients: int  # of a generated cohort
+    depth: int = 0  # planes of a 3-D patch; 0: 2-D slices
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """What a network sees: height and width of slices, or sides (z, y, x) of patches."""
+        return (self.depth, self.side, self.side) if self.depth else (self.side, self.side)
 
 
 SIZES = {
@@ -42,21 +48,26 @@ SIZES = {
     "demo": Size("demo", 128, 2_000, 4, 4, "light_unet", 100),  # minutes a run: seeds are affordable
     "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the published setting
 }
+SIZES_3D = {  # the same three for volumes
+    "tiny": Size("tiny", 32, 60, 2, 2, "light_unet", 12, depth=24),
+    "demo": Size("demo", 64, 1_000, 2, 2, "light_unet", 60, depth=48),
+    "full": Size("full", 112, 15_000, 2, 2, "vnet", 60, depth=80),
+}
 
 
-def current_size() -> Size:
-    """The budget that ``ANATOLAB_SIZE`` names, ``tiny`` where it is not set.
+def current_size(dims: int = 2) -> Size:
+    """The budget that ``ANATOLAB_SIZE`` names, ``tiny`` where it is not set, for slices or for volumes.
 
     Example:
-        >>> SIZES["demo"].updates
-        2000
+        >>> SIZES["demo"].updates, SIZES_3D["full"].image
+        (2000, (80, 112, 112))
     """
     name = os.environ.get("ANATOLAB_SIZE") or "tiny"
     if name not in SIZES:
         from anatolab.types import InputError
 
         raise InputError(f"ANATOLAB_SIZE={name!r} is no size; use one of {', '.join(SIZES)}.")
-    return SIZES[name]
+    return (SIZES if dims == 2 else SIZES_3D)[name]
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,12 @@ class Experiment:
     priority: int = 0  # lower is made first
     size: str = "demo"
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the method's Config
+    dims: int = 2  # 2 trains on slices, 3 on patches of volumes
+
+    @property
+    def budget(self) -> Size:
+        """The size that this run is made at."""
+        return (SIZES if self.dims == 2 else SIZES_3D)[self.size]
 
 
 METHOD_TITLES = {
@@ -138,7 +155,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
     *_ablations("acdc", 3, priority=2),
     *_methods("acdc", 7, priority=3),
-    *_methods("cardiac", 3, priority=4),
+    *_methods("abdomen", 3, priority=4),
+    *_methods("atrium", 3, priority=5, dims=3),
+    *_methods("cardiac", 3, priority=6),
+    *_methods("abdomen", 7, priority=7),
 )  # a cell of a table whose run is not recorded prints "not run"
 
 
@@ -169,15 +189,31 @@ def _cardiac() -> tuple[Cohort, Callable[[int], Split]]:
     return cohort, lambda labeled: split_patients(cohort, labeled or 70, validation=10, test=20, seed=0)
 
 
+def _atrium() -> tuple[Cohort, Callable[[int], Split]]:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import atrium_cohort
+
+    cohort = atrium_cohort(60, seed=0)
+    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=8, test=12, seed=0)
+
+
+def _abdomen() -> tuple[Cohort, Callable[[int], Split]]:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import abdomen_cohort
+
+    cohort = abdomen_cohort(64, seed=0)
+    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=10, test=14, seed=0)
+
+
 PACKED = "PACKED.txt"  # in a folder that pack_data wrote
-COHORTS = {"acdc": _acdc, "cardiac": _cardiac}
+COHORTS = {"acdc": _acdc, "cardiac": _cardiac, "abdomen": _abdomen, "atrium": _atrium}
 
 
 def method_config(experiment: Experiment) -> Any:
     """The method's ``Config``: its recommended fields, the budget's, then the experiment's own."""
     from anatolab.methods import METHODS
 
-    config = sized(METHODS[experiment.method].Config(), SIZES[experiment.size])
+    config = sized(METHODS[experiment.method].Config(), experiment.budget)
     fields = {k: v for k, v in experiment.overrides.items() if hasattr(config, k)}
     of_pretraining = {k: v for k, v in experiment.overrides.items() if k not in fields}
     if of_pretraining:
@@ -189,8 +225,9 @@ def sized(config: Any, size: Size) -> Any:
     """A method's ``Config`` with the budget and the head widths of a size."""
     budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled, **WIDTHS[size.name]}
     fields = {k: v for k, v in budget.items() if hasattr(config, k)}
-    if hasattr(config, "pretraining") and size.name in EMBEDDING:
-        fields["pretraining"] = replace(config.pretraining, embedding=EMBEDDING[size.name])
+    if hasattr(config, "pretraining"):
+        own = {"embedding": EMBEDDING[size.name]} if size.name in EMBEDDING else {}
+        fields["pretraining"] = replace(config.pretraining, **own, **({"cells": 4} if size.depth else {}))
     return replace(config, **fields)
 
 
@@ -205,7 +242,7 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
             "profile": "recommended",
             "cohort": experiment.cohort,
             "labeled_patients": experiment.labeled,
-            "size": asdict(SIZES[experiment.size]),
+            "size": {k: v for k, v in asdict(experiment.budget).items() if k != "depth" or v},
             "settings": {k: v for k, v in asdict(Settings()).items() if k not in left_out},
             "fields": asdict(method_config(experiment)),
         }
@@ -228,7 +265,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     """
     import torch
 
-    from anatolab.data import prepare, split_sha256
+    from anatolab.data import prepare, prepare_volumes, split_sha256
     from anatolab.inference import evaluate
     from anatolab.methods import METHODS
     from anatolab.metrics import summarize
@@ -236,14 +273,17 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     from anatolab.training import Settings, train
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    size = SIZES[experiment.size]
+    size = experiment.budget
     cohort, split_of = COHORTS[experiment.cohort]()
     split = split_of(experiment.labeled)
-    rows = prepare(cohort, split.train, size=(size.side, size.side))
+    if experiment.dims == 2:
+        rows: Any = prepare(cohort, split.train, size=(size.side, size.side))
+    else:
+        rows = prepare_volumes(cohort, split.train, patch=(size.depth, size.side, size.side))
 
     torch.manual_seed(seed)
     kind = METHODS[experiment.method]
-    network = NETWORKS[size.network](rows.images.shape[1], len(cohort.classes))
+    network = NETWORKS[size.network](rows.images.shape[1], len(cohort.classes), spatial_dims=experiment.dims)
     method = kind(network, method_config(experiment))
     trained = train(method, rows, split, Settings(seed=seed), out=out, progress=progress)
     if not trained.finished:
@@ -252,7 +292,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     device = next(method.parameters()).device
     refs = cohort.of(split.validation)
     volumes: dict[str, np.ndarray] = {}
-    cases = evaluate(method, refs, cohort.classes, (size.side, size.side), device=device, volumes=volumes)
+    cases = evaluate(method, refs, cohort.classes, size.image, device=device, volumes=volumes)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])

@@ -7,7 +7,9 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before anything imports numpy, torch or matplotlib; xdist's workers inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -82,3 +84,41 @@ def _seeded() -> None:
 def real_data() -> Path:
     """The folder of real data; for tests marked ``real``."""
     return Path(os.environ["ANATOLAB_DATA"])
+
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1280,1000",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium that resolves no host but localhost; skipped, or failed where it is demanded, if absent."""
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        reason = "no Chromium with chromedriver on PATH: figures, formulas and accessibility are not checked"
+        if os.environ.get("ANATOLAB_REQUIRE_BROWSER"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chrome.set_page_load_timeout(60)
+    chrome.set_script_timeout(60)
+    yield chrome
+    chrome.quit()

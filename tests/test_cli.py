@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from anatolab.cli import main
-from anatolab.data.phantoms import write_cardiac
+from anatolab.data import open_cohort
+from anatolab.data.phantoms import KINDS, write_cardiac
 
 TRAIN = ["--split-seed", "0", "--held-out", "2", "--side", "32", "--labeled-patients", "1", "--accelerator", "cpu"]
 
@@ -175,3 +176,49 @@ def test_wrong_input_ends_with_one_sentence(
 def test_an_unknown_size_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ANATOLAB_SIZE", "huge")
     assert "ANATOLAB_SIZE='huge' is no size" in complaint(capsys, "evaluate", "--run", "x")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_cohort_is_written_and_the_readers_recognize_it(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made" / kind
+    assert main(["cohort", kind, str(out), "--patients", "2", "--seed", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{out}: 2 generated patients, {kind}, seed 5" in printed
+    assert f"anatolab train --data {out}" in printed
+    cohort = open_cohort(out)
+    assert len(cohort.patients) == 2
+    assert (cohort.provenance["seed"], cohort.provenance["generated"]) == (5, True)
+    assert [p.name for p in out.parent.iterdir()] == [kind]  # nothing is left beside it
+    assert KINDS[kind][1].count("*") == 1
+    assert len(list(out.glob(KINDS[kind][1]))) == 2  # what the progress bar counts
+
+
+def test_a_cohort_says_as_json_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["cohort", "cardiac", str(tmp_path / "empty"), "--patients", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["kind"], said["patients"], said["seed"], said["layout"]) == ("cardiac", 1, 0, "official")
+    assert said["folder"] in said["next"]
+
+
+def test_a_cohort_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    for out in (tmp_path, tmp_path / "mine.txt"):
+        assert main(["cohort", "cardiac", str(out), "--patients", "1"]) == 1
+        said = capsys.readouterr().err
+        assert said == f"anatolab: {out}: is there already and is no empty folder; name a new one, or remove it.\n"
+    assert main(["cohort", "cardiac", str(tmp_path / "new"), "--patients", "0"]) == 1
+    assert "--patients 0: a cohort has at least one patient" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_interrupted_cohort_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["cohort", "cardiac", str(tmp_path / "new"), "--patients", "40"])
+    assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from anatolab import experiments, records
-from anatolab.experiments import EXPERIMENTS, SIZES, Experiment
+from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D, Experiment, Size
 from anatolab.methods import METHODS
+from anatolab.nn import multiple_of
 from anatolab.types import InputError
+
+BOOK = Path(__file__).resolve().parents[1] / "book" / "records"
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def test_ids_are_unique_and_methods_cohorts_and_sizes_exist() -> None:
 def test_every_method_of_a_table_has_the_same_budget() -> None:
     for e in EXPERIMENTS:
         config = experiments.method_config(e)
-        size = SIZES[e.size]
+        size = e.budget
         assert config.updates == size.updates
         assert config.labeled == size.labeled
         assert getattr(config, "unlabeled", size.unlabeled) == size.unlabeled
@@ -41,6 +44,46 @@ def test_every_method_of_a_table_has_the_same_budget() -> None:
 def test_the_budget_of_demo_is_the_fixed_one() -> None:
     demo = SIZES["demo"]
     assert (demo.side, demo.updates, demo.labeled, demo.unlabeled, demo.network) == (128, 2000, 4, 4, "light_unet")
+
+
+def test_volumes_have_patches_that_their_networks_can_halve() -> None:
+    assert SIZES_3D.keys() == SIZES.keys()
+    assert (SIZES["full"].image, SIZES_3D["full"].image) == ((256, 256), (80, 112, 112))  # the papers'
+    for size in SIZES_3D.values():
+        assert all(side % multiple_of(size.network, 3) == 0 for side in size.image)
+    assert all(e.dims == 3 for e in EXPERIMENTS if e.cohort == "atrium")
+
+
+def test_every_committed_record_is_of_the_configuration_that_is_wanted_today() -> None:
+    compared = 0
+    for e in EXPERIMENTS:
+        for path in (BOOK / e.id).glob("seed*.json"):
+            assert records.read(path).config == experiments.config_of(e), path
+            compared += 1
+    assert compared >= 6
+
+
+def test_a_run_on_volumes_says_the_depth_of_its_patches_and_one_on_slices_does_not() -> None:
+    volumes = experiments.config_of(experiments.by_id("atrium-3-mean-teacher"))
+    slices = experiments.config_of(experiments.by_id("acdc-3-mean-teacher"))
+    assert (volumes["size"]["depth"], volumes["size"]["updates"]) == (48, 1000)
+    assert (volumes["fields"]["labeled"], volumes["fields"]["unlabeled"]) == (2, 2)
+    assert "depth" not in slices["size"]
+
+
+def test_a_run_on_volumes_becomes_a_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import atrium_cohort
+
+    cohort = atrium_cohort(4, seed=0, size=32)
+    split = split_patients(cohort, 1, validation=1, seed=0)
+    monkeypatch.setitem(experiments.COHORTS, "atrium", lambda: (cohort, lambda labeled: split))
+    small = Size("tiny", 16, 2, 1, 1, "light_unet", 4, depth=8)
+    monkeypatch.setitem(SIZES_3D, "tiny", small)
+    record = experiments.run(replace(experiments.by_id("atrium-3-mean-teacher"), size="tiny"), 0, progress=False)
+    assert record.config["size"]["depth"] == 8
+    assert record.values["dice"].keys() == {"LA", "mean"}
+    assert records.path_of("atrium-3-mean-teacher", 0).exists()
 
 
 TINY = Experiment("toy-2-supervised", "supervised", "toy", 2, "toy", (0, 1), size="tiny", overrides={"augment": None})

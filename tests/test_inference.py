@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from anatolab.inference import evaluate, predict_logits, predict_volume, write_nifti
+from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, sliding_window, write_nifti
 from anatolab.types import Case, CaseRef, InputError
 
 
@@ -69,3 +69,82 @@ def test_a_case_without_annotation_cannot_be_evaluated() -> None:
 def test_nifti_needs_a_geometry_to_keep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p1.nii.gz: carries no affine"):
         write_nifti(np.zeros((5, 24, 32), np.uint8), case(), tmp_path / "out.nii.gz")
+
+
+def literal(predict, image: Tensor, patch: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """The papers' evaluation, word by word: windows on a grid of strides, the last ones pushed back to the border."""
+    depth, height, width = image.shape[1:]
+    total, seen = torch.zeros(2, depth, height, width), torch.zeros(depth, height, width)
+    for i in range(-(-(depth - patch[0]) // stride[0]) + 1):
+        z = min(stride[0] * i, depth - patch[0])
+        for j in range(-(-(height - patch[1]) // stride[1]) + 1):
+            y = min(stride[1] * j, height - patch[1])
+            for k in range(-(-(width - patch[2]) // stride[2]) + 1):
+                x = min(stride[2] * k, width - patch[2])
+                piece = image[None, :, z : z + patch[0], y : y + patch[1], x : x + patch[2]]
+                probability = torch.softmax(predict(piece), 1)[0]
+                total[:, z : z + patch[0], y : y + patch[1], x : x + patch[2]] += probability
+                seen[z : z + patch[0], y : y + patch[1], x : x + patch[2]] += 1
+    assert (seen > 0).all()
+    return total / seen
+
+
+def uneven(image: Tensor) -> Tensor:
+    """Logits that depend on the place in the window, so that a wrong window shows."""
+    ramp = torch.linspace(-2, 2, image[0, 0].numel()).reshape(image.shape[2:])
+    return torch.cat([image * ramp, image.mean((2, 3, 4), keepdim=True) - ramp], 1)
+
+
+@pytest.mark.parametrize("stride", [None, (1, 2, 5), (4, 6, 8)])
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_the_sliding_window_equals_the_literal_loop(stride: tuple[int, int, int] | None, batch: int) -> None:
+    image, patch = torch.rand(1, 9, 13, 17), (4, 6, 8)
+    found = sliding_window(uneven, image, patch, stride=stride, batch=batch)
+    torch.testing.assert_close(found, literal(uneven, image, patch, stride or (2, 3, 4)))
+    torch.testing.assert_close(found.sum(0), torch.ones(9, 13, 17))
+
+
+def test_a_constant_predictor_reproduces_itself_and_a_pointwise_one_its_own_answer() -> None:
+    image, constant = torch.rand(1, 11, 30, 26), torch.tensor([0.3, -1.2])
+    for stride in (None, (3, 5, 7)):
+        found = sliding_window(
+            lambda x: constant[None, :, None, None, None].expand(len(x), 2, *x.shape[2:]),
+            image,
+            (8, 16, 16),
+            stride=stride,
+        )
+        due = torch.softmax(constant, 0)[:, None, None, None].expand(found.shape)
+        torch.testing.assert_close(found, due)
+    pointwise = sliding_window(bright, image, (8, 16, 16))
+    torch.testing.assert_close(pointwise, torch.softmax(bright(image[None]), 1)[0])
+
+
+def test_a_volume_smaller_than_the_patch_is_padded_with_zeros_and_cropped_back() -> None:
+    seen = []
+
+    def watching(image: Tensor) -> Tensor:
+        seen.append(image)
+        return bright(image)
+
+    image = torch.rand(1, 3, 20, 7)
+    found = sliding_window(watching, image, (8, 16, 12))
+    assert found.shape == (2, 3, 20, 7)
+    torch.testing.assert_close(found, torch.softmax(bright(image[None]), 1)[0])
+    window = seen[0][0, 0]
+    assert window.shape == (8, 16, 12)
+    torch.testing.assert_close(window[2:5, :, 2:9], image[0, :, :16])
+    assert window.sum() == pytest.approx(image[0, :, :16].sum().item(), rel=1e-5)
+
+
+def test_a_stride_that_leaves_voxels_out_is_refused() -> None:
+    for stride in ((9, 4, 4), (0, 4, 4)):
+        with pytest.raises(InputError, match=r"stride: .* is not between 1 and the patch \(8, 8, 8\)"):
+            sliding_window(bright, torch.rand(1, 16, 16, 16), (8, 8, 8), stride=stride)
+
+
+def test_patches_are_evaluated_and_predicted_like_slices() -> None:
+    one = case((12, 24, 32))
+    np.testing.assert_array_equal(predict_volume(bright, one, (8, 16, 16)), one.label)
+    np.testing.assert_array_equal(predict_volume(bright, one, (8, 18, 18), stride=PUBLISHED_STRIDE), one.label)
+    values = evaluate(Bright(), [ref(one)], ("background", "LV"), (8, 16, 16))
+    assert values["p1_ED"]["LV"]["dice"] == 1.0

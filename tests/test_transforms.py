@@ -156,3 +156,24 @@ def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
 def test_an_unknown_mix_is_refused() -> None:
     with pytest.raises(ValueError, match="mix='mixup'"):
         mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Recipe(mix="mixup"))
+
+
+def test_a_volume_is_moved_plane_by_plane_with_one_map_and_its_slice_axis_stays() -> None:
+    volume, label = torch.rand(2, 1, 5, 24, 24), torch.randint(0, 3, (2, 5, 24, 24))
+    affine = Affine.draw(volume, Recipe())
+    plane = Affine(affine.matrix[:, 1:, 1:], affine.shift[:, 1:])
+    moved, moved_label = affine.image(volume), affine.label(label)
+    for z in range(5):
+        torch.testing.assert_close(moved[:, :, z], plane.image(volume[:, :, z]), atol=1e-4, rtol=0)
+        assert (moved_label[:, z] != plane.label(label[:, z])).float().mean() < 0.01  # ties of nearest neighbors
+
+
+def test_every_view_of_a_volume_keeps_its_shape_and_range() -> None:
+    volume, probability = torch.rand(2, 1, 6, 16, 16), torch.softmax(torch.randn(2, 2, 6, 16, 16), 1)
+    changed = strong_view(volume, Recipe(strong_probability=1.0))
+    assert changed.shape == volume.shape
+    assert 0 <= changed.min() < changed.max() <= 1
+    for kind in ("cutmix", "classmix", "cutout", "none"):
+        image, mixed, valid = mix_unlabeled(volume, probability, Recipe(mix=kind))
+        assert (image.shape, mixed.shape, valid.shape) == (volume.shape, probability.shape, volume[:, 0].shape)
+        torch.testing.assert_close(mixed.sum(1), torch.ones(2, 6, 16, 16))

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,8 @@ class Rows:
                 f"rows: images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype}, {len(patients)} "
                 f"patients and {len(names)} names do not fit; give (n, c, h, w) float32, (n, h, w) uint8, n and n."
             )
-        return cls(images, labels, names, list(patients), _rows_sha256(images, labels, names, list(patients)))
+        columns = {"names": names, "patients": list(patients)}
+        return cls(images, labels, **columns, sha256=sha256_of(images, labels, columns))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,14 +101,7 @@ class Rows:
         Raises:
             InputError: No patient is given, or one of them has no row here.
         """
-        if not patients:
-            raise InputError("rows: no patient is given, so there is no row to find; give at least one patient.")
-        if unknown := sorted(set(patients) - set(self.patients)):
-            raise InputError(
-                f"rows: patient {unknown[0]!r} ({len(unknown)} in all) has no row among these {len(self)}; "
-                "prepare the rows with this patient too."
-            )
-        return torch.from_numpy(np.flatnonzero(np.isin(np.asarray(self.patients), list(patients))))
+        return find_rows(self.patients, patients)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Copy some rows to memory, ready for a network.
@@ -121,6 +115,18 @@ class Rows:
         at = index.cpu().numpy()
         label = torch.from_numpy(np.asarray(self.labels[at])).long()
         return torch.from_numpy(np.asarray(self.images[at])), label.masked_fill_(label == UNKNOWN, IGNORE)
+
+
+def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
+    """The rows (k,) int64, ascending, at which a column of patient ids names one of ``patients``; see ``index_of``."""
+    if not patients:
+        raise InputError("rows: no patient is given, so there is no row to find; give at least one patient.")
+    if unknown := sorted(set(patients) - set(column)):
+        raise InputError(
+            f"rows: patient {unknown[0]!r} ({len(unknown)} in all) has no row among these {len(column)}; "
+            "prepare the rows with this patient too."
+        )
+    return torch.from_numpy(np.flatnonzero(np.isin(np.asarray(column), list(patients))))
 
 
 def cache_root() -> Path:
@@ -154,21 +160,56 @@ def prepare(
         InputError: A patient is unknown or given twice, a case is wrong in any way that reading finds, cases have
             different numbers of channels, or the cache cannot be written.
     """
-    if not patients or len(set(patients)) < len(patients):
-        raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")
     if min(size) < 1:
         raise InputError(f"size: {size} is no height and width in pixels; give two numbers of at least 1.")
+
+    def cut(ref: CaseRef) -> Cut:
+        images, labels = slices_of(ref.load(), size)
+        names = [f"{ref.name}#{i:02d}" for i in range(len(images))]
+        return images, labels, {"names": names, "patients": [ref.patient] * len(images)}
+
+    images, labels, columns, sha256 = cached(cohort, patients, {**RECIPE, "size": list(size)}, cut, cache)
+    return Rows(images, labels, **columns, sha256=sha256)
+
+
+Cut = tuple[np.ndarray, np.ndarray, dict[str, list]]  # of one case: image rows, label rows, columns of the index
+
+
+def cached(
+    cohort: Cohort,
+    patients: Sequence[str],
+    recipe: dict[str, Any],
+    cut: Callable[[CaseRef], Cut],
+    cache: str | Path | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
+    """What ``cut`` makes of each case of some patients, one case below the other, from a cache that it fills.
+
+    Args:
+        cohort: Where the patients are.
+        patients: In the order in which their cases come.
+        recipe: Says all that ``cut`` does; part of the key.
+        cut: Reads a case; gives image rows, label rows and columns of the index, such as names and patients.
+        cache: The folder of the caches; ``cache_root()`` where not given.
+
+    Returns:
+        Image rows and label rows, memory-mapped and verified, the columns, and the sha256 of all of these.
+
+    Raises:
+        InputError: As :func:`prepare`.
+    """
+    if not patients or len(set(patients)) < len(patients):
+        raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")
     refs = cohort.of(patients)
-    recipe = {**RECIPE, "size": list(size), **({"window": list(cohort.window)} if cohort.window else {})}
+    recipe = {**recipe, **({"window": list(cohort.window)} if cohort.window else {})}
     folder = Path(cache or cache_root()).expanduser() / f"{_slug(cohort.name)}-{_key(cohort, refs, recipe)}"
     for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
         if not folder.is_dir():
-            _build(folder, cohort, refs, recipe)
+            _build(folder, cohort, refs, recipe, cut)
         try:
             return _open(folder)
         except Exception as error:  # whatever a damaged file makes its parser raise
             if folder.is_dir():
-                warnings.warn(f"{folder}: this cache is damaged ({error}); building it again.", stacklevel=2)
+                warnings.warn(f"{folder}: this cache is damaged ({error}); building it again.", stacklevel=3)
                 _remove(folder)
     raise InputError(f"{folder}: this cache is damaged and cannot be replaced; remove the folder.")
 
@@ -233,12 +274,13 @@ def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray
     return image.numpy(), label[:, 0].numpy()
 
 
-def _build(folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any]) -> None:
+def _build(
+    folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any], cut: Callable[[CaseRef], Cut]
+) -> None:
     """Write a cache beside its place and move it there, unless another process was first."""
     from tqdm.auto import tqdm
 
-    size = (recipe["size"][0], recipe["size"][1])
-    rows: dict[str, list[str]] = {"names": [], "patients": []}
+    columns: dict[str, list] = {}
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -247,13 +289,13 @@ def _build(folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[s
         part.chmod(0o755)  # people of one machine may share a cache
         with _Growing(part / "images.npy") as images, _Growing(part / "labels.npy") as labels:
             for ref in tqdm(refs, desc=f"reading {cohort.name}", unit="case", delay=2):
-                image, label = slices_of(ref.load(), size)
+                image, label, said = cut(ref)
                 images.append(image, ref)
                 labels.append(label, ref)
-                rows["names"] += [f"{ref.name}#{i:02d}" for i in range(len(image))]
-                rows["patients"] += [ref.patient] * len(image)
+                for name, values in said.items():
+                    columns.setdefault(name, []).extend(values)
         sha256 = {"images": images.sha256, "labels": labels.sha256}
-        index = {**rows, "arrays": sha256, "sha256": _join(sha256["images"], sha256["labels"], **rows)}
+        index = {**columns, "arrays": sha256, "sha256": _join(sha256["images"], sha256["labels"], columns)}
         (part / "index.json").write_text(json.dumps({**index, "recipe": recipe}), encoding="utf-8")
         with suppress(OSError):  # not empty: another process was first, and its cache is as good as this one
             part.rename(folder)
@@ -269,15 +311,16 @@ def _build(folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[s
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _open(folder: Path) -> Rows:
-    """The rows of a cache, its checksum verified; raises what its parsers raise where anything is not as written."""
+def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
+    """What a cache holds, its checksum verified; raises what its parsers raise where anything is not as written."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     images = np.load(folder / "images.npy", mmap_mode="r")
     labels = np.load(folder / "labels.npy", mmap_mode="r")
-    sha256 = _rows_sha256(images, labels, index["names"], index["patients"])
+    columns = {name: values for name, values in index.items() if name not in ("arrays", "sha256", "recipe")}
+    sha256 = sha256_of(images, labels, columns)
     if sha256 != index["sha256"]:
         raise ValueError("its checksum is not the one it was written with")
-    return Rows(images, labels, index["names"], index["patients"], sha256)
+    return images, labels, columns, sha256
 
 
 class _Growing:
@@ -332,13 +375,14 @@ def _array_sha256(content: Any, shape: Sequence[int], dtype: np.dtype) -> str:
     return hashlib.sha256(f"{dtype.str} {list(shape)} {content.hexdigest()}".encode()).hexdigest()
 
 
-def _rows_sha256(images: np.ndarray, labels: np.ndarray, names: list[str], patients: list[str]) -> str:
+def sha256_of(images: np.ndarray, labels: np.ndarray, columns: dict[str, list]) -> str:
+    """The hash over rows and the columns of their index."""
     one, two = (_array_sha256(hashlib.sha256(np.ascontiguousarray(a).data), a.shape, a.dtype) for a in (images, labels))
-    return _join(one, two, names=names, patients=patients)
+    return _join(one, two, columns)
 
 
-def _join(images: str, labels: str, *, names: list[str], patients: list[str]) -> str:
-    text = json.dumps({"images": images, "labels": labels, "names": names, "patients": patients}, sort_keys=True)
+def _join(images: str, labels: str, columns: dict[str, list]) -> str:
+    text = json.dumps({"images": images, "labels": labels, **columns}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

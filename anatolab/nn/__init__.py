@@ -1,7 +1,7 @@
 """Networks behind one tap, their heads, and the EMA teacher."""
 
 from anatolab.nn.heads import ImageProjector, PatchProjector, PixelProjector, mlp
-from anatolab.nn.networks import NETWORKS, basic_unet, light_unet
+from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, vnet
 from anatolab.nn.tap import PATHS, Tap, tap
 from anatolab.nn.teacher import Teacher
 
@@ -16,5 +16,7 @@ __all__ = [
     "basic_unet",
     "light_unet",
     "mlp",
+    "multiple_of",
     "tap",
+    "vnet",
 ]

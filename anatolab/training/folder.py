@@ -28,10 +28,16 @@ class RunInfo:
     network: str  # a key of anatolab.nn.NETWORKS
     in_channels: int
     classes: tuple[str, ...]  # background first
-    side: int  # images are side x side pixels
+    side: int  # slices are side x side pixels; not read where there is a patch
     split: Split
     data: str  # the folder it was trained on
+    patch: tuple[int, int, int] | None = None  # (z, y, x) voxels of 3-D patches; None where it was trained on slices
     window: tuple[float, float] | None = None  # intensities are clipped to it, as in Case
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """What the network was trained at: height and width of slices, or sides (z, y, x) of patches."""
+        return self.patch or (self.side, self.side)
 
 
 def save_info(info: RunInfo, folder: Path) -> None:
@@ -43,7 +49,7 @@ def save_info(info: RunInfo, folder: Path) -> None:
 def build(info: RunInfo) -> nn.Module:
     """The method of a run with fresh weights, drawn from torch's global generator."""
     kind = METHODS[info.method]
-    network = NETWORKS[info.network](info.in_channels, len(info.classes))
+    network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))
     return kind(network, _from_plain(kind.Config, info.config))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anatolab.data import Rows, TwoStreamSampler, shard
+from anatolab.data import Rows, TwoStreamSampler, Volumes, shard
 from anatolab.schedules import poly
 from anatolab.training import checkpoint
 from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Stage
@@ -60,7 +60,7 @@ class NonFiniteError(FloatingPointError):
 
 def train(
     method: nn.Module,
-    rows: Rows,
+    rows: Rows | Volumes,
     split: Split,
     settings: Settings | None = None,
     *,
@@ -74,7 +74,7 @@ def train(
 
     Args:
         method: A module with the protocol :class:`anatolab.types.Method`; trained in place.
-        rows: Prepared images of at least the training patients.
+        rows: Prepared slices, or volumes to take patches of, of at least the training patients.
         split: Which patients are labeled; labels of all others are never read.
         settings: Optimizer, precision, devices, seed.
         out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None.
@@ -105,7 +105,8 @@ def train(
     method.to(fabric.device)
     if fabric.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if all(t.ndim < 5 for t in (*method.parameters(), *method.buffers())):  # of 2-D networks only
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
         for network in method.children():
             network.compile()
@@ -203,13 +204,15 @@ def train(
 class Feed:
     """Gives batches of rows on the device; labels of unlabeled rows are masked here and reach no method.
 
-    Up to ``resident`` bytes the rows live on an accelerator as a whole, so that a batch is one gather there.
+    Up to ``resident`` bytes the rows live on an accelerator as a whole, so that a batch is one gather there. Patches of
+    volumes are cut on the host, each time anew.
     """
 
-    def __init__(self, rows: Rows, device: torch.device, *, resident: int = 4 << 30) -> None:
+    def __init__(self, rows: Rows | Volumes, device: torch.device, *, resident: int = 4 << 30) -> None:
         self.rows, self.device = rows, device
         self.resident: tuple[Tensor, Tensor] | None = None
-        if device.type != "cpu" and rows.images.nbytes + rows.labels.nbytes <= resident:
+        fixed = isinstance(rows, Rows) and rows.images.nbytes + rows.labels.nbytes <= resident
+        if fixed and device.type != "cpu":
             image, label = rows.take(torch.arange(len(rows)))
             self.resident = (image.to(device), label.to(device))
 
@@ -218,10 +221,15 @@ class Feed:
         if self.resident is not None:
             where = index.pin_memory().to(self.device, non_blocking=True)
             image, label = (array[where] for array in self.resident)
+        elif isinstance(self.rows, Volumes):  # only labels of labeled rows may say where a patch lies
+            image, label = (self._moved(array) for array in self.rows.take(index, num_labeled))
         else:
             image, label = (array.to(self.device) for array in self.rows.take(index))
         label[num_labeled:] = IGNORE
         return Batch(image, label, num_labeled)
+
+    def _moved(self, array: Tensor) -> Tensor:
+        return array.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else array
 
 
 class Log:
@@ -274,7 +282,7 @@ class _Guard:
         self.count += 1
         return bad
 
-    def raise_if_bad(self, step: int, rows: Rows, path: Path | None) -> None:
+    def raise_if_bad(self, step: int, rows: Rows | Volumes, path: Path | None) -> None:
         bad = self.bad.tolist()
         for age, index in enumerate(reversed(self.seen)):
             if bad[(self.count - 1 - age) % len(bad)]:
@@ -318,7 +326,9 @@ def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> Two
     return TwoStreamSampler(labeled, unlabeled, *stage.batch, seed=seed)
 
 
-def _fingerprint(method: nn.Module, settings: Settings, rows: Rows, split: Split, world: int) -> dict[str, str]:
+def _fingerprint(
+    method: nn.Module, settings: Settings, rows: Rows | Volumes, split: Split, world: int
+) -> dict[str, str]:
     """What must agree for a checkpoint to be continued."""
     config = getattr(method, "config", None)
     kept = {k: v for k, v in asdict(settings).items() if k not in ("log_every", "checkpoint_every", "accelerator")}

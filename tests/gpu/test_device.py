@@ -131,6 +131,12 @@ def test_a_finished_run_opens_on_the_cpu_and_a_new_process_of_training_continues
         assert torch.equal(one, two)
 
 
+def test_patches_of_volumes_train_on_the_device() -> None:
+    run = train(toy.method(updates=60, dims=3), toy.volumes(foreground=1.0), toy.SPLIT, replace(CUDA, lr=0.1))
+    assert run.finished
+    assert run.log[-1]["ce"] < run.log[0]["ce"]
+
+
 def test_compiled_training_learns() -> None:
     run = train(toy.method(updates=60), toy.rows(), toy.SPLIT, replace(CUDA, compile=True, lr=0.1))
     assert run.log[-1]["ce"] < run.log[0]["ce"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anatolab.nn import NETWORKS, Teacher, basic_unet, light_unet, tap
+from anatolab.nn import NETWORKS, Teacher, basic_unet, light_unet, multiple_of, tap
 from anatolab.types import InputError
 
 
@@ -12,6 +12,25 @@ def test_light_unet_pyramid_is_as_documented() -> None:
     pyramid = tap(light_unet(1, 4))
     assert pyramid.channels == (256, 64, 32, 16)
     assert pyramid.strides == (16, 8, 4, 2)
+
+
+def test_backbones_of_volumes_give_the_documented_pyramids() -> None:
+    light, papers = (
+        tap(NETWORKS[name](1, 2, spatial_dims=3), spatial_dims=3, size=32) for name in ("light_unet", "vnet")
+    )
+    assert (light.channels, light.strides) == ((64, 16, 8), (8, 4, 2))
+    assert (papers.channels, papers.strides) == ((256, 256, 128, 64, 32), (16, 8, 4, 2, 1))
+    norms = {type(m) for m in papers.net.modules() if isinstance(m, nn.modules.batchnorm._NormBase)}
+    assert norms == {nn.BatchNorm3d}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_sides_of_the_multiple_that_is_named_go_through(name: str, dims: int) -> None:
+    side = multiple_of(name, dims)
+    net = NETWORKS[name](1, 2, spatial_dims=dims).eval()
+    sides = [side, 2 * side] if dims == 2 else [side, 2 * side, 2 * side]
+    assert net(torch.rand(1, 1, *sides)).shape == (1, 2, *sides)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

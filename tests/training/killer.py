@@ -1,6 +1,7 @@
 """Trains in child processes that kill themselves at given instants, then resumes each; run by test_kill.py.
 
 One import of torch serves all children: they are forked before anything has run. Usage: killer.py FOLDER CASES.json
+DIMS, where DIMS is 2 for slices and 3 for patches of volumes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ import lightning_fabric  # noqa: F401  # before the first fork: every child woul
 import torch
 import torch._dynamo
 
+from anatolab.data import Volumes
 from anatolab.nn import Teacher
 from anatolab.training import Settings, checkpoint, train
 from tests.training import toy
 
+DIMS = 2
 SETTINGS = Settings(accelerator="cpu", checkpoint_every=3, log_every=2, lr=0.05)
 
 
@@ -50,8 +52,10 @@ def suicide(owner: Any, name: str, call: int, *, before: bool, half_written: boo
 
 def arm(phase: str, call: int, before: bool) -> None:
     """Plants the kill in one of the phases of a step or of a checkpoint."""
-    if phase == "forward":
-        suicide(torch.nn.BatchNorm2d, "forward", call, before=before)
+    if phase == "take":
+        suicide(Volumes, "take", call, before=before)
+    elif phase == "forward":
+        suicide(torch.nn.BatchNorm2d if DIMS == 2 else torch.nn.BatchNorm3d, "forward", call, before=before)
     elif phase == "backward":
         suicide(torch.Tensor, "backward", call, before=before)
     elif phase == "optimizer":
@@ -84,8 +88,8 @@ def in_child(work: Callable[[], None]) -> int:
 def fit(out: Path | None, weights: Path | None = None) -> None:
     """One training of the toy mean teacher; writes its whole state where asked."""
     torch.set_num_threads(1)
-    method = toy.method(seed=0 if weights is None or out is None else 7)
-    train(method, toy.rows(), toy.SPLIT, replace(SETTINGS), out=out, progress=False)
+    method = toy.method(seed=0 if weights is None or out is None else 7, dims=DIMS)
+    train(method, toy.rows() if DIMS == 2 else toy.volumes(), toy.SPLIT, SETTINGS, out=out, progress=False)
     if weights is not None:
         torch.save(method.state_dict(), weights)
 
@@ -115,4 +119,5 @@ def main(folder: Path, cases: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    DIMS = int(sys.argv[3])
     main(Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()))

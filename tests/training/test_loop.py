@@ -39,6 +39,15 @@ def test_training_learns(name: str) -> None:
     assert np.mean(supervised[-10:]) < 0.5 * np.mean(supervised[:3])
 
 
+@pytest.mark.parametrize("name", ["supervised", "mean_teacher", "ua_mt"])
+def test_training_learns_on_patches_of_volumes(name: str) -> None:
+    method = toy.method(name, updates=120, dims=3)
+    run = train(method, toy.volumes(foreground=1.0), toy.SPLIT, replace(CPU, lr=0.2, log_every=1))
+    assert run.finished
+    supervised = [line["ce"] + line["dice"] for line in run.log]
+    assert np.mean(supervised[-10:]) < 0.7 * np.mean(supervised[:3])
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     results = []
     for seed in (0, 0, 1):
@@ -62,6 +71,22 @@ def test_labels_of_unlabeled_rows_reach_no_method() -> None:
     batch = Feed(world, torch.device("cpu"))(torch.tensor([0, 1, 20]), 2)
     assert (batch.label[2] == IGNORE).all()
     assert (batch.label[:2] >= 0).all()
+
+
+def test_labels_of_unlabeled_volumes_place_no_patch_and_reach_no_method() -> None:
+    world, results = toy.volumes(foreground=1.0), []
+    starts = np.cumsum([0, *(int(np.prod(shape)) for shape in world.shapes)])
+    poisoned = world.labels.copy()
+    for row in world.index_of(toy.SPLIT.unlabeled_patients).tolist():
+        poisoned[starts[row] : starts[row + 1]] = 7  # no such class: any read would fail, any look would move a patch
+    for labels in (world.labels, poisoned):
+        method = toy.method(dims=3)
+        train(method, replace(world, labels=labels), toy.SPLIT, CPU)
+        results.append(weights(method))
+    assert_bitwise_equal(*results)
+    batch = Feed(world, torch.device("cpu"))(torch.tensor([0, 1, 6]), 2)
+    assert (batch.label[2] == IGNORE).all()
+    assert (batch.label[:2] == 1).flatten(1).any(1).all()
 
 
 def test_a_run_stopped_by_a_signal_saves_and_continues_bitwise(tmp_path: Path) -> None:

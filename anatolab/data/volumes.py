@@ -1,0 +1,231 @@
+"""Whole volumes, cached once, of which training takes random patches.
+
+Intensities are scaled per volume and channel from the 0.5th to the 99.5th percentile to [0, 1] and clipped, because
+late-gadolinium MR has few very bright voxels that would leave a min-max scaling little of its range, and because the
+augmentation expects [0, 1] also of files that were z-scored before. A case that names its window is scaled by that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anatolab.data.cache import Cut, cached, find_rows, scaled, sha256_of
+from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
+
+PERCENTILES = (0.5, 99.5)
+RECIPE = {  # part of every cache's key: raise the version when anything below changes what is written
+    "version": 1,
+    "image": "percentiles 0.5 to 99.5 per volume and channel, clipped; native grid",
+    "label": "as the file",
+}
+Sides = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """Volumes of any sizes, one a row, from which :meth:`take` cuts patches of one size at random places."""
+
+    images: np.ndarray  # (voxels of all volumes, c) float32 in [0, 1], memory-mapped and read-only
+    labels: np.ndarray  # (voxels of all volumes,) uint8 class numbers, 255 = unknown
+    shapes: list[Sides]  # (z, y, x), one a row
+    names: list[str]  # case ids, one a row
+    patients: list[str]  # one a row
+    sha256: str  # of all of the above and the two below
+    patch: Sides  # (z, y, x) voxels
+    foreground: float  # share of the labeled patches that are made to hold a foreground voxel
+    _inside: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)  # foreground voxels, by row
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        patients: Sequence[str],
+        *,
+        patch: Sides,
+        foreground: float = 1 / 3,
+    ) -> Volumes:
+        """Volumes that live in memory, named by their patients.
+
+        Args:
+            images: (c, z, y, x) float32 in [0, 1], one a volume.
+            labels: (z, y, x) uint8 class numbers, 255 = unknown.
+            patients: One a volume.
+            patch: As of :func:`prepare_volumes`, like ``foreground``.
+            foreground: As of :func:`prepare_volumes`.
+
+        Example:
+            >>> volume, truth = np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), np.uint8)
+            >>> image, label = Volumes.from_arrays([volume], [truth], ["a"], patch=(2, 2, 8)).take(torch.tensor([0]))
+            >>> image.shape, label[0, 0, 0].tolist()
+            (torch.Size([1, 1, 2, 2, 8]), [-1, 0, 0, 0, 0, 0, 0, -1])
+        """
+        flat = np.concatenate([np.moveaxis(image, 0, -1).reshape(-1, len(image)) for image in images])
+        truth = np.concatenate([label.ravel() for label in labels])
+        columns: dict[str, list] = {
+            "names": list(patients),
+            "patients": list(patients),
+            "shapes": [list(t.shape) for t in labels],
+        }
+        return cls(flat, truth, **_ready(sha256_of(flat, truth, columns), columns, patch, foreground))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+        return self.images.shape[1]
+
+    def index_of(self, patients: Sequence[str]) -> Tensor:
+        """The rows (k,) int64 of these patients, ascending; an ``InputError`` names one that is not here."""
+        return find_rows(self.patients, patients)
+
+    def take(self, index: Tensor, num_labeled: int = 0) -> tuple[Tensor, Tensor]:
+        """Cuts one patch of each of some rows, each at a place drawn anew.
+
+        Places come from torch's global generator of the CPU, which the checkpoint saves, and as many numbers are drawn
+        whatever the labels hold. Labels decide a place in the first ``num_labeled`` rows only. A volume smaller than
+        the patch lies in its middle, surrounded by 0 in the image and ``IGNORE`` in the label.
+
+        Args:
+            index: Row numbers (b,) int64.
+            num_labeled: How many rows, from the first, may be placed by their label.
+
+        Returns:
+            Images (b, c, *patch) float32 in [0, 1] and labels (b, *patch) int64 with ``IGNORE`` where unknown.
+        """
+        image = np.zeros((len(index), self.channels, *self.patch), np.float32)
+        label = np.full((len(index), *self.patch), UNKNOWN, np.uint8)
+        chance = torch.rand(len(index), 5, dtype=torch.float64).numpy()
+        for i, row in enumerate(index.tolist()):
+            forced, which, *where = chance[i]
+            seen = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
+            voxel = np.unravel_index(seen[int(which * len(seen))], self.shapes[row]) if len(seen) else None
+            source, target = place(self.shapes[row], self.patch, where, voxel)
+            volume, truth = self._row(row)
+            image[i][(slice(None), *target)] = np.moveaxis(volume[source], -1, 0)
+            label[i][target] = truth[source]
+        known = torch.from_numpy(label).long()
+        return torch.from_numpy(image), known.masked_fill_(known == UNKNOWN, IGNORE)
+
+    def _row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Views of image (z, y, x, c) and label (z, y, x)."""
+        start = sum(int(np.prod(shape)) for shape in self.shapes[:row])
+        stop, shape = start + int(np.prod(self.shapes[row])), self.shapes[row]
+        return self.images[start:stop].reshape(*shape, -1), self.labels[start:stop].reshape(shape)
+
+    def _foreground(self, row: int) -> np.ndarray:
+        """Flat positions of the known foreground voxels of a row."""
+        if row not in self._inside:
+            label = self._row(row)[1].ravel()
+            self._inside[row] = np.flatnonzero((label > 0) & (label != UNKNOWN)).astype(np.int32)
+        return self._inside[row]
+
+
+def place(
+    shape: Sequence[int], patch: Sequence[int], chance: Sequence[float], voxel: Sequence[int] | None = None
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a patch is cut from a volume and where it lies in the patch, uniform over all places that hold ``voxel``.
+
+    Args:
+        shape: Of the volume.
+        patch: Its sides.
+        chance: Uniform in [0, 1), one an axis.
+        voxel: A voxel that the patch must hold, if any.
+
+    Returns:
+        Slices of the volume and of the patch, of the same lengths.
+
+    Example:
+        >>> place((10, 3), (4, 5), (0.99, 0.5))
+        ((slice(6, 10, None), slice(0, 3, None)), (slice(0, 4, None), slice(1, 4, None)))
+    """
+    source, target = [], []
+    for axis, (size, side) in enumerate(zip(shape, patch, strict=True)):
+        low, high = 0, max(size - side, 0)
+        if voxel is not None:
+            low, high = max(low, int(voxel[axis]) - side + 1), min(high, int(voxel[axis]))
+        start, pad = low + int(chance[axis] * (high - low + 1)), max(side - size, 0) // 2
+        source.append(slice(start, min(start + side, size)))
+        target.append(slice(pad, pad + min(side, size)))
+    return tuple(source), tuple(target)
+
+
+def prepare_volumes(
+    cohort: Cohort,
+    patients: Sequence[str],
+    *,
+    patch: Sides,
+    foreground: float = 1 / 3,
+    cache: str | Path | None = None,
+) -> Volumes:
+    """The volumes of some patients on their own grid, read and checked once and memory-mapped from then on.
+
+    Args:
+        cohort: Where the patients are.
+        patients: In the order in which their rows come.
+        patch: Sides (z, y, x) of the patches that are taken, in voxels.
+        foreground: Share of the labeled patches that must hold a foreground voxel; others lie anywhere.
+        cache: The folder of the caches; ``cache_root()`` where not given.
+
+    Returns:
+        One row a case. The cache does not depend on ``patch`` and ``foreground``, the ``sha256`` does.
+
+    Raises:
+        InputError: As :func:`anatolab.data.prepare`, or the patch or the share makes no sense.
+
+    Reference:
+        A third of the patches with foreground is the share of Isensee et al., nnU-Net, Nature Methods 2021.
+    """
+    if len(patch) != 3 or min(patch) < 1:
+        raise InputError(f"patch: {patch} is no size of a patch in voxels; give three numbers (z, y, x) of at least 1.")
+    if not 0 <= foreground <= 1:
+        raise InputError(f"foreground: {foreground} is no share of patches; give a number from 0 to 1.")
+    images, labels, columns, sha256 = cached(cohort, patients, RECIPE, _cut, cache)
+    return Volumes(images, labels, **_ready(sha256, columns, patch, foreground))
+
+
+def _ready(sha256: str, columns: dict[str, list], patch: Sides, foreground: float) -> dict[str, Any]:
+    """The fields of :class:`Volumes` beside its arrays."""
+    sha256 = hashlib.sha256(f"{sha256} {list(patch)} {foreground}".encode()).hexdigest()
+    shapes = [tuple(shape) for shape in columns["shapes"]]
+    return {**columns, "shapes": shapes, "sha256": sha256, "patch": patch, "foreground": foreground}
+
+
+def _cut(ref: CaseRef) -> Cut:
+    case = ref.load()
+    image = np.moveaxis(volume_of(case), 0, -1)
+    label = np.full(image.shape[:3], UNKNOWN, np.uint8) if case.label is None else case.label
+    columns: dict[str, list] = {"names": [ref.name], "patients": [ref.patient], "shapes": [list(label.shape)]}
+    return image.reshape(-1, image.shape[-1]), label.reshape(-1), columns
+
+
+def volume_of(case: Case) -> np.ndarray:
+    """The image of a case as a network sees it in 3-D: what is cached, and where prediction starts from.
+
+    Args:
+        case: The volume.
+
+    Returns:
+        (c, z, y, x) float32 in [0, 1].
+
+    Raises:
+        InputError: A channel is constant, but for less than a hundredth of its voxels.
+    """
+    if case.window is not None:
+        return scaled(case).numpy()
+    low, high = np.percentile(case.image, PERCENTILES, axis=(1, 2, 3), keepdims=True).astype(np.float32)
+    if (low == high).any():
+        raise InputError(
+            f"{case.source}: a channel is constant but for a few voxels; remove the channel, or take the case out."
+        )
+    return np.clip((case.image - low) / (high - low), 0, 1)
