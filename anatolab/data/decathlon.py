@@ -11,9 +11,9 @@ The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
     {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 
 The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
-labels. A key of our own, ``"window": [-200, 250]``, clips intensities to this range, as CT wants it; without it each
-volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is given, its voxels
-are unknown.
+labels. A key of our own, ``"window": [-200, 250]``, clips intensities of all channels to this range, as CT wants it;
+without it each volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is
+given, its voxels are unknown.
 
 Reference:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022. Isensee et al., nnU-Net, Nature
@@ -22,7 +22,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,38 +67,28 @@ def read_decathlon(root: Path) -> Cohort:
         found = pairs.scan([root / folder], r".+", root, ignored, problems)
         return {name: path for name, (_, path) in found.items()}
 
-    images: dict[str, tuple[Path, ...]] = {}
-    labels = scan("labelsTr")
+    labels, more = scan("labelsTr"), scan("labelsTs")
+    problems += [f"{more[k]}: is in labelsTr too; take it out of one of the two folders." for k in labels if k in more]
+    labels |= more
     train, test = scan("imagesTr"), scan("imagesTs")
     # "case_0000" is a channel of "case", unless labels or dataset.json know it as a case of its own, and not "case".
-    known = {*labels, *listed["training"], *listed["test"]}
-    plain = not known.isdisjoint([*train, *test]) and known.isdisjoint(n.rpartition("_")[0] for n in [*train, *test])
-    if clash := sorted(labels.keys() & (more := scan("labelsTs")).keys()):
-        problems.append(f"{more[clash[0]]}: is in labelsTr too; take it out of one of the two folders.")
-    labels |= more
-    order: dict[str, list[str]] = {}
-    for folder, found in (("imagesTr", train), ("imagesTs", test)):
-        cases: dict[str, tuple[Path, ...]] = {name: (path,) for name, path in found.items()}
-        if not plain:
-            cases = pairs.by_channel(list(found.values()), len(named), problems)
-        problems += [
-            f"{cases[name][0]}: case {name} is in imagesTr too; take it out of one of the two folders."
-            for name in images
-            if cases.get(name)
-        ]
-        images |= cases
-        order[folder] = list(cases)
+    known, found = {*labels, *listed["training"], *listed["test"]}, [*train, *test]
+    plain = not known.isdisjoint(found) and known.isdisjoint(name.rpartition("_")[0] for name in found)
+
+    def cases(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
+        if plain:
+            return {name: (path,) for name, path in files.items()}
+        return pairs.by_channel(list(files.values()), len(named), problems)
+
+    images, extra = cases(train), cases(test)
+    order = {"train": tuple(images), "test": tuple(extra)}
     problems += [
-        f"{file}: lists {name} under 'training', which has no image here; copy it there, or take it off the list."
-        for name in listed["training"]
-        if name not in images
+        f"{extra[name][0]}: case {name} is in imagesTr too; take it out of one of the two folders."
+        for name in images
+        if extra.get(name)
     ]
-    count = said.get("numTraining", len(order["imagesTr"]))
-    if not problems and count != len(order["imagesTr"]):
-        problems.append(
-            f"{file}: says numTraining {count}, and imagesTr holds {len(order['imagesTr'])} cases; "
-            "copy what is missing, or correct the number."
-        )
+    images |= extra
+    problems += _against(said, file, listed["training"], images, len(order["train"]))
     labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
     images = {name: files for name, files in images.items() if files}
     if not images and not problems:
@@ -112,16 +102,14 @@ def read_decathlon(root: Path) -> Cohort:
         return partial(pairs.load_case, patient, paths, label, classes, codes=codes, window=window, channels=len(named))
 
     refs = pairs.refs_of(images, labels, load, due, problems)
-    published = {}
-    if order["imagesTs"] and all(name in labels for name in order["imagesTs"]):
-        published = {"train": tuple(order["imagesTr"]), "test": tuple(order["imagesTs"])}
+    published = order if extra and all(name in labels for name in extra) else {}
     provenance = {
         "license": str(said.get("licence") or said.get("license") or "not stated in dataset.json"),
         "source": str(said.get("reference") or said.get("description") or "not stated in dataset.json"),
         "absent": tuple(name for name in listed["test"] if name not in images),
         "ignored": tuple(ignored),
     }
-    if window is None and any(str(name).upper().startswith("CT") for name in named):
+    if window is None and any(name.upper().startswith("CT") for name in named):
         note = 'CT is scaled from its least to its greatest value; add "window": [low, high] in HU to dataset.json.'
         provenance["notes"] = (note,)
     name = str(said.get("name") or root.resolve().name)
@@ -191,3 +179,21 @@ def _listed(said: Mapping[str, Any], key: str, file: Path) -> list[str]:
     raise InputError(
         f'{file}: its {key!r} is no list of images; write {{"image": "./imagesTr/a.nii.gz"}} a case, or remove the key.'
     )
+
+
+def _against(
+    said: Mapping[str, Any], file: Path, listed: Sequence[str], images: Mapping[str, Any], train: int
+) -> list[str]:
+    """Where the folder does not hold what ``dataset.json`` says."""
+    problems = [
+        f"{file}: lists {name} under 'training', which has no image here; copy it there, or take it off the list."
+        for name in listed
+        if name not in images
+    ]
+    count = said.get("numTraining", train)
+    if not problems and count != train:
+        problems.append(
+            f"{file}: says numTraining {count}, and imagesTr holds {train} cases; "
+            "copy what is missing, or correct the number."
+        )
+    return problems

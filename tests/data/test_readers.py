@@ -316,6 +316,8 @@ def test_own_test_images_with_labels_are_the_published_test_list(tmp_path: Path)
     assert open_cohort(tmp_path).published == {}
     trees.save_nifti(tmp_path / "labelsTs" / "liver_99.nii.gz", trees.codes(0, (0, 1, 2)))
     assert open_cohort(tmp_path).published == {"train": ("liver_2", "liver_10"), "test": ("liver_99",)}
+    trees.save_nifti(tmp_path / "imagesTs" / "liver_100_0000.nii.gz", trees.hounsfield(100))  # one of two is bare
+    assert open_cohort(tmp_path).published == {}
 
 
 def test_own_names_of_four_digits_are_cases_where_labels_or_lists_say_so(tmp_path: Path) -> None:
