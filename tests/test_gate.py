@@ -31,7 +31,8 @@ def gate() -> ModuleType:
 def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> None:
     recorded = records.read(ROOT / "book" / "records" / "gate-cardiac" / "seed0.json")
     spec = gate.GATES["cardiac"]
-    config = gate.config_of(spec, cardiac._provenance(100, 0, cardiac.SIZE), spec.updates)
+    about = {**cardiac._provenance(100, 0, cardiac.SIZE), "version": recorded.config["cohort"]["version"]}
+    config = gate.config_of(spec, about, recorded.config["updates"])
     assert records.plain(config) == recorded.config
     assert recorded.code["module"] == gate.generator_of("cardiac")
     assert recorded.title == spec.title
@@ -62,3 +63,12 @@ def test_the_tail_is_the_largest_organ_over_the_smallest(gate: ModuleType) -> No
     ref = CaseRef("a", "", case.source, lambda: case)
     cohort = Cohort("toy", "none", ("background", "big", "small"), (ref, ref), Path("toy"))
     assert gate.tail(cohort) == 3.0
+
+
+def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parts = records._parts
+    monkeypatch.setattr(records, "_parts", lambda path: (read.append(path.name), parts(path))[1])
+    records.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
+    assert {"abdomen.py", "trunk.py", "fields.py"} <= set(read)
+    assert not {"layouts.py", "synapse.py", "cache.py"} & set(read)
