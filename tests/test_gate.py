@@ -38,6 +38,15 @@ def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> Non
     assert recorded.title == spec.title
 
 
+def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parts = records._parts
+    monkeypatch.setattr(records, "_parts", lambda path: (read.append(path.name), parts(path))[1])
+    records.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
+    assert {"abdomen.py", "trunk.py", "fields.py"} <= set(read)
+    assert not {"layouts.py", "synapse.py", "cache.py"} & set(read)
+
+
 @pytest.mark.parametrize("name", ["cardiac", "abdomen"])
 def test_a_generator_has_a_version_and_its_split_uses_every_patient(gate: ModuleType, name: str) -> None:
     module = {"cardiac": cardiac, "abdomen": abdomen}[name]
@@ -63,12 +72,3 @@ def test_the_tail_is_the_largest_organ_over_the_smallest(gate: ModuleType) -> No
     ref = CaseRef("a", "", case.source, lambda: case)
     cohort = Cohort("toy", "none", ("background", "big", "small"), (ref, ref), Path("toy"))
     assert gate.tail(cohort) == 3.0
-
-
-def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    parts = records._parts
-    monkeypatch.setattr(records, "_parts", lambda path: (read.append(path.name), parts(path))[1])
-    records.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
-    assert {"abdomen.py", "trunk.py", "fields.py"} <= set(read)
-    assert not {"layouts.py", "synapse.py", "cache.py"} & set(read)
