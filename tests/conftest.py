@@ -106,7 +106,7 @@ def browser() -> Iterator[Any]:
     binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     driver = shutil.which("chromedriver")
     if not binary or not driver:
-        reason = "no Chromium with chromedriver on PATH: figures, formulas and accessibility are not checked"
+        reason = "no Chromium with chromedriver on PATH: pages, figures and widgets are not tried in a browser"
         if os.environ.get("ANATOLAB_REQUIRE_BROWSER"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)

@@ -42,6 +42,7 @@ def test_every_frame_of_the_book_is_what_the_callback_draws(case: Case) -> None:
     assert twin["layout"]["sliders"][0]["active"] == start
     assert all(same(a, b) for a, b in zip(twin["data"], twin["frames"][start]["data"], strict=True))
     assert not same(twin["frames"][0]["data"][0], twin["frames"][1]["data"][0])
+    assert "visible" not in json.dumps(twin["frames"])  # a frame would undo a click into the legend
 
 
 def test_what_is_shown_is_the_volume(case: Case) -> None:

@@ -31,10 +31,20 @@ def gate() -> ModuleType:
 def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> None:
     recorded = records.read(ROOT / "book" / "records" / "gate-cardiac" / "seed0.json")
     spec = gate.GATES["cardiac"]
-    config = gate.config_of(spec, cardiac._provenance(100, 0, cardiac.SIZE), spec.updates)
+    about = {**cardiac.provenance(100, 0, cardiac.SIZE), "version": recorded.config["cohort"]["version"]}
+    config = gate.config_of(spec, about, recorded.config["updates"])
     assert records.plain(config) == recorded.config
     assert recorded.code["module"] == gate.generator_of("cardiac")
     assert recorded.title == spec.title
+
+
+def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parts = records._parts
+    monkeypatch.setattr(records, "_parts", lambda path: (read.append(path.name), parts(path))[1])
+    records.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
+    assert {"abdomen.py", "trunk.py", "fields.py"} <= set(read)
+    assert not {"layouts.py", "synapse.py", "cache.py"} & set(read)
 
 
 @pytest.mark.parametrize("name", ["cardiac", "abdomen", "atrium"])

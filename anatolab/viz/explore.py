@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anatolab.types import Case, InputError
-from anatolab.viz import frames_figure, in_book, overlay_figure, show
+from anatolab.viz import class_color, frames_figure, in_book, overlay_figure, show
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,7 +25,6 @@ class Explorer:
     label: np.ndarray | None  # (z, y, x) class numbers
     classes: tuple[str, ...]  # index 0 is background
     slices: tuple[int, ...]  # numbers of the slices in the volume they come from
-    name: str
     here: tuple[int, ...] = field(init=False)  # classes that the volume holds
 
     def __post_init__(self) -> None:
@@ -44,8 +43,9 @@ class Explorer:
         label = np.searchsorted((0, *self.here), self.label[z]) if self.label is not None else None
         figure = overlay_figure(self.gray[z], label, classes=("background", *names))
         for trace, c in zip(figure.data[1:], self.here, strict=True):
-            trace.line.color = color_of(self.classes, c)
-            trace.visible = shown is None or trace.name in shown
+            trace.line.color = class_color(self.classes[c], c)
+            if shown is not None:  # else left open, so that a frame does not undo a click into the legend
+                trace.visible = trace.name in shown
         figure.data[0].update(zmin=0, zmax=GRAYS)
         height, width = self.gray.shape[1:]
         room = {"l": 10, "r": 10, "t": 70, "b": 10}
@@ -55,13 +55,6 @@ class Explorer:
         """All slices as one figure with a slider of frames; a click into the legend hides a class."""
         at = len(self.slices) // 2 if start is None else self.slices.index(start)
         return frames_figure(self.figure, self.slices, label="slice", start=at)
-
-
-def color_of(classes: Sequence[str], number: int) -> str:
-    """The color of a class number, that of :func:`anatolab.viz.class_color`."""
-    from anatolab.viz import class_color
-
-    return class_color(classes[number], number)
 
 
 def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int = 16) -> Explorer:
@@ -103,7 +96,7 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
     )
     small = F.interpolate(torch.from_numpy(part)[:, None].float(), (int(height), int(width)), mode="area")[:, 0].numpy()
     label = None if case.label is None else case.label[chosen][:, y, x][:, rows][:, :, columns]
-    return Explorer(np.round(small * GRAYS).astype(np.int16), label, tuple(classes), tuple(map(int, chosen)), case.name)
+    return Explorer(np.round(small * GRAYS).astype(np.int16), label, tuple(classes), tuple(map(int, chosen)))
 
 
 def _span(share: np.ndarray, margin: int = 2) -> slice:

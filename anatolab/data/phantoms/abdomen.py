@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatolab.data.phantoms.fields import Grid, chain, cover, ellipsoid, rotation
-from anatolab.data.phantoms.files import write_nifti, written_once
+from anatolab.data.phantoms.files import write_nifti
 from anatolab.data.phantoms.trunk import FAT, ORGANS, Trunk, paint_bowel, paint_spine, paint_wall
-from anatolab.types import Cohort
 
 VERSION = 1  # part of every seed: raise it with any change of what is drawn
 SIZE = 144  # pixels along a side of a slice
@@ -242,12 +241,13 @@ def write_abdomen(root: str | Path, *, patients: int = 60, seed: int = 0, size: 
         write_nifti(root / "img" / f"img{one.patient}.nii.gz", one.image, one.spacing)
         write_nifti(root / "label" / f"label{one.patient}.nii.gz", one.label, one.spacing)
         infos[one.patient] = one.info
-    about = json.dumps({**_provenance(patients, seed, size), "info": infos}, indent=1) + "\n"
+    about = json.dumps({**provenance(patients, seed, size), "info": infos}, indent=1) + "\n"
     (root / "generated.json").write_text(about, encoding="utf-8")
     return root
 
 
-def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+    """What identifies a cohort."""
     return {
         "generated": True,
         "name": "generated abdomen",
@@ -257,22 +257,3 @@ def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
         "patients": patients,
         "size": size,
     }
-
-
-def abdomen_cohort(patients: int = 60, *, seed: int = 0, size: int = SIZE, cache: str | Path | None = None) -> Cohort:
-    """Opens a generated cohort, written once under the cache root; two processes at once do no harm.
-
-    Args:
-        patients: Number of patients.
-        seed: Seed of the cohort.
-        size: Pixels along a side of a slice.
-        cache: Cache root; ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``, where it is None.
-
-    Returns:
-        The cohort, its provenance naming generator, version and seed.
-    """
-    from anatolab.data import open_cohort
-
-    name = f"abdomen-v{VERSION}-seed{seed}-{patients}x{size}"
-    folder = written_once(name, lambda root: write_abdomen(root, patients=patients, seed=seed, size=size), cache)
-    return replace(open_cohort(folder), name="generated abdomen", provenance=_provenance(patients, seed, size))

@@ -10,14 +10,12 @@ atrium or nearly, in fat and between lungs. No real data is used.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatolab.data.phantoms.fields import Point, Volume, cover, ellipsoid, paint, smooth_min, tube, volume_field
-from anatolab.data.phantoms.files import written_once
-from anatolab.types import Cohort
 
 VERSION = 2  # part of every seed: raise it with any change of what is drawn
 SIZE = 96  # voxels along the columns
@@ -274,12 +272,12 @@ def write_atrium(root: str | Path, *, patients: int = 60, seed: int = 0, size: i
             image.SetSpacing((one.spacing,) * 3)
             image.SetOrigin([-(n - 1) / 2 * one.spacing for n in volume.shape[::-1]])
             sitk.WriteImage(image, str(folder / f"{name}.nrrd"), useCompression=True)
-    about = json.dumps(_provenance(patients, seed, size), indent=1) + "\n"
+    about = json.dumps(provenance(patients, seed, size), indent=1) + "\n"
     (root / "generated.json").write_text(about, encoding="utf-8")
     return root
 
 
-def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
     return {
         "generated": True,
         "name": "generated left atrium",
@@ -289,23 +287,3 @@ def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
         "patients": patients,
         "size": size,
     }
-
-
-def atrium_cohort(patients: int = 60, *, seed: int = 0, size: int = SIZE, cache: str | Path | None = None) -> Cohort:
-    """Opens a generated cohort, written once under the cache root; two processes at once do no harm.
-
-    Args:
-        patients: Number of patients.
-        seed: Seed of the cohort.
-        size: Voxels along the columns.
-        cache: Cache root; ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``, where it is None.
-
-    Returns:
-        The cohort, its provenance naming generator, version and seed.
-    """
-    from anatolab.data.la import read_challenge  # not every reader: a gate's record is stale when what it uses changes
-
-    name = f"atrium-v{VERSION}-seed{seed}-{patients}x{size}"
-    folder = written_once(name, lambda root: write_atrium(root, patients=patients, seed=seed, size=size), cache)
-    cohort = read_challenge(folder)
-    return replace(cohort, name="generated left atrium", provenance=_provenance(patients, seed, size))

@@ -10,17 +10,14 @@ bright as blood or as dark as muscle. No real data is used.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatolab.data.phantoms.fields import Grid, cover, paint
-from anatolab.types import Cohort
+from anatolab.data.phantoms.files import write_nifti
 
 VERSION = 4  # part of every seed: raise it with any change of what is drawn
 SIZE = 216  # pixels along the longer side of a slice
@@ -456,27 +453,15 @@ def write_cardiac(root: str | Path, *, patients: int = 100, seed: int = 0, size:
         (folder / "Info.cfg").write_text("".join(f"{k}: {v}\n" for k, v in one.info.items()), encoding="utf-8")
         for phase, (image, label) in one.frames.items():
             stem = f"{one.patient}_frame{int(one.info[phase]):02d}"
-            _write_nifti(folder / f"{stem}.nii.gz", image, one.spacing)
-            _write_nifti(folder / f"{stem}_gt.nii.gz", label, one.spacing)
-    about = json.dumps(_provenance(patients, seed, size), indent=1) + "\n"
+            write_nifti(folder / f"{stem}.nii.gz", image, one.spacing)
+            write_nifti(folder / f"{stem}_gt.nii.gz", label, one.spacing)
+    about = json.dumps(provenance(patients, seed, size), indent=1) + "\n"
     (root / "generated.json").write_text(about, encoding="utf-8")
     return root
 
 
-def _write_nifti(path: Path, volume: np.ndarray, spacing: tuple[float, float, float]) -> None:
-    """Writes ``(z, y, x)`` as the file's ``(x, y, z)``, rows to the back and columns to the left, as ITK does."""
-    import nibabel
-
-    dz, dy, dx = spacing
-    _, h, w = volume.shape
-    affine = np.diag([-dx, -dy, dz, 1.0])
-    affine[:2, 3] = (w - 1) / 2 * dx, (h - 1) / 2 * dy
-    image = nibabel.Nifti1Image(np.ascontiguousarray(volume.transpose(2, 1, 0)), affine)
-    image.header.set_xyzt_units("mm", "sec")
-    nibabel.save(image, path)
-
-
-def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+    """What ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
     return {
         "generated": True,
         "generator": "anatolab.data.phantoms.cardiac",
@@ -485,36 +470,3 @@ def _provenance(patients: int, seed: int, size: int) -> dict[str, object]:
         "patients": patients,
         "size": size,
     }
-
-
-def cardiac_cohort(patients: int = 100, *, seed: int = 0, size: int = SIZE, cache: str | Path | None = None) -> Cohort:
-    """Opens a generated cohort, written once under the cache root; two processes at once do no harm.
-
-    Args:
-        patients: Number of patients.
-        seed: Seed of the cohort.
-        size: Pixels along the longer side of a slice.
-        cache: Cache root; ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``, where it is None.
-
-    Returns:
-        The cohort, its provenance naming generator, version and seed.
-    """
-    from anatolab.data import open_cohort
-
-    base = Path(cache or os.environ.get("ANATOLAB_CACHE") or Path.home() / ".cache" / "anatolab")
-    home = base / "phantoms"
-    home.mkdir(parents=True, exist_ok=True)
-    final = home / f"cardiac-v{VERSION}-seed{seed}-{patients}x{size}"
-    if not final.is_dir():
-        partial = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=home))
-        try:
-            write_cardiac(partial, patients=patients, seed=seed, size=size)
-            try:
-                partial.rename(final)  # atomic: the folder is there whole or not at all
-            except OSError:
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    cohort = open_cohort(final)
-    return replace(cohort, name="generated cardiac", provenance=_provenance(patients, seed, size))
