@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from anatolab.data import Rows, TwoStreamSampler
-from anatolab.experiments import SIZES
-from anatolab.methods import UAMT, MeanTeacher
+from anatolab.experiments import SIZES, sized
+from anatolab.methods import UAMT, Action, ActionPP, MeanTeacher
 from anatolab.nn import NETWORKS
 from anatolab.training.loop import Feed
 from anatolab.transforms import mix_unlabeled, strong_view, weak_view
@@ -49,7 +49,8 @@ def rows(n: int = 200) -> Rows:
 def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     """A whole step, its networks alone, and its loader with augmentation alone."""
     torch.manual_seed(0)
-    method = kind(NETWORKS[SIZE.network](1, 4)).to(device).train()
+    method = kind(NETWORKS[SIZE.network](1, 4), sized(kind.Config(), SIZE)).to(device).train()
+    stage = method.stages()[-1]  # of ACTION and ACTION++ the last one, which has all networks and terms
     recipe = method.config.augment
     feed, sampler = Feed(rows(), device), TwoStreamSampler(range(100), range(100, 200), 4, 4, seed=0)
     parameters = list(method.student.parameters())
@@ -64,12 +65,12 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
         strong_view(torch.cat([moved[:4], mixed]), recipe)
 
     def networks() -> None:
-        method.teacher(image[4:].repeat(passes, 1, 1, 1))
+        method.teacher(image if kind is ActionPP else image[4:].repeat(passes, 1, 1, 1))  # labeled rows too: its keys
         optimizer.zero_grad()
-        method.student(image).square().mean().backward()
+        method.predict(image).square().mean().backward()
 
     def step() -> None:
-        losses = method.training_step(feed(sampler.draw(), 4), 0.5)
+        losses = stage.step(feed(sampler.draw(), 4), 0.5)
         optimizer.zero_grad()
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 10.0, foreach=True)
@@ -104,7 +105,7 @@ def main() -> int:
         f"{device.type}, {torch.get_num_threads()} threads, 4 + 4 images of {SIZE.side} x {SIZE.side}, {SIZE.network}"
     )
     print(f"{'method':<14}{'part':<30}{'ours ms':>9}{'of ms':>9}{'ratio':>8}{'floor':>8}")
-    for kind in (MeanTeacher, UAMT):
+    for kind in (MeanTeacher, UAMT, Action, ActionPP):
         work = parts(kind, device)
         rounds = [{name: seconds(part, device) for name, part in work.items()} for _ in range(args.repeats + 2)][2:]
         step = 1e3 * statistics.median(r["step"] for r in rounds)

@@ -143,8 +143,10 @@ class ActionPP(nn.Module):
             self.teacher.net.load_state_dict(self.student.state_dict())
         image, label = weak_view(batch.image, batch.label, c.augment)
 
-        # The teacher's classes and confidence on a weak view; the student sees it mixed and strong.
-        probability = torch.softmax(self.teacher(image[n:])[0].float(), 1)
+        # The teacher's classes and confidence on a weak view (and its pixels of labeled rows, the keys of L_aaco); the
+        # student sees it mixed and strong.
+        logits_t, maps_t = self.teacher(image if c.aaco_weight else image[n:])
+        probability = torch.softmax(logits_t[n if c.aaco_weight else 0 :].float(), 1)
         mixed, probability, valid = mix_unlabeled(image[n:], probability, c.augment)
         confidence, guess = probability.max(1)
         logits, maps = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
@@ -153,8 +155,7 @@ class ActionPP(nn.Module):
         trusted = torch.where(valid & (confidence >= c.weak_threshold), guess, IGNORE)
         label_all = torch.cat([label[:n], trusted])
         own = own_probability(logits, label_all)
-        representation = self.student.pixel(maps)
-        features, at, own = flatten_pixels(representation, label_all, own)
+        features, at, own = flatten_pixels(self.student.pixel(maps), label_all, own)
 
         # L_anco, as in ACTION but for its temperature.
         pool = pool_pixels(at, classes, hard=own <= c.strong_threshold)
@@ -175,33 +176,31 @@ class ActionPP(nn.Module):
             "temperature": torch.full((), tau, device=image.device),
         }
         if c.aaco_weight:
-            for name, term in self.adaptive_contrast(representation[:n], image[:n], label[:n], tau).items():
+            teacher: Any = self.teacher.net
+            keys = flatten_pixels(teacher.pixel([m[:n] for m in maps_t]))[0]
+            for name, term in self.adaptive_contrast(features[: len(keys)], at[: len(keys)], keys, tau).items():
                 terms[name], weights[name] = term, c.aaco_weight
             diagnostics["switched"] = self.centers.switched
         return Losses(terms, weights, diagnostics)
 
-    def adaptive_contrast(self, representation: Tensor, image: Tensor, label: Tensor, tau: float) -> dict[str, Tensor]:
-        """L_aaco of the labeled rows: to keys of their class, and to the center that their class was assigned.
+    def adaptive_contrast(self, features: Tensor, label: Tensor, keys: Tensor, tau: float) -> dict[str, Tensor]:
+        """L_aaco of labeled pixels: to keys of their class, and to the center that their class was assigned.
 
         Args:
-            representation: The student's ``(n, d, *s)``, with gradient.
-            image: The weak view ``(n, c, *t)``, from which the teacher makes the keys.
-            label: Its classes ``(n, *t)``.
+            features: The student's pixels of the labeled rows ``(m, d)``, with gradient.
+            label: Their classes ``(m,)``; IGNORE where unknown.
+            keys: The teacher's same pixels ``(m, d)``.
             tau: Temperature.
 
         Returns:
             ``aaco_class`` and ``aaco_center``, each exactly 0 where fewer than two classes are labeled.
         """
         c = self.config
-        teacher: Any = self.teacher.net
-        with torch.no_grad():
-            keys = teacher.pixel(teacher(image)[1])
-        features, at = flatten_pixels(representation, label)
-        pool = pool_pixels(at, len(self.centers.centers))
+        pool = pool_pixels(label, len(self.centers.centers))
         chosen = draw_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
-        classes = torch.arange(len(pool.count), device=at.device).repeat_interleave(c.num_anchors)
+        classes = torch.arange(len(pool.count), device=label.device).repeat_interleave(c.num_anchors)
         of = torch.where(pool.present[classes], classes, IGNORE)
-        phi, key, key_of = features[chosen], flatten_pixels(keys)[0][chosen], of
+        phi, key, key_of = features[chosen], keys[chosen], of
         self.centers.observe(phi, of)
         if c.keys == "queue":
             new = key, key_of

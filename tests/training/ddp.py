@@ -45,6 +45,11 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     torch.save({"images": plain.images, **plain.state_dict()}, folder / f"plain{rank}.pt")
 
+    for name in toy.CONTRASTIVE:
+        banks = toy.method(name)
+        train(banks, toy.rows(), toy.SPLIT, SETTINGS)
+        torch.save(banks.state_dict(), folder / f"{name}{rank}.pt")
+
     whole = toy.method()
     train(whole, toy.rows(), toy.SPLIT, SETTINGS, out=folder / "whole")
     torch.save(whole.state_dict(), folder / f"whole{rank}.pt")

@@ -23,13 +23,22 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 
-@pytest.mark.parametrize("name", ["plain", "whole", "resumed"])
+@pytest.mark.parametrize("name", ["plain", "whole", "resumed", "action", "actionpp"])
 def test_both_processes_hold_the_same_weights(states: dict[str, dict[str, Any]], name: str) -> None:
     one, two = states[f"{name}0"], states[f"{name}1"]
     assert one.keys() == two.keys()
     trained = [k for k in one if k.endswith(("weight", "bias"))]
     assert trained
     assert [k for k in trained if not torch.equal(one[k], two[k])] == []
+
+
+@pytest.mark.parametrize("name", ["action", "actionpp"])
+def test_a_bank_holds_the_rows_of_both_processes_in_both(states: dict[str, dict[str, Any]], name: str) -> None:
+    one, two = (states[f"{name}{rank}"] for rank in (0, 1))
+    for bank in ("images", "patches"):
+        assert torch.equal(one[f"distiller.{bank}.buffer"], two[f"distiller.{bank}.buffer"])
+        updates = {"images": 6, "patches": 3}[bank]  # of 12, half in the two distillations; 2 + 4 images each
+        assert one[f"distiller.{bank}._extra_state"].tolist() == [min(36, 6 * updates), 6 * updates % 36]
 
 
 def test_two_processes_on_half_batches_equal_one_on_the_whole(states: dict[str, dict[str, Any]]) -> None:
