@@ -176,3 +176,23 @@ def test_a_stride_is_refused_where_no_window_slides_or_voxels_are_left_out(
     slices = trained(hearts, tmp_path / "run", "--dims", "2", "--side", "32", *TRAIN, "supervised", "--updates", "1")
     assert main(["evaluate", "--run", str(slices), "--stride", "1", "1", "1"]) == 1
     assert "--stride: this run was trained on slices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["action", "actionpp"])
+def test_one_command_chains_the_stages_of_a_contrastive_method_on_volumes(
+    atria: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--representation", "16", "--num-anchors", "32", "--num-negatives", "64"]
+    out = trained(atria, tmp_path / method, *SMALL, "--log-every", "1", method, "--updates", "8", *small)
+    stages = [json.loads(line)["stage"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert stages == ["global"] * 2 + ["local"] * 2 + ["contrast"] * 4
+    assert main(["evaluate", "--run", str(out), "--accelerator", "cpu"]) == 0
+    assert "LA" in capsys.readouterr().out
+
+
+@pytest.mark.real
+def test_action_plus_plus_takes_a_step_of_every_stage_on_real_atria(real_data: Path, tmp_path: Path) -> None:
+    small = ["--representation", "16", "--updates", "4", "--labeled", "1", "--unlabeled", "1"]
+    arguments = ["--patch", "16", "32", "32", *TRAIN, "actionpp", *small]
+    out = trained(real_data / "LA", tmp_path / "la", *arguments)
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == 4
