@@ -134,7 +134,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "actionpp": [
         ("constant", "ACTION++ at constant temperature", CONSTANT),
         ("random", "ACTION++ with centers assigned at random", {"assignment": "random"}),
-        ("no-centers", "ACTION++ without class centers", {"aaco_weight": 0.0}),
+        ("no-centers", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
         ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
     ],
 }
