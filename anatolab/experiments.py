@@ -39,7 +39,7 @@ class Size:
 
     @property
     def image(self) -> tuple[int, ...]:
-        """What a network sees: height and width of slices, or sides (z, y, x) of patches."""
+        """Sides of what a network sees, height and width of slices or (z, y, x) of patches."""
         return (self.depth, self.side, self.side) if self.depth else (self.side, self.side)
 
 

@@ -101,7 +101,7 @@ class Volumes:
             num_labeled: How many rows, from the first, may be placed by their label.
 
         Returns:
-            Images (b, c, *patch) float32 in [0, 1] and labels (b, *patch) int64 with ``IGNORE`` where unknown.
+            Images ``(b, c, *patch)`` float32 in [0, 1] and labels ``(b, *patch)`` int64 with ``IGNORE`` where unknown.
         """
         image = np.zeros((len(index), self.channels, *self.patch), np.float32)
         label = np.full((len(index), *self.patch), UNKNOWN, np.uint8)

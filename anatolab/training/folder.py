@@ -36,7 +36,7 @@ class RunInfo:
 
     @property
     def size(self) -> tuple[int, ...]:
-        """What the network was trained at: height and width of slices, or sides (z, y, x) of patches."""
+        """Sides of what the network was trained on, height and width of slices or (z, y, x) of patches."""
         return self.patch or (self.side, self.side)
 
 
