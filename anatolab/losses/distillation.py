@@ -37,8 +37,8 @@ def relational_distillation(
         >>> import torch
         >>> z = torch.eye(36)[:1]
         >>> at = {"student_temperature": 0.1, "teacher_temperature": 0.01}
-        >>> round(float(relational_distillation(z, z, torch.eye(36), **at)), 7)
-        0.0015877
+        >>> round(float(relational_distillation(z, z, torch.eye(36), **at)), 6)
+        0.001588
     """
     if not len(anchors):
         return student.sum() * 0.0
