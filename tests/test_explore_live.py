@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,14 @@ def free_port() -> int:
 
 
 def until(condition: Any, seconds: float, what: str) -> Any:
-    """The first true value of a condition that is asked until time is up."""
+    """The first true value of a condition that is asked until time is up; a page that is redrawn meanwhile has none."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := condition():
-            return found
+        with suppress(NoSuchElementException, StaleElementReferenceException):
+            if found := condition():
+                return found
         time.sleep(0.2)
     pytest.fail(f"no {what} within {seconds:.0f} s")
 
@@ -112,12 +116,17 @@ def test_the_slider_moves_the_picture_in_jupyterlab(browser: Any, lab: str) -> N
     def found(path: str) -> Any:
         return next((e for e in browser.find_elements(By.XPATH, path) if e.is_displayed()), None)
 
+    def clicked(path: str) -> bool:
+        if element := found(path):
+            element.click()
+        return element is not None
+
     started = time.monotonic()
     browser.get(lab)
     until(lambda: found("//div[contains(@class, 'jp-Notebook')]//div[contains(@class, 'jp-CodeCell')]"), 40, "cell")
     until(lambda: found("//*[contains(text(), '| Idle')]"), 40, "idle kernel")
-    until(lambda: found("//li[contains(@class, 'lm-MenuBar-item')]/div[text()='Run']"), 20, "menu").click()
-    until(lambda: found("//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"), 10, "item").click()
+    until(lambda: clicked("//li[contains(@class, 'lm-MenuBar-item')]/div[text()='Run']"), 20, "menu")
+    until(lambda: clicked("//div[contains(@class, 'lm-Menu-itemLabel') and text()='Run All Cells']"), 10, "item")
     first = until(lambda: browser.execute_script(SHOWN), 60, "figure")
     assert first == {"readout": "2", "outlines": 1, "drawn": [True]}
 
@@ -125,9 +134,8 @@ def test_the_slider_moves_the_picture_in_jupyterlab(browser: Any, lab: str) -> N
         return browser.find_element(By.CSS_SELECTOR, ".jp-OutputArea .js-plotly-plot").screenshot_as_png
 
     time.sleep(0.5)
-    before = picture()
-    handle = browser.find_element(By.CSS_SELECTOR, ".widget-slider .noUi-handle")
-    handle.send_keys(Keys.ARROW_RIGHT)
+    before = until(picture, 10, "picture")
+    browser.find_element(By.CSS_SELECTOR, ".widget-slider .noUi-handle").send_keys(Keys.ARROW_RIGHT)
     until(lambda: (browser.execute_script(SHOWN) or {}).get("readout") == "3", 15, "answer to the arrow key")
     until(lambda: browser.execute_script(SHOWN) and picture() != before, 15, "change of the picture")
     browser.find_element(By.CSS_SELECTOR, ".widget-toggle-button").click()
