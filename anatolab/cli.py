@@ -333,7 +333,7 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
     import tempfile
     from concurrent.futures import ThreadPoolExecutor, wait
 
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     from anatolab.data.phantoms import KINDS
 
@@ -341,7 +341,10 @@ def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        with ThreadPoolExecutor(1) as pool, tqdm(total=patients, desc=f"drawing {kind}", unit="patient") as bar:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            tqdm(total=patients, desc=f"drawing {kind}", unit="patient", disable=None) as bar,
+        ):
             job = pool.submit(write, part, patients=patients, seed=seed)
             try:
                 while wait([job], timeout=0.2).not_done:

@@ -114,7 +114,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time")
     jobs = parser.parse_args().jobs
     os.environ["ANATOLAB_BOOK"] = "1"  # figures for the book, not for a live notebook
-    os.environ["TQDM_DISABLE"] = "1"  # in a notebook a progress bar is a widget, whose page would load scripts of a CDN
 
     if refresh(CACHE, fingerprint(ROOT, os.environ.get("ANATOLAB_SIZE", "tiny"))):
         print("library, records or environment are new to the cache: every notebook runs")

@@ -288,7 +288,8 @@ def _build(
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
         part.chmod(0o755)  # people of one machine may share a cache
         with _Growing(part / "images.npy") as images, _Growing(part / "labels.npy") as labels:
-            for ref in tqdm(refs, desc=f"reading {cohort.name}", unit="case", delay=2):
+            still = bool(os.environ.get("ANATOLAB_BOOK"))  # a bar is a widget, for which a page loads scripts of a CDN
+            for ref in tqdm(refs, desc=f"reading {cohort.name}", unit="case", delay=2, disable=still):
                 image, label, said = cut(ref)
                 images.append(image, ref)
                 labels.append(label, ref)

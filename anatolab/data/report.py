@@ -69,7 +69,7 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
         >>> check_folder("no/such/folder").problems
         ('no/such/folder: there is no such folder; check the path.',)
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     try:
         cohort = survey(path)
@@ -77,7 +77,9 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
         return Report(str(path), (str(error),))
     problems = list(cohort.problems)
     facts: list[dict[str, Any]] = []
-    for ref in tqdm(cohort.refs, desc=f"checking {cohort.name}", unit="case", delay=2, disable=not progress):
+    for ref in tqdm(
+        cohort.refs, desc=f"checking {cohort.name}", unit="case", delay=2, disable=None if progress else True
+    ):
         try:
             facts.append(_facts(ref.load(), len(cohort.classes)))
         except InputError as error:
