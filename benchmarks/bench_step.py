@@ -18,13 +18,13 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from timing import seconds
 from torch import nn
 
 from anatolab.data import Rows, TwoStreamSampler
@@ -79,16 +79,6 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
         method.after_step()
 
     return {"loader": loader, "networks": networks, "step": step}
-
-
-def seconds(work: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> int:

@@ -278,6 +278,7 @@ def write_atrium(root: str | Path, *, patients: int = 60, seed: int = 0, size: i
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
+    """What ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
     return {
         "generated": True,
         "name": "generated left atrium",
