@@ -97,12 +97,19 @@ METHOD_TITLES = {
     "ua_mt": "UA-MT",
     "action": "ACTION",
     "actionpp": "ACTION++",
+    "mona": "MONA",
+    "arco": "ARCO",
 }
+# The rows of a table: end of the id, method, title, overrides of the Config. ARCO has one for each of its samplers.
+ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
+    *[(name.replace("_", "-"), name, title, {}) for name, title in METHOD_TITLES.items() if name != "arco"],
+    ("arco-ns", "arco", "ARCO, naive draws", {"pixel_sampler": "naive"}),
+]
 
 # Head widths of the contrastive methods by size; at full they are the published ones.
 WIDTHS: dict[str, dict[str, Any]] = {
-    "tiny": {"representation": 32, "representation_stride": 2, "num_anchors": 128, "num_negatives": 256},
-    "demo": {"representation": 64, "representation_stride": 2},
+    "tiny": {"representation": 32, "representation_stride": 2, "num_anchors": 128, "num_negatives": 256, "bank": 512},
+    "demo": {"representation": 64, "representation_stride": 2, "bank": 2_048},
     "full": {},
 }
 EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
@@ -111,19 +118,20 @@ EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
 def _methods(cohort: str, labeled: int, priority: int, **more: Any) -> list[Experiment]:
     return [
         Experiment(
-            f"{cohort}-{labeled}-{name.replace('_', '-')}", name, cohort, labeled, title, priority=priority, **more
+            f"{cohort}-{labeled}-{end}", method, cohort, labeled, title, priority=priority, overrides=fields, **more
         )
-        for name, title in METHOD_TITLES.items()
+        for end, method, title, fields in ROWS
     ]
 
 
-# What the abstracts of ACTION and ACTION++ speak of, each part taken away: id, title, overrides of the Config.
+# What the papers' abstracts speak of, each part taken away or exchanged: id, title, overrides of the Config.
 CONSTANT: dict[str, Any] = {
     "schedule": "constant",
     "temperature": (0.5, 0.5),
     "student_temperature": (0.1, 0.1),
     "teacher_temperature": (0.01, 0.01),
 }
+RELEASED: dict[str, Any] = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "symmetric": False}
 ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "action": [
         ("no-pretraining", "ACTION without pre-training", {"shares": (0.0, 0.0)}),
@@ -136,6 +144,12 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("random", "ACTION++ with centers assigned at random", {"assignment": "random"}),
         ("no-centers", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
         ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
+    ],
+    "mona": [
+        ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
+        ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
+        ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
+        ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
     ],
 }
 
@@ -155,6 +169,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
     *_ablations("acdc", 3, priority=2),
     *_methods("acdc", 7, priority=3),
+    *_methods("acdc", 1, priority=4),
     *_methods("abdomen", 3, priority=4),
     *_methods("atrium", 3, priority=5, dims=3),
     *_methods("cardiac", 3, priority=6),
@@ -228,6 +243,8 @@ def sized(config: Any, size: Size) -> Any:
     if hasattr(config, "pretraining"):
         own = {"embedding": EMBEDDING[size.name]} if size.name in EMBEDDING else {}
         fields["pretraining"] = replace(config.pretraining, **own, **({"cells": 4} if size.depth else {}))
+    if hasattr(config, "neighbor_cells") and size.depth:
+        fields["neighbor_cells"] = 4
     return replace(config, **fields)
 
 

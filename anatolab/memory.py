@@ -66,6 +66,52 @@ class Bank(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+class ClassBank(nn.Module):
+    """Keeps the last ``size`` rows of each class, oldest overwritten first; no gradient ever enters.
+
+    How many rows of a class come is known on the device alone, so pointers and fills live there and nothing waits.
+    Under DDP every process pushes the rows of all processes, by rank, and all banks stay equal.
+
+    Args:
+        classes: Number of classes.
+        size: Rows kept of each.
+        dim: Length of a row.
+        dtype: Of the rows kept, such as float16 for large banks.
+
+    Example:
+        >>> bank = ClassBank(2, 3, 1)
+        >>> bank.push(torch.tensor([[[1.0], [2.0]], [[7.0], [8.0]]]), torch.tensor([2, 1]))
+        >>> bank.rows[..., 0].tolist(), bank.fill.tolist()
+        ([[1.0, 2.0, 0.0], [7.0, 0.0, 0.0]], [2, 1])
+    """
+
+    rows: Tensor
+    fill: Tensor
+    at: Tensor
+
+    def __init__(self, classes: int, size: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(classes, size, dim, dtype=dtype))  # (classes, size, d)
+        self.register_buffer("fill", torch.zeros(classes, dtype=torch.long))  # rows of a class that hold something
+        self.register_buffer("at", torch.zeros(classes, dtype=torch.long))  # the next to be overwritten
+
+    @torch.no_grad()
+    def push(self, rows: Tensor, count: Tensor) -> None:
+        """Stores of ``rows`` (classes, k, d) the first ``count`` (classes,) of each class; k is at most the size."""
+        size = self.rows.shape[1]
+        if rows.shape[1] > size:
+            raise ValueError(f"{rows.shape[1]} rows a class do not fit a bank of {size} at once; push fewer.")
+        processes = [gathered(rows.detach()[None]), gathered(count[None])]
+        for new, n in zip(*processes, strict=True):
+            slot = torch.arange(new.shape[1], device=new.device)
+            where = (self.at[:, None] + slot) % size
+            index = where[..., None].expand(-1, -1, self.rows.shape[2])
+            kept = torch.where(slot[:, None] < n[:, None, None], new.to(self.rows.dtype), self.rows.gather(1, index))
+            self.rows.scatter_(1, index, kept)
+            self.at.copy_((self.at + n) % size)
+            self.fill.copy_((self.fill + n).clamp_max(size))
+
+
 def gathered(rows: Tensor) -> Tensor:
     """The rows ``(n, ...)`` of all processes by rank, without gradient; ``rows`` itself where there is one process."""
     distributed = torch.distributed

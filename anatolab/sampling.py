@@ -7,10 +7,13 @@ a class has: pixels are sorted by class once, and a draw is an offset into its c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PixelSampler = Literal["naive"]
 
 
 @dataclass(frozen=True)

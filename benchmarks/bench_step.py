@@ -29,7 +29,7 @@ from torch import nn
 
 from anatolab.data import Rows, TwoStreamSampler
 from anatolab.experiments import SIZES, sized
-from anatolab.methods import UAMT, Action, ActionPP, MeanTeacher
+from anatolab.methods import UAMT, Action, ActionPP, Arco, MeanTeacher, Mona
 from anatolab.nn import NETWORKS
 from anatolab.training.loop import Feed
 from anatolab.transforms import mix_unlabeled, strong_view, weak_view
@@ -56,7 +56,12 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     parameters = list(method.student.parameters())
     optimizer: Any = torch.optim.SGD(parameters, 0.01, 0.9, fused=True)
     image = torch.rand(8, 1, SIZE.side, SIZE.side, device=device)
-    passes = getattr(method.config, "passes", 1)
+    # What a step's teacher reads: UA-MT unlabeled images several times, ACTION++ labeled ones too, MONA and ARCO first
+    # the unlabeled ones and then all. MONA's student reads unlabeled images once more, moved.
+    taught = {ActionPP: [image], Mona: [image[4:], image], Arco: [image[4:], image]}.get(
+        kind, [image[4:].repeat(getattr(method.config, "passes", 1), 1, 1, 1)]
+    )
+    learned = [image, image[4:]] if kind is Mona else [image]
 
     def loader() -> None:
         batch = feed(sampler.draw(), 4)
@@ -65,9 +70,10 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
         strong_view(torch.cat([moved[:4], mixed]), recipe)
 
     def networks() -> None:
-        method.teacher(image if kind is ActionPP else image[4:].repeat(passes, 1, 1, 1))  # labeled rows too: its keys
+        for images in taught:
+            method.teacher(images)
         optimizer.zero_grad()
-        method.predict(image).square().mean().backward()
+        sum(method.predict(images).square().mean() for images in learned).backward()
 
     def step() -> None:
         losses = stage.step(feed(sampler.draw(), 4), 0.5)
@@ -95,7 +101,7 @@ def main() -> int:
         f"{device.type}, {torch.get_num_threads()} threads, 4 + 4 images of {SIZE.side} x {SIZE.side}, {SIZE.network}"
     )
     print(f"{'method':<14}{'part':<30}{'ours ms':>9}{'of ms':>9}{'ratio':>8}{'floor':>8}")
-    for kind in (MeanTeacher, UAMT, Action, ActionPP):
+    for kind in (MeanTeacher, UAMT, Action, ActionPP, Mona, Arco):
         work = parts(kind, device)
         rounds = [{name: seconds(part, device) for name, part in work.items()} for _ in range(args.repeats + 2)][2:]
         step = 1e3 * statistics.median(r["step"] for r in rounds)

@@ -1,9 +1,12 @@
 """Banks: first in, first out, without gradient, and back from a checkpoint."""
 
+from collections import deque
+
 import pytest
 import torch
 
-from anatolab.memory import Bank
+from anatolab.memory import Bank, ClassBank
+from tests.syncs import Synchronizations
 
 
 def test_six_batches_of_six_fill_a_bank_of_36_in_order_and_the_seventh_overwrites_the_first() -> None:
@@ -47,3 +50,39 @@ def test_a_bank_comes_back_with_rows_pointer_and_fill_also_into_one_that_was_nev
         one.push(torch.full((2, 2, 3), 9.0))
     assert torch.equal(bank.rows, fresh.rows)
     assert (fresh.fill, fresh.at, fresh.rows.dtype) == (5, bank.at, torch.float16)
+
+
+# --- banks by class -----------------------------------------------------------------------------------------------
+
+
+def test_class_banks_are_queues_of_each_class_however_many_rows_come() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, literal = ClassBank(3, 7, 2), [deque(maxlen=7) for _ in range(3)]
+    for step in range(20):
+        count = torch.randint(0, 6, (3,), generator=generator)
+        rows = torch.randn(3, 5, 2, generator=generator)
+        bank.push(rows, count)
+        for c in range(3):
+            literal[c].extend(rows[c, : count[c]].tolist())
+            assert bank.fill[c] == len(literal[c]), step
+            assert sorted(bank.rows[c, : bank.fill[c]].tolist()) == sorted(literal[c]), step
+
+
+def test_a_class_bank_waits_for_nothing_and_survives_a_checkpoint() -> None:
+    bank = ClassBank(4, 10, 3)
+    with Synchronizations() as mode:
+        for _ in range(4):
+            bank.push(torch.randn(4, 4, 3), torch.tensor([4, 0, 2, 1]))
+    assert not mode.found
+    again = ClassBank(4, 10, 3)
+    again.load_state_dict(bank.state_dict())
+    more = torch.randn(4, 4, 3), torch.tensor([1, 2, 3, 4])
+    bank.push(*more)
+    again.push(*more)
+    assert torch.equal(bank.rows, again.rows)
+    assert bank.fill.tolist() == again.fill.tolist() == [10, 2, 10, 8]
+
+
+def test_a_class_bank_refuses_more_rows_at_once_than_it_holds() -> None:
+    with pytest.raises(ValueError, match="do not fit a bank of 3"):
+        ClassBank(2, 3, 1).push(torch.zeros(2, 4, 1), torch.tensor([4, 4]))

@@ -11,7 +11,9 @@ from anatolab.losses.class_centers import (
 )
 from anatolab.losses.consistency import consistency, predictive_entropy
 from anatolab.losses.distillation import relational_distillation
+from anatolab.losses.equivariance import equivariance
 from anatolab.losses.info_nce import info_nce
+from anatolab.losses.nearest_neighbors import nearest_neighbors
 from anatolab.losses.pseudo_label import pseudo_label_loss
 from anatolab.losses.supervised import cross_entropy, dice_loss
 
@@ -23,8 +25,10 @@ __all__ = [
     "consistency",
     "cross_entropy",
     "dice_loss",
+    "equivariance",
     "info_nce",
     "move_means",
+    "nearest_neighbors",
     "optimized_centers",
     "predictive_entropy",
     "pseudo_label_loss",

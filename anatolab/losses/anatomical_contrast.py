@@ -15,6 +15,9 @@ def anatomical_contrast(
     queried: Tensor,
     present: Tensor,
     temperature: float,
+    *,
+    keys: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     r"""InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
 
@@ -32,11 +35,14 @@ def anatomical_contrast(
     Args:
         features: Representations of all pixels ``(n, d)``, with gradient, of any length.
         anchors: Pixel numbers ``(classes, q)`` of :func:`anatolab.sampling.draw_anchors`.
-        negatives: Pixel numbers ``(classes, m)`` shared by the anchors of a class, or ``(classes, q, m)``.
+        negatives: Row numbers of ``keys``, ``(classes, m)`` shared by the anchors of a class, or ``(classes, q, m)``.
         prototypes: Mean representation of each class ``(classes, d)``; detached.
         queried: ``(classes,)`` bool, classes with a hard pixel.
         present: ``(classes,)`` bool, classes with a valid pixel.
         temperature: :math:`\tau`, above 0.
+        keys: ``(k, d)``, such as a bank's rows; the features themselves where None. Detached.
+        weight: Of each anchor ``(classes, q)``, of mean 1 in a class (:func:`anatolab.sampling.draw_pixels`); all equal
+            where None.
 
     Returns:
         A scalar in nats.
@@ -48,12 +54,14 @@ def anatomical_contrast(
     dtype = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         query = F.normalize(features[anchors].to(dtype), dim=-1)  # (c, q, d)
-        keys = F.normalize(features.detach()[negatives].to(dtype), dim=-1)  # (c, m, d) or (c, q, m, d)
+        rows = (features if keys is None else keys).detach()
+        far_rows = F.normalize(rows[negatives].to(dtype), dim=-1)  # (c, m, d) or (c, q, m, d)
         center = F.normalize(prototypes.detach().to(dtype), dim=-1)
-        far = torch.einsum("cqd,cmd->cqm" if keys.ndim == 3 else "cqd,cqmd->cqm", query, keys)
+        far = torch.einsum("cqd,cmd->cqm" if far_rows.ndim == 3 else "cqd,cqmd->cqm", query, far_rows)
         near = torch.einsum("cqd,cd->cq", query, center)
         logits = torch.cat([near[..., None], far], -1) / temperature
-        loss = (logits.logsumexp(-1) - logits[..., 0]).mean(1)
+        nats = logits.logsumexp(-1) - logits[..., 0]
+        loss = (nats if weight is None else nats * weight).mean(1)
         classes = present.sum()
         used = queried & present & (classes > 1)
         return torch.where(used, loss, 0.0).sum() / classes.clamp_min(1)

@@ -4,7 +4,9 @@ from typing import Any
 
 from anatolab.methods.action import Action
 from anatolab.methods.actionpp import ActionPP
+from anatolab.methods.arco import Arco
 from anatolab.methods.mean_teacher import MeanTeacher
+from anatolab.methods.mona import Mona
 from anatolab.methods.supervised import Supervised
 from anatolab.methods.ua_mt import UAMT
 
@@ -14,6 +16,8 @@ METHODS: dict[str, Any] = {
     "ua_mt": UAMT,
     "action": Action,
     "actionpp": ActionPP,
+    "mona": Mona,
+    "arco": Arco,
 }
 
-__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "MeanTeacher", "Supervised"]
+__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "Arco", "MeanTeacher", "Mona", "Supervised"]

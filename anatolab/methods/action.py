@@ -21,22 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from anatolab.losses import anatomical_contrast, class_means, cross_entropy, dice_loss, pseudo_label_loss
 from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
-from anatolab.sampling import (
-    draw_anchors,
-    draw_negatives,
-    flatten_pixels,
-    negative_class_odds,
-    own_probability,
-    pool_pixels,
-)
+from anatolab.methods._reading import contrast, read
+from anatolab.sampling import PixelSampler, pool_pixels
 from anatolab.schedules import Temperature
-from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
-from anatolab.types import IGNORE, Batch, Losses, Stage
+from anatolab.transforms import Recipe
+from anatolab.types import Batch, Losses, Stage
 
 
 class Action(nn.Module):
@@ -61,6 +53,8 @@ class Action(nn.Module):
         representation: int = 512  # d, width of a pixel's embedding (paper)
         representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
         temperature: float = 0.5  # tau_an (paper)
+        pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
+        grid: int = 4  # cells a side of those two
         num_anchors: int = 256  # hard pixels a class (paper)
         num_negatives: int = 512  # keys a class; shared by its anchors, drawn for each of them in the code
         strong_threshold: float = 0.97  # theta_s: below it a pixel is hard; from it on the teacher is sure (paper)
@@ -94,39 +88,15 @@ class Action(nn.Module):
 
     def training_step(self, batch: Batch, done: float) -> Losses:
         """Stage iii: L_sup + L_unsup + lambda L_anco."""
-        c, n, classes = self.config, batch.num_labeled, self.student.net.classes
-        if c.restart_teacher and done == 0:
-            self.teacher.net.load_state_dict(self.student.state_dict())
-        image, label = weak_view(batch.image, batch.label, c.augment)
-
-        # The teacher's classes and confidence on a weak view; the student sees it mixed and strong.
-        probability = torch.softmax(self.teacher(image[n:])[0].float(), 1)
-        mixed, probability, valid = mix_unlabeled(image[n:], probability, c.augment)
-        confidence, guess = probability.max(1)
-        logits, maps = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
-
-        # Each pixel's class, on the grid of the representation; IGNORE where the teacher is not even weakly sure.
-        trusted = torch.where(valid & (confidence >= c.weak_threshold), guess, IGNORE)
-        label_all = torch.cat([label[:n], trusted])
-        own = own_probability(logits, label_all)
-        features, at, own = flatten_pixels(self.student.pixel(maps), label_all, own)
+        c = self.config
+        reading = read(self, batch, done)
 
         # AnCo: hard anchors R_q, prototypes r+, negatives drawn along the class graph G.
-        pool = pool_pixels(at, classes, hard=own <= c.strong_threshold)
-        prototypes = class_means(features, at, classes)
-        odds = negative_class_odds(prototypes, pool.present, c.temperature)
-        anchors, negatives = draw_anchors(pool, c.num_anchors), draw_negatives(pool, odds, c.num_negatives)
-        terms = {
-            "ce": cross_entropy(logits[:n], label[:n]),
-            "dice": dice_loss(logits[:n], label[:n]),
-            "unsup": pseudo_label_loss(logits[n:], guess, confidence, valid, c.strong_threshold),
-            "anco": anatomical_contrast(
-                features, anchors, negatives, prototypes, pool.queried, pool.present, c.temperature
-            ),
-        }
+        hard = reading.own <= c.strong_threshold
+        pool = pool_pixels(reading.at, self.student.net.classes, hard)
+        terms = reading.base_terms(c.strong_threshold) | {"anco": contrast(reading, pool, hard, c, c.temperature)}
         weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        sure = (confidence >= c.strong_threshold).float().mean()
-        return Losses(terms, weights, {"sure": sure, "hard": pool.hard.sum() / pool.count.sum().clamp_min(1)})
+        return Losses(terms, weights, reading.diagnostics(pool, c.strong_threshold))
 
     def after_step(self) -> None:
         """The teacher follows the student, heads included."""

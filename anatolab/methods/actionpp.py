@@ -25,29 +25,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from anatolab.losses import (
-    anatomical_contrast,
-    assign_centers,
-    center_contrast,
-    class_means,
-    cross_entropy,
-    dice_loss,
-    move_means,
-    pseudo_label_loss,
-    simplex_centers,
-)
+from anatolab.losses import assign_centers, center_contrast, move_means, simplex_centers
 from anatolab.memory import Bank
 from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
-from anatolab.sampling import (
-    draw_anchors,
-    draw_negatives,
-    flatten_pixels,
-    negative_class_odds,
-    own_probability,
-    pool_pixels,
-)
+from anatolab.methods._reading import contrast, read
+from anatolab.sampling import PixelSampler, draw_anchors, flatten_pixels, pool_pixels
 from anatolab.schedules import Temperature
-from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import Recipe
 from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
 
 
@@ -79,6 +63,8 @@ class ActionPP(nn.Module):
         schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "cosine"  # of all temperatures
         periods: float = 1.0  # dips over a stage, updates / T (paper; 10 in the code's default)
         temperature: tuple[float, float] = (0.1, 1.0)  # tau-, tau+ (paper)
+        pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
+        grid: int = 4  # cells a side of those two
         num_anchors: int = 256  # pixels a class (paper)
         num_negatives: int = 512  # keys a class of AnCo
         strong_threshold: float = 0.97  # theta_s: below it a pixel is hard; from it on the teacher is sure (paper)
@@ -136,49 +122,23 @@ class ActionPP(nn.Module):
 
     def training_step(self, batch: Batch, done: float) -> Losses:
         """Fine-tuning: L_sup + L_unsup + lambda_1 L_anco(tau_t) + lambda_2 L_aaco(tau_t)."""
-        c, n, classes = self.config, batch.num_labeled, self.student.net.classes
+        c = self.config
         low, high = c.temperature
         tau = Temperature(c.schedule, high, low, c.periods)(done)
-        if c.restart_teacher and done == 0:
-            self.teacher.net.load_state_dict(self.student.state_dict())
-        image, label = weak_view(batch.image, batch.label, c.augment)
-
-        # The teacher's classes and confidence on a weak view (and its pixels of labeled rows, the keys of L_aaco); the
-        # student sees it mixed and strong.
-        logits_t, maps_t = self.teacher(image if c.aaco_weight else image[n:])
-        probability = torch.softmax(logits_t[n if c.aaco_weight else 0 :].float(), 1)
-        mixed, probability, valid = mix_unlabeled(image[n:], probability, c.augment)
-        confidence, guess = probability.max(1)
-        logits, maps = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
-
-        # Each pixel's class, on the grid of the representation; IGNORE where the teacher is not even weakly sure.
-        trusted = torch.where(valid & (confidence >= c.weak_threshold), guess, IGNORE)
-        label_all = torch.cat([label[:n], trusted])
-        own = own_probability(logits, label_all)
-        features, at, own = flatten_pixels(self.student.pixel(maps), label_all, own)
+        reading = read(self, batch, done, labeled_too=c.aaco_weight > 0)
 
         # L_anco, as in ACTION but for its temperature.
-        pool = pool_pixels(at, classes, hard=own <= c.strong_threshold)
-        prototypes = class_means(features, at, classes)
-        odds = negative_class_odds(prototypes, pool.present, tau)
-        anchors, negatives = draw_anchors(pool, c.num_anchors), draw_negatives(pool, odds, c.num_negatives)
-        anco = anatomical_contrast(features, anchors, negatives, prototypes, pool.queried, pool.present, tau)
-        terms = {
-            "ce": cross_entropy(logits[:n], label[:n]),
-            "dice": dice_loss(logits[:n], label[:n]),
-            "unsup": pseudo_label_loss(logits[n:], guess, confidence, valid, c.strong_threshold),
-            "anco": anco,
-        }
+        hard = reading.own <= c.strong_threshold
+        pool = pool_pixels(reading.at, self.student.net.classes, hard)
+        terms = reading.base_terms(c.strong_threshold) | {"anco": contrast(reading, pool, hard, c, tau)}
         weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        diagnostics = {
-            "sure": (confidence >= c.strong_threshold).float().mean(),
-            "hard": pool.hard.sum() / pool.count.sum().clamp_min(1),
-            "temperature": torch.full((), tau, device=image.device),
-        }
-        if c.aaco_weight:
+        diagnostics = reading.diagnostics(pool, c.strong_threshold)
+        diagnostics["temperature"] = torch.full((), tau, device=batch.image.device)
+        if reading.teacher_maps is not None:
             teacher: Any = self.teacher.net
-            keys = flatten_pixels(teacher.pixel([m[:n] for m in maps_t]))[0]
-            for name, term in self.adaptive_contrast(features[: len(keys)], at[: len(keys)], keys, tau).items():
+            keys = flatten_pixels(teacher.pixel(reading.teacher_maps))[0]
+            features, at = reading.features[: len(keys)], reading.at[: len(keys)]
+            for name, term in self.adaptive_contrast(features, at, keys, tau).items():
                 terms[name], weights[name] = term, c.aaco_weight
             diagnostics["switched"] = self.centers.switched
         return Losses(terms, weights, diagnostics)

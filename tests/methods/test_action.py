@@ -1,4 +1,4 @@
-"""ACTION and ACTION++: every term alive, stages chained, teacher without gradient, banks filled, nothing waits."""
+"""ACTION, ACTION++, MONA, ARCO: every term alive, stages chained, teacher without gradient, nothing waits."""
 
 import copy
 import functools
@@ -11,55 +11,18 @@ import torch
 from torch import nn
 
 from anatolab.data import Rows
-from anatolab.methods import Action, ActionPP
+from anatolab.methods import Action, ActionPP, Arco, Mona
 from anatolab.nn import light_unet
 from anatolab.training import Settings, train
-from anatolab.transforms import Recipe
 from anatolab.types import IGNORE, Batch, InputError, Split
+from tests.methods.small import STILL, batch, make, stage
 from tests.syncs import Synchronizations
 
-STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
-SMALL: dict[str, Any] = {
-    "updates": 40,
-    "labeled": 3,
-    "unlabeled": 3,
-    "representation": 16,
-    "representation_stride": 2,
-    "num_anchors": 32,
-    "num_negatives": 64,
-}
 BOTH = pytest.mark.parametrize("kind", [Action, ActionPP])
+EACH = pytest.mark.parametrize("kind", [Action, ActionPP, Mona, Arco])
 
 
-def make(
-    kind: type, dims: int = 2, pretraining: dict[str, Any] | None = None, seed: int = 0, **fields: Any
-) -> nn.Module:
-    torch.manual_seed(seed)
-    default = kind.Config().pretraining
-    given = {"embedding": 16, "cells": 8 if dims == 2 else 4, **(pretraining or {})}
-    config = kind.Config(pretraining=replace(default, **given), **{**SMALL, **fields})
-    return kind(light_unet(1, 3, spatial_dims=dims, width=4, depth=4), config).train()
-
-
-def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1) -> Batch:
-    """Images in which the brightness of a box tells its class, on a darker ground."""
-    generator = torch.Generator().manual_seed(seed)
-    sides = [32] * dims
-    label = torch.zeros(labeled + unlabeled, *sides, dtype=torch.long)
-    for row in label:
-        for c in (1, 2):
-            at = torch.randint(2, 18, (dims,), generator=generator).tolist()
-            row[tuple(slice(a, a + 11) for a in at)] = c
-    image = label[:, None] / 3 + 0.15 * torch.rand(len(label), 1, *sides, generator=generator)
-    label[labeled:] = IGNORE
-    return Batch(image.clamp(0, 1), label, labeled)
-
-
-def stage(method: Any, name: str) -> Any:
-    return next(s for s in method.stages() if s.name == name)
-
-
-@BOTH
+@EACH
 @pytest.mark.parametrize("dims", [2, 3])
 def test_every_stage_reaches_all_that_it_trains_and_nothing_of_the_teacher(kind: type, dims: int) -> None:
     method = make(kind, dims, weak_threshold=0.0)
@@ -82,7 +45,7 @@ def test_every_stage_reaches_all_that_it_trains_and_nothing_of_the_teacher(kind:
     assert method.predict(batch(dims).image).shape == (6, 3, *[32] * dims)
 
 
-@BOTH
+@EACH
 def test_the_first_stage_trains_the_encoder_alone_and_reads_no_label(kind: type) -> None:
     method = make(kind)
     given = batch()
@@ -104,7 +67,7 @@ def test_the_first_stage_trains_the_encoder_alone_and_reads_no_label(kind: type)
     assert {n for n in names if n.endswith("conv.weight")} <= moved  # a bias in front of a batch norm stays
 
 
-@BOTH
+@EACH
 def test_banks_fill_with_distinct_rows_of_the_teacher(kind: type) -> None:
     method = make(kind)
     for i in range(7):
@@ -117,11 +80,16 @@ def test_banks_fill_with_distinct_rows_of_the_teacher(kind: type) -> None:
     assert method.distiller.patches.rows.shape == (36, 49, 3 * 64)
 
 
-@BOTH
-@pytest.mark.parametrize("term", ["global", "local", "ce", "dice", "unsup", "anco", "aaco_class", "aaco_center"])
+@pytest.mark.parametrize(
+    ("kind", "term"),
+    [
+        *[(Action, t) for t in ("global", "local", "ce", "dice", "unsup", "anco")],
+        *[(ActionPP, t) for t in ("global", "local", "ce", "dice", "unsup", "anco", "aaco_class", "aaco_center")],
+        *[(Mona, t) for t in ("unsup", "contrast", "nearest", "equivariance")],
+        *[(Arco, t) for t in ("contrast", "nearest")],
+    ],
+)
 def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> None:
-    if kind is Action and term.startswith("aaco"):
-        pytest.skip("a term of ACTION++")
     constant = {"schedule": "constant", "temperature": (0.5, 0.5), "assignment": "random"} if kind is ActionPP else {}
     temperatures = {"student_temperature": (0.1, 0.1), "teacher_temperature": (0.01, 0.01)}
     method = make(kind, pretraining=temperatures, augment=STILL, ema_decay=1.0, **constant)
@@ -158,7 +126,7 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
     assert sum(values[-5:]) < 0.97 * sum(values[:5]), values[::7]
 
 
-@BOTH
+@EACH
 def test_the_new_terms_move_the_backbone_after_warm_up(kind: type) -> None:
     method = make(kind, updates=240)
     rows = [batch(seed=s) for s in range(4)]
@@ -203,7 +171,7 @@ def test_with_its_new_parts_off_action_plus_plus_is_action_step_for_step() -> No
     assert not all(torch.equal(a, b) for a, b in zip(on, theirs, strict=True))
 
 
-@BOTH
+@EACH
 def test_no_step_waits_for_the_device(kind: type) -> None:
     method = make(kind)
     for step in method.stages():
@@ -245,7 +213,7 @@ class Stop(Exception):
     """The power is gone."""
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("at", [3, 10, 13, 27])  # inside each stage, and between two
 def test_a_run_stopped_inside_any_stage_goes_on_bitwise(kind: type, at: int, tmp_path: Path) -> None:
     halted, count = make(kind), 0

@@ -1,0 +1,81 @@
+r"""ARCO: the same contrast from fewer surprises, by drawing pixels in strata.
+
+You, Dai, Min, Liu, Clifton, Zhou, Staib and Duncan, *Rethinking semi-supervised medical image segmentation: a
+variance-reduction perspective*, NeurIPS 2023 (arXiv 2302.01735). MONA without its equivariance and its complex
+augmentation, and with anchors that are drawn in cells of each class's region (*stratified*, ARCO-SG) or in cells and in
+mirrored pairs (*antithetic*, ARCO-SAG), so that the loss of a few hundred pixels is nearer to that of all of them. With
+*naive* draws it is the pipeline that the paper's tables call MONA.
+
+The theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.draw_pixels`): weights by
+the size of a cell, a mirror that is a bijection, cells that are merged where draws are few. The released sampler cuts
+the *list* of candidates, not the image; ``pixel_sampler="released"`` reproduces it for comparison. Else the released
+code and what is not reproduced of it are MONA's (:mod:`anatolab.methods.mona`), whose equivariance and augmentation its
+2-D script still trains with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from anatolab.methods._mine import Miner, Mining, mine
+from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
+from anatolab.sampling import PixelSampler
+from anatolab.schedules import Temperature
+from anatolab.types import Batch, Losses, Stage
+
+
+class Arco(nn.Module):
+    """Trains ``network`` in three stages: global distillation, local distillation, contrast of stratified pixels.
+
+    Args:
+        network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
+            ``(b, classes, *s)``, in 2-D or 3-D.
+        config: See :class:`Config`; its recommended settings where None.
+    """
+
+    @dataclass(frozen=True)
+    class Config(Mining):
+        """Settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
+
+        pixel_sampler: PixelSampler = "naive"  # SG, the paper's best (paper)
+
+        @classmethod
+        def paper(cls, **told: Any) -> Arco.Config:
+            """The method as printed: the positive key is the mean of the student's own pixels; batches of 4 + 4."""
+            return cls(**{"positive": "student", **told})
+
+        @classmethod
+        def official(cls, **told: Any) -> Arco.Config:
+            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
+            code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "pixel_sampler": "released"}
+            return cls(**{"pretraining": Pretraining(linear_heads=True, strong="teacher"), **code, **told})
+
+    def __init__(self, network: nn.Module, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
+        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.distiller = Distiller(self.student, c.pretraining)
+        self.miner = Miner(self.student, c)
+
+    def stages(self) -> Sequence[Stage]:
+        """Global distillation, local distillation, contrast; an empty one is left out."""
+        parts = self.student.net, self.student.pixel, self.miner.predictor
+        trained = [p for part in parts for p in part.parameters()]
+        return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
+
+    def training_step(self, batch: Batch, done: float) -> Losses:
+        """L_sup + lambda_1 L_contrast + lambda_2 L_unsup + lambda_3 L_nn."""
+        return mine(self, batch, done)[1]
+
+    def after_step(self) -> None:
+        """The teacher follows the student, heads included."""
+        self.teacher.update(self.student)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Logits ``(b, classes, *s)`` of the student."""
+        return self.student(image)[0]

@@ -1,0 +1,171 @@
+"""MONA and ARCO: banks of every class, what the released switches do, and how the two methods meet."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import anatolab.methods._mine as mine
+from anatolab.losses import anatomical_contrast
+from anatolab.methods import Arco, Mona
+from anatolab.nn import light_unet
+from tests.methods.small import batch, make, stage
+
+PAIR = pytest.mark.parametrize("kind", [Mona, Arco])
+
+
+def keys_of(anchor: torch.Tensor, keys: torch.Tensor) -> float:
+    """The contrast of one class's anchor with its own direction as positive, all keys as negatives."""
+    features = torch.stack([anchor, anchor])
+    negatives = torch.arange(len(keys)).repeat(2, 1)
+    yes, no = torch.ones(2, dtype=torch.bool), torch.tensor([True, False])
+    loss = anatomical_contrast(features, torch.zeros(2, 1).long(), negatives, features, no, yes, 0.5, keys=keys)
+    return 2 * loss.item()  # one of two classes has an anchor
+
+
+def test_contrast_against_a_bank_in_closed_form() -> None:
+    east = torch.eye(8)[0]
+    assert keys_of(east, torch.zeros(512, 8)) == pytest.approx(math.log(1 + 512 * math.exp(-2)), abs=1e-4)  # 4.253
+    assert keys_of(east, east.repeat(512, 1)) == pytest.approx(math.log(513), abs=1e-4)  # 6.240
+    turning = [torch.stack([math.cos(a) * east + math.sin(a) * torch.eye(8)[1]] * 512) for a in (0.0, 0.8, 1.6, 2.4)]
+    values = [keys_of(east, keys) for keys in turning]
+    assert values == sorted(values, reverse=True)
+
+
+def test_weighted_anchors_are_averaged_by_their_weight() -> None:
+    features, keys = torch.randn(9, 5), torch.randn(20, 5)
+    anchors, negatives = torch.randint(0, 9, (2, 6)), torch.randint(0, 20, (2, 7))
+    yes, prototypes = torch.ones(2, dtype=torch.bool), torch.randn(2, 5)
+    weight = torch.rand(2, 6)
+    weight = weight / weight.mean(1, keepdim=True)
+    found = anatomical_contrast(
+        features, anchors, negatives, prototypes, yes, yes, 0.3, keys=keys, weight=weight
+    ).item()
+    expected = 0.0
+    for c in range(2):
+        for i in range(6):
+            q = features[anchors[c, i]]
+            near = F.cosine_similarity(q, prototypes[c], dim=0) / 0.3
+            far = F.cosine_similarity(q[None], keys[negatives[c]], dim=1) / 0.3
+            expected += float(weight[c, i] * (torch.logsumexp(torch.cat([near[None], far]), 0) - near)) / 12
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def with_classes(kind: type, classes: int, **fields: Any) -> nn.Module:
+    torch.manual_seed(0)
+    config = kind.Config(updates=40, representation=8, representation_stride=2, num_anchors=16, num_negatives=32)
+    fields = {"bank": 64, "neighbor_cells": 4, **fields}
+    config = type(config)(**{**vars(config), **fields})
+    return kind(light_unet(1, classes, width=4, depth=4), config).train()
+
+
+def striped(classes: int, seed: int) -> Any:
+    given = batch(seed=seed)
+    stripes = (torch.arange(32) * classes // 32).expand(6, 32, 32)
+    given.label[:3] = stripes[:3].roll(seed, -1)
+    return given
+
+
+@PAIR
+@pytest.mark.parametrize("classes", [2, 3, 4, 8])
+def test_every_class_has_distinct_rows_in_its_bank_within_ten_steps(kind: type, classes: int) -> None:
+    method = with_classes(kind, classes)
+    for seed in range(10):
+        stage(method, "contrast").step(striped(classes, seed), 0.5)
+        method.after_step()
+    bank = method.miner.bank
+    assert bank.fill.min() > 1
+    for rows, fill in zip(bank.rows, bank.fill.tolist(), strict=True):
+        assert len(rows[:fill].unique(dim=0)) > 0.9 * fill
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_the_released_rank_rule_leaves_the_banks_empty(classes: int) -> None:
+    method = with_classes(Mona, classes, bank_rule="rank", weak_threshold=0.0)
+    for seed in range(10):
+        losses = stage(method, "contrast").step(striped(classes, seed), 0.5)
+    fill = method.miner.bank.fill
+    if classes < 4:
+        assert fill.tolist() == [0] * classes
+        assert losses.terms["contrast"].item() == 0
+    free = with_classes(Mona, classes, weak_threshold=0.0)
+    for seed in range(10):
+        stage(free, "contrast").step(striped(classes, seed), 0.5)
+    assert free.miner.bank.fill.sum() > 10 * fill.sum()
+
+
+@PAIR
+def test_rows_of_a_bank_are_keys_of_its_class_and_negatives_come_from_other_classes(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = with_classes(kind, 4)
+    seen: list[Any] = []
+    draw = mine.draw_negatives
+    monkeypatch.setattr(mine, "draw_negatives", lambda *a: seen.append(draw(*a)) or seen[-1])
+    read = mine.read
+    monkeypatch.setattr(mine, "read", lambda *a: seen.append(read(*a)) or seen[-1])
+    stage(method, "contrast").step(striped(4, 0), 0.5)
+    reading, negatives = seen
+    with torch.no_grad():
+        keys = mine.flatten_pixels(method.teacher.net.pixel(method.teacher(reading.seen)[1]))[0]
+    for c, (rows, fill) in enumerate(zip(method.miner.bank.rows, method.miner.bank.fill.tolist(), strict=True)):
+        distance = torch.cdist(rows[:fill], keys, compute_mode="donot_use_mm_for_euclid_dist")
+        assert distance.min(1).values.max() == 0
+        nearest = reading.at[distance.argmin(1)]
+        assert (nearest == c).all()
+        drawn_from = negatives[c] // 64
+        assert (drawn_from != c).all()
+        assert (negatives[c] % 64 < method.miner.bank.fill[drawn_from]).all()
+
+
+def test_measured_on_the_teacher_the_neighbors_train_nothing() -> None:
+    for measured, alive in (("student", True), ("teacher", False)):
+        method = make(Mona, measured=measured)
+        step = stage(method, "contrast")
+        step.step(batch(), 0.5)
+        term = step.step(batch(seed=2), 0.5).terms["nearest"]
+        assert term.item() > 0
+        assert term.requires_grad is alive
+
+
+def test_reliable_anchors_are_those_that_hard_ones_leave_out() -> None:
+    method = make(Mona, anchors="reliable", weak_threshold=0.0)
+    given = batch()
+    with torch.no_grad():
+        reading = mine.read(method, given, 0.5)
+        logits_t, _ = method.teacher(reading.seen)
+        start, end = (method.miner.anchors(reading, logits_t, done) for done in (0.0, 1.0))
+    labeled = len(start) // 2
+    own_t = torch.softmax(logits_t, 1).gather(1, reading.label.clamp_min(0)[:, None])[:, 0]
+    unlabeled = start[labeled:].sum()
+    assert 0 < unlabeled <= 0.2 * labeled + 1  # the lowest fifth of the entropies
+    assert end[labeled:].sum() <= 1
+    assert start[:labeled].sum() <= (own_t[:3] > 0.3).sum()
+
+
+def weights_after(kind: type, **fields: Any) -> list[torch.Tensor]:
+    method = make(kind, pretraining={"shares": (0.0, 0.0)}, weak_threshold=0.0, **fields)
+    step = stage(method, "contrast")
+    optimizer = torch.optim.SGD(step.trainable, 0.05, 0.9)
+    for i in range(5):
+        optimizer.zero_grad()
+        step.step(batch(seed=i), i / 5).total.backward()
+        optimizer.step()
+        method.after_step()
+    return [p.detach().clone() for p in method.student.parameters()]
+
+
+def test_without_equivariance_mona_is_arco_with_naive_draws_step_for_step() -> None:
+    ours, theirs = weights_after(Mona, equivariance_weight=0.0), weights_after(Arco, pixel_sampler="naive")
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@PAIR
+def test_the_profiles(kind: type) -> None:
+    assert kind.Config.paper().positive == "student"
+    official = kind.Config.official()
+    assert official.pretraining.linear_heads
+    assert (official.anchors, official.bank_rule, official.measured) == ("reliable", "rank", "teacher")

@@ -1,0 +1,120 @@
+"""Carries records over a refactoring: shows that old and new code train to the same bits, then says so in the record.
+
+    python tools/carry.py acdc-3-action acdc-3-actionpp-random      # these experiments
+    python tools/carry.py                                           # all whose code or configuration differs
+
+A record goes stale when any definition that its method reaches changes, also where the change cannot matter: a function
+that moves to another file, a new field whose default means what was done before. Such a record need not be made again
+if that is shown. For each one, the code of the commit that made it (in a checkout of its own) and the code of today
+train the recorded configuration for 24 updates over all stages, with thresholds so low that every term has work to do,
+on the same generated batches. Where every tensor of the two states is equal to the last bit, the record gets today's
+hash and configuration, and its provenance says from which commit it was carried, over how many updates, and the hash of
+the state. Where one bit differs nothing is written: make the record again. The tree must be committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from anatolab import experiments, records
+
+ROOT = Path(__file__).resolve().parent.parent
+UPDATES = 24
+# What both checkouts run; it uses only names that a method of any commit has.
+TRAIN = """
+import dataclasses, hashlib, json, sys, torch
+from anatolab import experiments
+from anatolab.methods import METHODS
+from anatolab.nn import NETWORKS
+from anatolab.types import IGNORE, Batch
+
+name, updates, easy = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+wanted = experiments.by_id(name)
+config = experiments.method_config(wanted)
+easy = {k: v for k, v in easy.items() if hasattr(config, k)}
+config = dataclasses.replace(config, updates=updates, **easy)
+torch.manual_seed(0)
+network = NETWORKS[wanted.budget.network](1, 4, spatial_dims=wanted.dims)
+method = METHODS[wanted.method](network, config).train()
+generator = torch.Generator().manual_seed(1)
+for stage in method.stages():
+    parameters = stage.trainable.parameters() if isinstance(stage.trainable, torch.nn.Module) else stage.trainable
+    optimizer = torch.optim.SGD(parameters, 0.02, 0.9)
+    for update in range(stage.updates):
+        coarse = torch.rand(sum(stage.batch), 1, *[4] * wanted.dims, generator=generator)
+        image = torch.nn.functional.interpolate(coarse, [64] * wanted.dims)
+        label = (image[:, 0] * 4).long()
+        label[stage.batch[0]:] = IGNORE
+        losses = stage.step(Batch(image, label, stage.batch[0]), update / stage.updates)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        method.after_step()
+state = hashlib.sha256()
+for key, value in sorted(method.state_dict().items()):
+    state.update(key.encode())
+    state.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+print(json.dumps({"state": state.hexdigest(), "terms": {k: float(v) for k, v in losses.terms.items()}}))
+"""
+EASY = {"weak_threshold": 0.3, "strong_threshold": 0.5}  # an untrained teacher is to be sure of something
+
+
+def trained(checkout: Path, experiment: str) -> dict[str, object]:
+    """State hash and last terms of the short training by the code of a checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TRAIN, experiment, str(UPDATES), json.dumps(EASY)]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{experiment} does not train by the code in {checkout.name}: {done.stderr[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="*", metavar="ID")
+    only = parser.parse_args().only
+    today = records.git_state()
+    if today["dirty"]:
+        raise SystemExit("the package differs from the last commit; commit first, so that the record can name it.")
+    results: dict[tuple[str, str], dict[str, object]] = {}
+    failed = 0
+    for wanted in [experiments.by_id(name) for name in only] or experiments.EXPERIMENTS:
+        for seed in wanted.seeds:
+            path = records.path_of(wanted.id, seed)
+            if not path.exists() or experiments.stands(wanted, seed):
+                continue
+            record = records.read(path)
+            carried = record.provenance.get("carried", [])
+            commit = carried[-1]["to"] if carried else record.provenance["commit"]
+            for at in (commit, today["commit"]):
+                if (at, wanted.id) not in results:
+                    with tempfile.TemporaryDirectory() as folder:
+                        archive = subprocess.run(["git", "archive", at], cwd=ROOT, capture_output=True, check=True)
+                        subprocess.run(["tar", "x", "-C", folder], input=archive.stdout, check=True)
+                        results[at, wanted.id] = trained(Path(folder), wanted.id)
+            before, now = results[commit, wanted.id], results[today["commit"], wanted.id]
+            equal = before == now
+            failed += not equal
+            verdict = "equal" if equal else f"DIFFER {before} {now}"
+            print(f"{wanted.id}/seed{seed}: {commit[:7]} and {today['commit'][:7]}", verdict, flush=True)
+            if equal:
+                note = {"from": commit, "to": today["commit"], "updates": UPDATES, "state_sha256": now["state"]}
+                config = experiments.config_of(wanted)
+                gone = {k: v for k, v in record.config["fields"].items() if config["fields"].get(k, v) != v}
+                if gone:
+                    raise SystemExit(f"{path}: recorded with {gone}, wanted otherwise; this is another run.")
+                provenance = {**record.provenance, "carried": [*carried, note]}
+                code = records.code_of(record.code["module"])
+                records.write(replace(record, config=config, code=code, provenance=provenance))
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
