@@ -104,6 +104,8 @@ METHOD_TITLES = {
 ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
     *[(name.replace("_", "-"), name, title, {}) for name, title in METHOD_TITLES.items() if name != "arco"],
     ("arco-ns", "arco", "ARCO, naive draws", {"pixel_sampler": "naive"}),
+    ("arco-sg", "arco", "ARCO-SG", {}),
+    ("arco-sag", "arco", "ARCO-SAG", {"pixel_sampler": "antithetic"}),
 ]
 
 # Head widths of the contrastive methods by size; at full they are the published ones.
@@ -138,6 +140,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-anco", "ACTION without anatomical contrast", {"anco_weight": 0.0}),
         ("no-unsup", "ACTION without the unsupervised term", {"unsup_weight": 0.0}),
         ("no-local", "ACTION without the local stage", {"shares": (0.25, 0.0)}),
+        ("sg", "ACTION with ARCO's stratified draws", {"pixel_sampler": "stratified"}),
     ],
     "actionpp": [
         ("constant", "ACTION++ at constant temperature", CONSTANT),
@@ -150,6 +153,13 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
         ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
         ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
+    ],
+    "arco": [
+        ("no-tailness", "ARCO-SG without tailness", {"contrast_weight": 0.0}),
+        ("no-diversity", "ARCO-SG without diversity", {"neighbor_weight": 0.0}),
+        ("no-unsup", "ARCO-SG without the unsupervised term", {"unsup_weight": 0.0}),
+        ("released", "ARCO with the released sampler of list positions", {"pixel_sampler": "released"}),
+        *[(f"grid-{g}", f"ARCO-SG on {g} x {g} cells", {"grid": g}) for g in (1, 2, 8)],
     ],
 }
 

@@ -2,18 +2,28 @@
 
 Everything is drawn on the device, without a loop over pixels or classes and without asking the device how many pixels
 a class has: pixels are sorted by class once, and a draw is an offset into its class.
+
+ARCO draws from cells of each class's region, so that a few hundred pixels speak for all of them. Its allocation is
+fractional, which the paper leaves open: draw i of n takes its cell at a uniform point of the i-th of n equal slices of
+the class's pixels, cell after cell, and then any pixel of that cell. Where the shares of the cells are whole numbers of
+draws this is proportional allocation. Where they are not, every pixel still has the same chance, so a plain mean is
+unbiased on any mask, with neither weights nor a least number of draws a cell, and with any number of cells; and its
+variance is at most that of naive draws *for every field*, since it is the mean of the slices' variances. Rounding with
+at least one draw a cell and weights to repair it is unbiased too, but has up to twice the variance of naive draws where
+cells are many.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PixelSampler = Literal["naive"]
+PixelSampler = Literal["naive", "stratified", "antithetic", "released"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,136 @@ def draw_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.Gen
     last = (len(odds) - 1 - (odds > 0).int().flip(1).argmax(1))[:, None]
     other = torch.minimum(other, last)
     return _at(pool, pool.start[other], pool.count[other], chance[1])
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The candidate pixels of a batch by class, image and cell: what stratified draws need, made once."""
+
+    order: Tensor  # (n,) int64 pixel numbers by class, image, cell and raster; those that are no candidates come last
+    start: Tensor  # (classes, cells) int64, where a cell begins in ``order``
+    count: Tensor  # (classes, cells) int64, its pixels
+
+
+def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid: int = 4) -> Strata:
+    """Cuts the region of each class in each image into ``grid`` equal cells a side of its bounding box.
+
+    Args:
+        label: ``(b, *s)`` int64 class numbers, in 2-D or 3-D; negative where a pixel is no candidate.
+        classes: Number of classes, background included.
+        hard: ``(b, *s)`` bool, pixels that may be drawn; all with a class where None.
+        grid: Cells a side; 1 makes each image one cell.
+
+    Returns:
+        Strata of ``b * grid ** d`` cells a class, empty ones included.
+
+    Reference:
+        You et al., ARCO, NeurIPS 2023, section 3: groups of a stratified group sampler.
+    """
+    b, sides = len(label), label.shape[1:]
+    valid = label >= 0 if hard is None else (label >= 0) & hard
+    images = torch.arange(b, device=label.device).reshape(-1, *[1] * len(sides))
+    region = torch.where(valid, label * b + images, classes * b).flatten()
+    cell = torch.zeros_like(region)
+    for axis, side in enumerate(sides):
+        at = torch.arange(side, device=label.device).reshape(-1, *[1] * (len(sides) - 1 - axis))
+        at = at.expand(b, *sides).flatten()
+        bounds = at.new_zeros(classes * b + 1)
+        low = bounds.scatter_reduce(0, region, at, "amin", include_self=False)
+        high = bounds.scatter_reduce(0, region, at, "amax", include_self=False)
+        cell = cell * grid + (at - low[region]) * grid // (high - low + 1)[region]
+    key = (region * grid ** len(sides) + cell).to(torch.int32)
+    cells = b * grid ** len(sides)
+    key, order = torch.where(valid.flatten(), key, classes * cells).to(torch.int32).sort(stable=True)
+    bounds = torch.searchsorted(key, torch.arange(classes * cells + 1, device=key.device, dtype=key.dtype))
+    return Strata(order, bounds[:-1].reshape(classes, cells), bounds.diff().reshape(classes, cells))
+
+
+def draw_pixels(
+    strata: Strata, num: int, kind: PixelSampler = "stratified", generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws ``num`` candidates of each class, so that a mean over them is unbiased for the mean over the class.
+
+    Args:
+        strata: Of :func:`bin_pixels`.
+        num: Draws a class, with replacement.
+        kind: ``naive`` ignores the cells. ``stratified`` (SG) takes as many of each cell as its share, up to rounding
+            by chance; its variance is at most that of naive draws, for every field and mask. ``antithetic`` (SAG) draws
+            half as many and adds to each its mirror, the pixel as far from the other end of its cell's raster: the
+            point reflection where the cell is full. It helps where a field is odd in the cells, and has up to twice
+            the variance where it is even.
+        generator: Of the strata's device; torch's global one where None.
+
+    Returns:
+        Pixel numbers ``(classes, num)``; in a class without a candidate they mean nothing.
+
+    Reference:
+        You et al., ARCO, NeurIPS 2023, section 3; slices as in Kitagawa, J. Comput. Graph. Stat. 1996 (stratified
+        resampling).
+
+    Example:
+        >>> label = torch.zeros(1, 8, 8, dtype=torch.long)
+        >>> drawn = draw_pixels(bin_pixels(label, 1, grid=2), 64)  # 16 of each quarter
+        >>> [int(((drawn // 8 < 4) & (drawn % 8 < 4)).sum()), int((drawn // 8 >= 4).sum())]
+        [16, 32]
+    """
+    classes, cells = strata.count.shape
+    total = strata.count.sum(1, keepdim=True)
+    pairs = -(-num // 2) if kind == "antithetic" else num
+    chance = torch.rand(2, classes, pairs, device=strata.order.device, generator=generator)
+    if kind == "naive":
+        index = strata.start[:, :1] + torch.minimum((chance[0] * total).long(), (total - 1).clamp_min(0))
+        return strata.order[index.clamp_max(len(strata.order) - 1)]
+    slices = torch.arange(pairs, device=chance.device)
+    position = (((slices + chance[0]) / pairs) * total).long().clamp_max((total - 1).clamp_min(0))
+    cell = torch.searchsorted(strata.count.cumsum(1), position, right=True).clamp_max(cells - 1)
+    start, count = strata.start.gather(1, cell), strata.count.gather(1, cell)
+    last = (count - 1).clamp_min(0)
+    rank = torch.minimum((chance[1] * count).long(), last)
+    if kind == "antithetic":
+        start = start.repeat_interleave(2, 1)[:, :num]
+        rank = torch.stack([rank, last - rank], 2).flatten(1)[:, :num]
+    elif kind != "stratified":
+        raise ValueError(f"pixel_sampler={kind!r} draws from no cells; use 'naive', 'stratified' or 'antithetic'.")
+    return strata.order[(start + rank).clamp_max(len(strata.order) - 1)]
+
+
+def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:
+    """What the released sampler of ARCO draws: positions in a list of candidates; for comparison only, on the host.
+
+    It sees no coordinates. The first ``side ** 2`` positions, ``side = round(sqrt(count))``, are taken for a square
+    picture, which is cut into 4 x 4 blocks; each block gives as many draws, whatever its size. Lists too short for that
+    are cut into runs of 16, or drawn from uniformly. So chances differ between positions, and the tail is hardly drawn.
+
+    Args:
+        count: Candidates, at least 1.
+        num: Draws.
+        mirrored: Half as many draws, each with its point reflection in the mean position of the block (``asmc``).
+
+    Returns:
+        Positions in [0, count), ``(num,)`` int64.
+
+    Reference:
+        Released code of ARCO, ``smc`` and ``asmc``.
+    """
+    side = round(count**0.5)
+    blocks = []
+    if side >= 4:
+        picture = torch.arange(side * side).reshape(side, side)
+        edges = [*range(0, 4 * (side // 4), side // 4), side]  # the last row and column of blocks are bigger
+        blocks = [picture[a:b, c:d].flatten() for a, b in pairwise(edges) for c, d in pairwise(edges)]
+        blocks = [block[block < count] for block in blocks]
+    if not blocks or min(map(len, blocks)) == 0:
+        blocks = list(torch.arange(count - count % 16).split(16)) if 16 <= count <= 16 * num else []
+    drawn = []
+    for block in blocks:
+        each = num // len(blocks)
+        first = block[torch.randint(len(block), (each // 2 if mirrored else each,))]
+        drawn.append(first)
+        if mirrored:
+            drawn.append((2 * block.double().mean() - first).long().clamp(0, count - 1))
+    missing = num - sum(map(len, drawn))
+    return torch.cat([*drawn, torch.randint(count, (missing,))])
 
 
 def _at(pool: PixelPool, start: Tensor, count: Tensor, chance: Tensor) -> Tensor:

@@ -41,15 +41,17 @@ config = experiments.method_config(wanted)
 easy = {k: v for k, v in easy.items() if hasattr(config, k)}
 config = dataclasses.replace(config, updates=updates, **easy)
 torch.manual_seed(0)
-network = NETWORKS[wanted.budget.network](1, 4, spatial_dims=wanted.dims)
+dims = getattr(wanted, "dims", 2)
+size = (experiments.SIZES if dims == 2 else experiments.SIZES_3D)[wanted.size]
+network = NETWORKS[size.network](1, 4, spatial_dims=dims)
 method = METHODS[wanted.method](network, config).train()
 generator = torch.Generator().manual_seed(1)
 for stage in method.stages():
     parameters = stage.trainable.parameters() if isinstance(stage.trainable, torch.nn.Module) else stage.trainable
     optimizer = torch.optim.SGD(parameters, 0.02, 0.9)
     for update in range(stage.updates):
-        coarse = torch.rand(sum(stage.batch), 1, *[4] * wanted.dims, generator=generator)
-        image = torch.nn.functional.interpolate(coarse, [64] * wanted.dims)
+        coarse = torch.rand(sum(stage.batch), 1, *[4] * dims, generator=generator)
+        image = torch.nn.functional.interpolate(coarse, [64] * dims)
         label = (image[:, 0] * 4).long()
         label[stage.batch[0]:] = IGNORE
         losses = stage.step(Batch(image, label, stage.batch[0]), update / stage.updates)

@@ -17,7 +17,6 @@ def anatomical_contrast(
     temperature: float,
     *,
     keys: Tensor | None = None,
-    weight: Tensor | None = None,
 ) -> Tensor:
     r"""InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
 
@@ -41,8 +40,6 @@ def anatomical_contrast(
         present: ``(classes,)`` bool, classes with a valid pixel.
         temperature: :math:`\tau`, above 0.
         keys: ``(k, d)``, such as a bank's rows; the features themselves where None. Detached.
-        weight: Of each anchor ``(classes, q)``, of mean 1 in a class (:func:`anatolab.sampling.draw_pixels`); all equal
-            where None.
 
     Returns:
         A scalar in nats.
@@ -60,8 +57,7 @@ def anatomical_contrast(
         far = torch.einsum("cqd,cmd->cqm" if far_rows.ndim == 3 else "cqd,cqmd->cqm", query, far_rows)
         near = torch.einsum("cqd,cd->cq", query, center)
         logits = torch.cat([near[..., None], far], -1) / temperature
-        nats = logits.logsumexp(-1) - logits[..., 0]
-        loss = (nats if weight is None else nats * weight).mean(1)
+        loss = (logits.logsumexp(-1) - logits[..., 0]).mean(1)
         classes = present.sum()
         used = queried & present & (classes > 1)
         return torch.where(used, loss, 0.0).sum() / classes.clamp_min(1)

@@ -99,17 +99,15 @@ class Miner(nn.Module):
         every = torch.arange(self.classes * c.bank, device=keys.device)
         stored = PixelPool(every, every[:: c.bank], bank.fill, bank.fill)
         odds = negative_class_odds(prototypes, stored.present, c.temperature)
-        anchors, weight = draw(reading, pool, hard, c)
         loss = anatomical_contrast(
             reading.features,
-            anchors,
+            draw(reading, pool, hard, c),
             draw_negatives(stored, odds, c.num_negatives),
             prototypes,
             pool.queried & (odds.sum(1) > 0),
             pool.present,
             c.temperature,
             keys=bank.rows.flatten(0, 1),
-            weight=weight,
         )
         return loss, pool
 

@@ -16,11 +16,14 @@ from torch import Tensor
 from anatolab.losses import anatomical_contrast, class_means, cross_entropy, dice_loss, pseudo_label_loss
 from anatolab.sampling import (
     PixelPool,
+    bin_pixels,
     draw_anchors,
     draw_negatives,
+    draw_pixels,
     flatten_pixels,
     negative_class_odds,
     own_probability,
+    released_positions,
 )
 from anatolab.transforms import mix_unlabeled, strong_view, weak_view
 from anatolab.types import IGNORE, Batch
@@ -89,20 +92,24 @@ def read(method: Any, batch: Batch, done: float, *, labeled_too: bool = False) -
     return Reading(n, label, seen, logits, representation, guess, confidence, valid, features, at, own, kept)
 
 
-def draw(reading: Reading, pool: PixelPool, hard: Tensor, config: Any) -> tuple[Tensor, Tensor | None]:
-    """Anchors of each class by the sampler of the settings, and their weights (None: all equal).
+def draw(reading: Reading, pool: PixelPool, hard: Tensor, config: Any) -> Tensor:
+    """Anchors of each class by the sampler of the settings, as pixel numbers ``(classes, num_anchors)``.
 
     Args:
         reading: Its pixels.
         pool: They, sorted.
         hard: ``(m,)`` bool, pixels that may be anchors.
         config: ``pixel_sampler``, ``grid`` and ``num_anchors`` are read.
-
-    Returns:
-        Pixel numbers ``(classes, num_anchors)`` and weights of the same shape.
     """
     c = config
-    return draw_anchors(pool, c.num_anchors), None
+    if c.pixel_sampler == "naive":
+        return draw_anchors(pool, c.num_anchors)
+    if c.pixel_sampler == "released":  # by position in the list of a class's candidates; waits for the device
+        at = [released_positions(max(1, n), c.num_anchors) for n in pool.hard.tolist()]
+        return pool.order[(pool.start[:, None] + torch.stack(at).to(pool.start)).clamp_max(len(pool.order) - 1)]
+    b, _, *grid = reading.representation.shape
+    label, hard = reading.at.reshape(b, *grid), hard.reshape(b, *grid)
+    return draw_pixels(bin_pixels(label, len(pool.count), hard, grid=c.grid), c.num_anchors, c.pixel_sampler)
 
 
 def contrast(reading: Reading, pool: PixelPool, hard: Tensor, config: Any, tau: float) -> Tensor:
@@ -114,8 +121,5 @@ def contrast(reading: Reading, pool: PixelPool, hard: Tensor, config: Any, tau: 
     c, classes = config, len(pool.count)
     prototypes = class_means(reading.features, reading.at, classes)
     odds = negative_class_odds(prototypes, pool.present, tau)
-    anchors, weight = draw(reading, pool, hard, c)
-    negatives = draw_negatives(pool, odds, c.num_negatives)
-    return anatomical_contrast(
-        reading.features, anchors, negatives, prototypes, pool.queried, pool.present, tau, weight=weight
-    )
+    anchors, negatives = draw(reading, pool, hard, c), draw_negatives(pool, odds, c.num_negatives)
+    return anatomical_contrast(reading.features, anchors, negatives, prototypes, pool.queried, pool.present, tau)

@@ -41,7 +41,7 @@ class Arco(nn.Module):
     class Config(Mining):
         """Settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
 
-        pixel_sampler: PixelSampler = "naive"  # SG, the paper's best (paper)
+        pixel_sampler: PixelSampler = "stratified"  # SG, the paper's best (paper)
 
         @classmethod
         def paper(cls, **told: Any) -> Arco.Config:

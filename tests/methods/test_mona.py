@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import anatolab.methods._mine as mine
 from anatolab.losses import anatomical_contrast
-from anatolab.methods import Arco, Mona
+from anatolab.methods import Action, ActionPP, Arco, Mona
 from anatolab.nn import light_unet
 from tests.methods.small import batch, make, stage
 
@@ -33,25 +32,6 @@ def test_contrast_against_a_bank_in_closed_form() -> None:
     turning = [torch.stack([math.cos(a) * east + math.sin(a) * torch.eye(8)[1]] * 512) for a in (0.0, 0.8, 1.6, 2.4)]
     values = [keys_of(east, keys) for keys in turning]
     assert values == sorted(values, reverse=True)
-
-
-def test_weighted_anchors_are_averaged_by_their_weight() -> None:
-    features, keys = torch.randn(9, 5), torch.randn(20, 5)
-    anchors, negatives = torch.randint(0, 9, (2, 6)), torch.randint(0, 20, (2, 7))
-    yes, prototypes = torch.ones(2, dtype=torch.bool), torch.randn(2, 5)
-    weight = torch.rand(2, 6)
-    weight = weight / weight.mean(1, keepdim=True)
-    found = anatomical_contrast(
-        features, anchors, negatives, prototypes, yes, yes, 0.3, keys=keys, weight=weight
-    ).item()
-    expected = 0.0
-    for c in range(2):
-        for i in range(6):
-            q = features[anchors[c, i]]
-            near = F.cosine_similarity(q, prototypes[c], dim=0) / 0.3
-            far = F.cosine_similarity(q[None], keys[negatives[c]], dim=1) / 0.3
-            expected += float(weight[c, i] * (torch.logsumexp(torch.cat([near[None], far]), 0) - near)) / 12
-    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def with_classes(kind: type, classes: int, **fields: Any) -> nn.Module:
@@ -161,6 +141,26 @@ def weights_after(kind: type, **fields: Any) -> list[torch.Tensor]:
 def test_without_equivariance_mona_is_arco_with_naive_draws_step_for_step() -> None:
     ours, theirs = weights_after(Mona, equivariance_weight=0.0), weights_after(Arco, pixel_sampler="naive")
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    for other in (weights_after(Mona), weights_after(Arco), weights_after(Arco, pixel_sampler="antithetic")):
+        assert not all(torch.equal(a, b) for a, b in zip(other, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", [Action, ActionPP, Mona, Arco])
+@pytest.mark.parametrize("sampler", ["stratified", "antithetic", "released"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_every_sampler_serves_every_method(kind: type, sampler: str, dims: int) -> None:
+    method = make(kind, dims, pixel_sampler=sampler, weak_threshold=0.0)
+    step = stage(method, "contrast")
+    losses = step.step(batch(dims), 0.5)
+    term = losses.terms["contrast" if "contrast" in losses.terms else "anco"]
+    term.backward()
+    assert max(float(p.grad.abs().max()) for p in method.student.net.parameters() if p.grad is not None) > 0
+
+
+def test_a_sampler_of_arco_serves_mona_too() -> None:
+    ours = weights_after(Mona, equivariance_weight=0.0, pixel_sampler="stratified")
+    theirs = weights_after(Arco)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @PAIR
@@ -169,3 +169,4 @@ def test_the_profiles(kind: type) -> None:
     official = kind.Config.official()
     assert official.pretraining.linear_heads
     assert (official.anchors, official.bank_rule, official.measured) == ("reliable", "rank", "teacher")
+    assert kind.Config().pixel_sampler == {Mona: "naive", Arco: "stratified"}[kind]
