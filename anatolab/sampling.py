@@ -164,6 +164,8 @@ class Strata:
     order: Tensor  # (n,) int64 pixel numbers by class, image, cell and raster; those that are no candidates come last
     start: Tensor  # (classes, cells) int64, where a cell begins in ``order``
     count: Tensor  # (classes, cells) int64, its pixels
+    first: Tensor  # (n,) int32, where the cell of a place in ``order`` begins
+    size: Tensor  # (n,) int32, and its pixels
 
 
 def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid: int = 4) -> Strata:
@@ -197,7 +199,9 @@ def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid:
     cells = b * grid ** len(sides)
     key, order = torch.where(valid.flatten(), key, classes * cells).to(torch.int32).sort(stable=True)
     bounds = torch.searchsorted(key, torch.arange(classes * cells + 1, device=key.device, dtype=key.dtype))
-    return Strata(order, bounds[:-1].reshape(classes, cells), bounds.diff().reshape(classes, cells))
+    count = bounds.diff()
+    first, size = (t.to(torch.int32).index_select(0, key.clamp_max(classes * cells - 1)) for t in (bounds, count))
+    return Strata(order, bounds[:-1].reshape(classes, cells), count.reshape(classes, cells), first, size)
 
 
 def draw_pixels(
@@ -228,25 +232,27 @@ def draw_pixels(
         >>> [int(((drawn // 8 < 4) & (drawn % 8 < 4)).sum()), int((drawn // 8 >= 4).sum())]
         [16, 32]
     """
-    classes, cells = strata.count.shape
-    total = strata.count.sum(1, keepdim=True)
-    pairs = -(-num // 2) if kind == "antithetic" else num
-    chance = torch.rand(2, classes, pairs, device=strata.order.device, generator=generator)
-    if kind == "naive":
-        index = strata.start[:, :1] + torch.minimum((chance[0] * total).long(), (total - 1).clamp_min(0))
-        return strata.order[index.clamp_max(len(strata.order) - 1)]
-    slices = torch.arange(pairs, device=chance.device)
-    position = (((slices + chance[0]) / pairs) * total).long().clamp_max((total - 1).clamp_min(0))
-    cell = torch.searchsorted(strata.count.cumsum(1), position, right=True).clamp_max(cells - 1)
-    start, count = strata.start.gather(1, cell), strata.count.gather(1, cell)
-    last = (count - 1).clamp_min(0)
-    rank = torch.minimum((chance[1] * count).long(), last)
-    if kind == "antithetic":
-        start = start.repeat_interleave(2, 1)[:, :num]
-        rank = torch.stack([rank, last - rank], 2).flatten(1)[:, :num]
-    elif kind != "stratified":
+    if kind not in ("naive", "stratified", "antithetic"):
         raise ValueError(f"pixel_sampler={kind!r} draws from no cells; use 'naive', 'stratified' or 'antithetic'.")
-    return strata.order[(start + rank).clamp_max(len(strata.order) - 1)]
+    most = len(strata.order) - 1
+    begin, total = strata.start[:, :1].int(), strata.count.sum(1, keepdim=True).int()
+    slices = -(-num // 2) if kind == "antithetic" else num
+    chance = torch.rand(2, len(total), slices, device=begin.device, generator=generator)
+    where = chance[0] if kind == "naive" else (chance[0] + torch.arange(slices, device=begin.device)) / slices
+    at = (begin + torch.minimum((where * total).int(), total - 1)).clamp_(0, most)
+    if kind == "naive":
+        return _take(strata.order, at)
+    first, size = _take(strata.first, at), _take(strata.size, at)
+    rank = torch.minimum((chance[1] * size).int(), size - 1)
+    if kind == "antithetic":
+        rank = torch.stack([rank, size - 1 - rank], 2).flatten(1)[:, :num]
+        first = first.repeat_interleave(2, 1)[:, :num]
+    return _take(strata.order, (first + rank).clamp_(0, most))
+
+
+def _take(values: Tensor, at: Tensor) -> Tensor:
+    """``values[at]`` of a vector, which takes a third of the time this way on a CPU."""
+    return values.index_select(0, at.flatten()).view_as(at)
 
 
 def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:

@@ -1,0 +1,5 @@
+"""What is looked at after training: exact variances of samplers, and what the theory says against what is measured."""
+
+from anatolab.analysis.sampling_variance import exact_variance
+
+__all__ = ["exact_variance"]
