@@ -16,7 +16,6 @@ cells are many.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -262,14 +261,15 @@ def _take(values: Tensor, at: Tensor) -> Tensor:
 def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:
     """What the released sampler of ARCO draws: positions in a list of candidates; for comparison only, on the host.
 
-    It sees no coordinates. The first ``side ** 2`` positions, ``side = round(sqrt(count))``, are taken for a square
-    picture, which is cut into 4 x 4 blocks; each block gives as many draws, whatever its size. Lists too short for that
-    are cut into runs of 16, or drawn from uniformly. So chances differ between positions, and the tail is hardly drawn.
+    It sees no coordinates. Positions are read as a square picture of side ``round(sqrt(count))``, which is cut into
+    4 x 4 blocks, the last row and column bigger than the others; each block gives as many draws, and what is missing is
+    drawn from the whole list, as is everything where a block would be empty. So chances differ between positions, and
+    those beyond the square are hardly drawn.
 
     Args:
         count: Candidates, at least 1.
         num: Draws.
-        mirrored: Half as many draws, each with its point reflection in the mean position of the block (``asmc``).
+        mirrored: Half as many draws, each with its point reflection in its block (``asmc``).
 
     Returns:
         Positions in [0, count), ``(num,)`` int64.
@@ -278,23 +278,17 @@ def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tenso
         Released code of ARCO, ``smc`` and ``asmc``.
     """
     side = round(count**0.5)
-    blocks = []
-    if side >= 4:
-        picture = torch.arange(side * side).reshape(side, side)
-        edges = [*range(0, 4 * (side // 4), side // 4), side]  # the last row and column of blocks are bigger
-        blocks = [picture[a:b, c:d].flatten() for a, b in pairwise(edges) for c, d in pairwise(edges)]
-        blocks = [block[block < count] for block in blocks]
-    if not blocks or min(map(len, blocks)) == 0:
-        blocks = list(torch.arange(count - count % 16).split(16)) if 16 <= count <= 16 * num else []
     drawn = []
-    for block in blocks:
-        each = num // len(blocks)
-        first = block[torch.randint(len(block), (each // 2 if mirrored else each,))]
-        drawn.append(first)
-        if mirrored:
-            drawn.append((2 * block.double().mean() - first).long().clamp(0, count - 1))
-    missing = num - sum(map(len, drawn))
-    return torch.cat([*drawn, torch.randint(count, (missing,))])
+    if step := side // 4:
+        picture = torch.arange(side * side).reshape(side, side)
+        parts = [slice(i * step, side if i == 3 else (i + 1) * step) for i in range(4)]
+        each = num * side**2 // count // 16
+        for block in (picture[rows, columns].flatten() for rows in parts for columns in parts):
+            first = block[torch.randint(len(block), (each // 2 if mirrored else each,))]
+            drawn += [first, block[0] + block[-1] - first] if mirrored else [first]
+    kept = torch.cat([torch.zeros(0, dtype=torch.long), *drawn])
+    kept = kept[kept < count]
+    return torch.cat([kept, torch.randint(count, (num - len(kept),))])
 
 
 def _at(pool: PixelPool, start: Tensor, count: Tensor, chance: Tensor) -> Tensor:
