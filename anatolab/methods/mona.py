@@ -15,8 +15,8 @@ teacher (no gradient at all), and the equivariance in one direction. Not reprodu
 reading in the paper: classes shifted to other banks where one is absent; the term computed and left out in 3-D; helper
 files swapped between 2-D and 3-D; a bank of whole feature maps (4.7 GB; here they are pooled to 16 x 16 cells first);
 a teacher in training mode; thin-plate jitter of the moved image. Anchors by list position are ARCO's
-(:func:`anatolab.sampling.released_positions`). Its intensity augmentation is replaced by the recipe that all methods of a
-table share.
+(:func:`anatolab.sampling.released_positions`). Its intensity augmentation is replaced by the recipe that all methods of
+a table share.
 """
 
 from __future__ import annotations

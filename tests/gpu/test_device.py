@@ -15,11 +15,14 @@ from anatolab.losses import (
     consistency,
     cross_entropy,
     dice_loss,
+    equivariance,
+    nearest_neighbors,
     predictive_entropy,
     relational_distillation,
     simplex_centers,
 )
 from anatolab.methods import METHODS
+from anatolab.sampling import bin_pixels, draw_pixels
 from anatolab.training import Settings, train
 from anatolab.training.loop import Feed
 from anatolab.transforms import Affine, Recipe, mix_unlabeled, strong_view, weak_view
@@ -107,10 +110,27 @@ def test_contrastive_losses_agree_with_the_cpu() -> None:
             relational_distillation(f[:8], f[8:16], k, **at),
             parts["class"],
             parts["center"],
+            anatomical_contrast(
+                f, move(anchors), move(negatives) % 40, move(means), move(all_), move(all_), 0.5, keys=k
+            ),
+            nearest_neighbors(f[:8], f[8:16], k),
+            equivariance(f[:64].T.reshape(1, 16, 8, 8), f[64:128].T.reshape(1, 16, 8, 8), move(torch.ones(1, 8, 8))),
         ]
 
     for here, there in zip(values(lambda t: t), values(lambda t: t.cuda()), strict=True):
         torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["naive", "stratified", "antithetic"])
+def test_strata_agree_with_the_cpu_and_draws_are_unbiased(kind: Any) -> None:
+    label = torch.randint(-1, 3, (4, 40, 48))
+    here, there = bin_pixels(label, 3), bin_pixels(label.cuda(), 3)
+    for name in ("order", "start", "count", "first", "size"):
+        assert torch.equal(getattr(here, name), getattr(there, name).cpu()), name
+    field = torch.rand(label.numel(), device="cuda")
+    mean = torch.stack([field[draw_pixels(there, 256, kind)].mean(1) for _ in range(300)]).mean(0)
+    for c in range(3):
+        assert abs(mean[c] - field[(label.flatten() == c).cuda()].mean()) < 5 * 0.29 / (256 * 300) ** 0.5
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

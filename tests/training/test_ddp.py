@@ -23,7 +23,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 
-@pytest.mark.parametrize("name", ["plain", "whole", "resumed", "action", "actionpp"])
+@pytest.mark.parametrize("name", ["plain", "whole", "resumed", *toy.CONTRASTIVE])
 def test_both_processes_hold_the_same_weights(states: dict[str, dict[str, Any]], name: str) -> None:
     one, two = states[f"{name}0"], states[f"{name}1"]
     assert one.keys() == two.keys()
@@ -32,13 +32,22 @@ def test_both_processes_hold_the_same_weights(states: dict[str, dict[str, Any]],
     assert [k for k in trained if not torch.equal(one[k], two[k])] == []
 
 
-@pytest.mark.parametrize("name", ["action", "actionpp"])
+@pytest.mark.parametrize("name", toy.CONTRASTIVE)
 def test_a_bank_holds_the_rows_of_both_processes_in_both(states: dict[str, dict[str, Any]], name: str) -> None:
     one, two = (states[f"{name}{rank}"] for rank in (0, 1))
     for bank in ("images", "patches"):
         assert torch.equal(one[f"distiller.{bank}.buffer"], two[f"distiller.{bank}.buffer"])
         updates = {"images": 6, "patches": 3}[bank]  # of 12, half in the two distillations; 2 + 4 images each
         assert one[f"distiller.{bank}._extra_state"].tolist() == [min(36, 6 * updates), 6 * updates % 36]
+
+
+@pytest.mark.parametrize("name", ["mona", "arco"])
+def test_a_bank_of_classes_holds_the_rows_of_both_processes_in_both(states: dict[str, Any], name: str) -> None:
+    one, two = (states[f"{name}{rank}"] for rank in (0, 1))
+    for key in ("rows", "fill", "at"):
+        assert torch.equal(one[f"miner.bank.{key}"], two[f"miner.bank.{key}"])
+    assert one["miner.bank.fill"].tolist() == [100, 100]
+    assert torch.equal(one["miner.images.buffer"], two["miner.images.buffer"])
 
 
 def test_two_processes_on_half_batches_equal_one_on_the_whole(states: dict[str, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from anatolab.methods import METHODS
 from anatolab.types import Split
 
 PATIENTS = [f"p{i}" for i in range(8)]
-CONTRASTIVE = ("action", "actionpp")  # they need a network that can be tapped
+CONTRASTIVE = ("action", "actionpp", "mona", "arco")  # they need a network that can be tapped
 SPLIT = Split(train=tuple(PATIENTS), labeled=3)
 
 
@@ -51,6 +51,8 @@ def method(name: str = "mean_teacher", updates: int = 12, seed: int = 0, dims: i
 
         net = light_unet(1, 2, spatial_dims=dims, width=4, depth=3)
         small = {"representation": 8, "representation_stride": 2, "num_anchors": 16, "num_negatives": 32}
+        if hasattr(kind.Config(), "bank"):
+            small |= {"bank": 100}
         return kind(net, kind.Config(updates=updates, labeled=2, **small, **fields))
     conv, norm, drop = (
         (nn.Conv2d, nn.BatchNorm2d, nn.Dropout2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d, nn.Dropout3d)

@@ -1,0 +1,33 @@
+"""Carrying a record over a refactoring: the short training tells a change of the method from a change of its text."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def carry() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("carry", ROOT / "tools" / "carry.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: ModuleType, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "anatolab", tmp_path / "anatolab", ignore=shutil.ignore_patterns("__pycache__"))
+    here, there = (carry.trained(checkout, "acdc-3-action") for checkout in (ROOT, tmp_path))
+    assert here == there
+    assert here["terms"]["anco"] > 0
+    assert here["terms"]["unsup"] > 0
+    method = tmp_path / "anatolab" / "losses" / "anatomical_contrast.py"
+    text = method.read_text()
+    assert text.count("/ temperature") == 1
+    method.write_text(text.replace("/ temperature", "/ (1.0001 * temperature)"))
+    assert carry.trained(tmp_path, "acdc-3-action") != here
