@@ -9,8 +9,8 @@ the class's pixels, cell after cell, and then any pixel of that cell. Where the 
 draws this is proportional allocation. Where they are not, every pixel still has the same chance, so a plain mean is
 unbiased on any mask, with neither weights nor a least number of draws a cell, and with any number of cells; and its
 variance is at most that of naive draws *for every field*, since it is the mean of the slices' variances. Rounding with
-at least one draw a cell and weights to repair it is unbiased too, but has up to twice the variance of naive draws where
-cells are many.
+at least one draw a cell and weights to repair it is unbiased too and lower still on smooth fields, but where cells are
+many it has more variance than naive draws on some, by its largest weight (2.3 with 40 draws from 40 cells of a ring).
 """
 
 from __future__ import annotations
