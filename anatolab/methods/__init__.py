@@ -5,6 +5,7 @@ from typing import Any
 from anatolab.methods.action import Action
 from anatolab.methods.actionpp import ActionPP
 from anatolab.methods.mean_teacher import MeanTeacher
+from anatolab.methods.morse import Morse
 from anatolab.methods.supervised import Supervised
 from anatolab.methods.ua_mt import UAMT
 
@@ -14,6 +15,7 @@ METHODS: dict[str, Any] = {
     "ua_mt": UAMT,
     "action": Action,
     "actionpp": ActionPP,
+    "morse": Morse,
 }
 
-__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "MeanTeacher", "Supervised"]
+__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "MeanTeacher", "Morse", "Supervised"]
