@@ -228,7 +228,10 @@ class Morse(nn.Module):
     def _seen(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
         """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
         image, label = weak_view(*batch.labeled, self.config.augment)
-        logits, maps = self.student(strong_view(image, self.config.augment))
+        view = strong_view(image, self.config.augment)
+        logits, maps = self.student(view)
+        if logits.ndim > view.ndim:  # deep supervision, stacked: the first entry is the full-resolution one
+            logits = logits[:, 0]
         return logits, maps, label
 
     def _losses(self, logits: Tensor, label: Tensor) -> Losses:

@@ -2,7 +2,7 @@
 
 from anatolab.nn.experts import Concatenation, ExpertMask, Experts, Fused, Router, fused_map, squared_variation
 from anatolab.nn.heads import ImageProjector, PatchProjector, PixelProjector, mlp
-from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, vnet
+from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, segresnet, vnet
 from anatolab.nn.rendering import (
     FourierEncoding,
     PointHead,
@@ -42,6 +42,7 @@ __all__ = [
     "point_labels",
     "point_sample",
     "refine",
+    "segresnet",
     "squared_variation",
     "tap",
     "training_points",

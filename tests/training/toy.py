@@ -13,13 +13,16 @@ from anatolab.types import Split
 PATIENTS = [f"p{i}" for i in range(8)]
 CONTRASTIVE = ("action", "actionpp")
 SMALL: dict[str, dict[str, object]] = {  # methods that need a network that can be tapped, and their small heads
-    **dict.fromkeys(
-        CONTRASTIVE,
-        {"representation": 8, "representation_stride": 2, "num_anchors": 16, "num_negatives": 32},
-    ),
+    **{
+        name: {"representation": 8, "representation_stride": 2, "num_anchors": 16, "num_negatives": 32}
+        for name in CONTRASTIVE
+    },
     "morse": {
         **dict.fromkeys(("experts", "fused", "hidden", "frequencies"), 8),
-        "head_width": 16, "gate_stride": 2, "points": 64, "render_points": 64,
+        "head_width": 16,
+        "gate_stride": 2,
+        "points": 64,
+        "render_points": 64,
     },
 }
 SPLIT = Split(train=tuple(PATIENTS), labeled=3)
