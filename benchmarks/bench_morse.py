@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Ten
     return fusion.head(mixed.flatten(2)).unflatten(2, sides)
 
 
+def chunked(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
+    """The same map, 4,096 pixels at a time."""
+    return fused_map(fusion, fusion(maps), sides, chunk=4096)
+
+
+def at_points(fusion: Experts, maps: list[Tensor], points: Tensor) -> Tensor:
+    """The same features at some pixels."""
+    return fusion.at(fusion(maps), points)
+
+
 def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
     """Memory that a call takes at its peak, beyond what was there, in MiB."""
     if device.type == "cuda":
@@ -97,7 +108,7 @@ def main() -> int:
         method = Morse(NETWORKS[name](1, CLASSES, spatial_dims=dims), config).to(device).eval()
         image = torch.rand(images, 1, *size.image, device=device)
         rounds = [
-            (seconds(lambda: method.predict(image), device), seconds(lambda: method.predict_coarse(image), device))
+            (seconds(partial(method.predict, image), device), seconds(partial(method.predict_coarse, image), device))
             for _ in range(args.repeats + 2)
         ][2:]
         row = {
@@ -129,9 +140,9 @@ def main() -> int:
         row = {
             "case": label,
             "grid": " x ".join(map(str, sides)),
-            "full_mib": peak_mib(lambda: released(fusion, maps, sides), device),
-            "chunks_mib": peak_mib(lambda: fused_map(fusion, fusion(maps), sides, chunk=4096), device),
-            "points_mib": peak_mib(lambda: fusion.at(fusion(maps), points), device),
+            "full_mib": peak_mib(partial(released, fusion, maps, sides), device),
+            "chunks_mib": peak_mib(partial(chunked, fusion, maps, sides), device),
+            "points_mib": peak_mib(partial(at_points, fusion, maps, points), device),
         }
         memory.append(row)
         print(
