@@ -90,7 +90,6 @@ def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
     return peak / 2**20
 
 
-@torch.no_grad()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
@@ -104,9 +103,11 @@ def main() -> int:
     print(f"{'preset':<28}{'network':<14}{'refined ms':>11}{'coarse ms':>11}{'ratio':>8}{'floor':>8}")
     for label, name, size, config, images, floor in cases():
         torch.manual_seed(0)
+        torch.set_grad_enabled(True)
         dims = len(size.image)
         method = Morse(NETWORKS[name](1, CLASSES, spatial_dims=dims), config).to(device).eval()
         image = torch.rand(images, 1, *size.image, device=device)
+        torch.set_grad_enabled(False)  # building a method needs it
         rounds = [
             (seconds(partial(method.predict, image), device), seconds(partial(method.predict_coarse, image), device))
             for _ in range(args.repeats + 2)
