@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anatolab.nn.heads import CONV, MODE, mlp
+from anatolab.nn.heads import CONV, MODE
 from anatolab.nn.rendering import Padding, pixel_centers, point_sample
 from anatolab.types import InputError
 
@@ -202,8 +202,10 @@ class Experts(nn.Module):
         n, hidden = len(channels), hidden or dim
         self.strides, self.gate_stride, self.rescale, self.padding = tuple(strides), gate_stride, rescale, padding
         self.mask = mask or ExpertMask(n)
+        conv = CONV[dims]
         self.experts = nn.ModuleList(
-            nn.Sequential(mlp(c, dim, dim, dims=dims), nn.ReLU(inplace=True)) for c in channels
+            nn.Sequential(conv(c, dim, 1), nn.ReLU(inplace=True), conv(dim, dim, 1), nn.ReLU(inplace=True))
+            for c in channels
         )
 
         def layer(a: int, b: int) -> list[nn.Module]:
@@ -248,9 +250,9 @@ class Experts(nn.Module):
         """Fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
         assert fused.weights is not None
         weights = point_sample(fused.weights, points, self.padding)
-        mixed: Tensor | float = 0.0
+        mixed = torch.zeros((), device=points.device)
         for n, map_ in enumerate(fused.maps):
-            mixed = mixed + point_sample(map_, points, self.padding) * weights[:, n, None].to(map_.dtype)
+            mixed = torch.addcmul(mixed, point_sample(map_, points, self.padding), weights[:, n, None])
         return self.head(mixed)
 
 

@@ -220,11 +220,11 @@ def test_a_dropped_expert_says_nothing_but_still_moves_the_gate() -> None:
     out = fusion.at(fused, points)
     spoiled = type(fused)([m + 100 * (n == 1) for n, m in enumerate(fused.maps)], fused.gate, fused.weights)
     torch.testing.assert_close(fusion.at(spoiled, points), out)  # its values are not read
-    through = torch.autograd.grad(out.square().sum(), fusion.experts[1][0][0].weight)[0]
+    through = torch.autograd.grad(out.square().sum(), fusion.experts[1][0].weight)[0]
     assert through.abs().max() > 0  # but the gate looks at it
     frozen = fusion(found, keep)
     cut = type(frozen)(frozen.maps, frozen.gate, frozen.weights.detach(), frozen.keep)
-    no = torch.autograd.grad(fusion.at(cut, points).square().sum(), fusion.experts[1][0][0].weight)[0]
+    no = torch.autograd.grad(fusion.at(cut, points).square().sum(), fusion.experts[1][0].weight)[0]
     assert no.abs().max() == 0
 
 
