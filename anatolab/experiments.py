@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tarfile
@@ -84,11 +85,13 @@ class Experiment:
     size: str = "demo"
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the method's Config
     dims: int = 2  # 2 trains on slices, 3 on patches of volumes
+    network: str | None = None  # a key of anatolab.nn.NETWORKS; None: the size's
 
     @property
     def budget(self) -> Size:
         """The size that this run is made at."""
-        return (SIZES if self.dims == 2 else SIZES_3D)[self.size]
+        size = (SIZES if self.dims == 2 else SIZES_3D)[self.size]
+        return replace(size, network=self.network) if self.network else size
 
 
 METHOD_TITLES = {
@@ -99,10 +102,16 @@ METHOD_TITLES = {
     "actionpp": "ACTION++",
     "mona": "MONA",
     "arco": "ARCO",
+    "morse": "MORSE",
 }
-# The rows of a table: end of the id, method, title, overrides of the Config. ARCO has one for each of its samplers.
+# The rows of a table: end of the id, method, title, overrides of the Config. ARCO has one for each of its
+# samplers; MORSE, which draws nothing from unlabeled patients, has tables of its own.
 ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
-    *[(name.replace("_", "-"), name, title, {}) for name, title in METHOD_TITLES.items() if name != "arco"],
+    *[
+        (name.replace("_", "-"), name, title, {})
+        for name, title in METHOD_TITLES.items()
+        if name not in ("arco", "morse")
+    ],
     ("arco-ns", "arco", "ARCO, naive draws", {"pixel_sampler": "naive"}),
     ("arco-sg", "arco", "ARCO-SG", {}),
     ("arco-sag", "arco", "ARCO-SAG", {"pixel_sampler": "antithetic"}),
@@ -112,6 +121,12 @@ ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
 WIDTHS: dict[str, dict[str, Any]] = {
     "tiny": {"representation": 32, "representation_stride": 2, "num_anchors": 128, "num_negatives": 256, "bank": 512},
     "demo": {"representation": 64, "representation_stride": 2, "bank": 2_048},
+    "full": {},
+}
+# MORSE's experts and point head by size; points keep the share of the image that they have in the released code.
+RENDERING: dict[str, dict[str, Any]] = {
+    "tiny": {"experts": 16, "fused": 16, "hidden": 16, "gate_stride": 4, "frequencies": 16, "head_width": 32},
+    "demo": {"experts": 32, "fused": 32, "hidden": 32, "gate_stride": 4, "frequencies": 16, "head_width": 64},
     "full": {},
 }
 EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
@@ -174,14 +189,49 @@ def _ablations(cohort: str, labeled: int, priority: int) -> list[Experiment]:
     ]
 
 
+# The parts of MORSE, in the rows of the paper's ablation as it is recalled, and what is open in it.
+COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("pointrend", "+ point head (PointRend)", {"fusion": "concat", "encoding": "none"}),
+    ("moe", "+ experts", {"fusion": "dense", "encoding": "none"}),
+    ("smoe", "+ stochastic experts", {"encoding": "none"}),
+    ("iar", "+ encoded coordinates", {"fusion": "concat"}),
+    ("iar-moe", "+ encoded coordinates, experts", {"fusion": "dense"}),
+    ("fixed", "MORSE with fixed frequencies", {"encoding": "fixed"}),
+    ("renorm", "MORSE with weights rescaled", {"rescale": "renorm"}),
+    ("constant", "MORSE without the ramp", {"ramp": "constant"}),
+]
+
+
+def _morse(cohort: str, network: str | None, priority: int, dims: int = 2, baseline: bool = True) -> list[Experiment]:
+    """MORSE and its backbone alone, on all training patients."""
+    suffix, of = (f"-{network.replace('_', '-')}", f", {network}") if network else ("", "")
+    return [
+        Experiment(
+            f"{cohort}-all-{name}{suffix}", name, cohort, 0, title + of, priority=priority, dims=dims, network=network
+        )
+        for name, title in (("supervised", "backbone alone"), ("morse", "MORSE"))
+        if baseline or name == "morse"
+    ]
+
+
 EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc", 3, priority=0),
-    Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", (0,), priority=1),
+    Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", priority=1),
     *_ablations("acdc", 3, priority=2),
+    *_morse("acdc", None, priority=2, baseline=False),
+    *_morse("abdomen", None, priority=2),
+    *_morse("acdc", "basic_unet", priority=3),
+    *_morse("abdomen", "basic_unet", priority=3),
     *_methods("acdc", 7, priority=3),
     *_methods("acdc", 1, priority=4),
     *_methods("abdomen", 3, priority=4),
+    *(
+        Experiment(f"acdc-all-morse-{part}", "morse", "acdc", 0, title, priority=4, overrides=fields)
+        for part, title, fields in COMPONENTS
+    ),
     *_methods("atrium", 3, priority=5, dims=3),
+    *_morse("atrium", None, priority=5, dims=3),
+    *_morse("atrium", "segresnet", priority=5, dims=3),
     *_methods("cardiac", 3, priority=6),
     *_methods("abdomen", 7, priority=7),
 )  # a cell of a table whose run is not recorded prints "not run"
@@ -250,6 +300,11 @@ def sized(config: Any, size: Size) -> Any:
     """A method's ``Config`` with the budget and the head widths of a size."""
     budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled, **WIDTHS[size.name]}
     fields = {k: v for k, v in budget.items() if hasattr(config, k)}
+    if hasattr(config, "render_points"):
+        fields |= RENDERING[size.name]
+        if size.name != "full":
+            share = math.prod(size.image) / (96**3 if size.depth else 256**2)
+            fields |= {k: round(share * getattr(config, k)) for k in ("points", "render_points")}
     if hasattr(config, "pretraining"):
         own = {"embedding": EMBEDDING[size.name]} if size.name in EMBEDDING else {}
         fields["pretraining"] = replace(config.pretraining, **own, **({"cells": 4} if size.depth else {}))
@@ -321,6 +376,11 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     volumes: dict[str, np.ndarray] = {}
     cases = evaluate(method, refs, cohort.classes, size.image, device=device, volumes=volumes)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
+    extra: dict[str, Any] = {}
+    if hasattr(method, "predict_coarse"):  # what rendering changed
+        method.predict = method.predict_coarse
+        coarse = evaluate(method, refs, cohort.classes, size.image, device=device)
+        extra["coarse"] = summarize(coarse, {ref.name: ref.patient for ref in refs})
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
     record = records.Record(
@@ -331,6 +391,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
         values=_rounded(
             {
                 **summary,
+                **extra,
                 "cases": cases,
                 "curve": trained.log[:: max(1, len(trained.log) // 25)],
                 "parameters": sum(p.numel() for p in network.parameters()),

@@ -79,3 +79,16 @@ class Temperature:
         if self.shape == "exponential":
             return high * (low / high) ** done
         return high if done < 0.5 else low
+
+
+def late_ramp(done: float) -> float:
+    """Is 0 for the first half, then rises linearly to one half: the weight of MORSE's rendering loss.
+
+    Reference:
+        You et al., MORSE, MICCAI 2023; the ramp of the released code.
+
+    Example:
+        >>> late_ramp(0.0), late_ramp(0.5), late_ramp(0.75), late_ramp(1.0)
+        (0.0, 0.0, 0.25, 0.5)
+    """
+    return min(max(done - 0.5, 0.0), 0.5)

@@ -190,3 +190,50 @@ def test_packed_acdc_is_small_and_gives_the_same_training_rows(
     slices, volumes = ([f.stat().st_size for f in (tmp_path / "pack").rglob(p)] for p in ("*_slice_*", "*_frame0?.h5"))
     whole = 1312 * np.mean(slices) + 20 * np.mean(volumes)  # what all of ACDC comes to
     assert whole < 28e6  # most of it 128 x 128 slices; the validation volumes keep their native size
+
+
+def test_a_run_names_its_own_network_and_one_that_does_not_has_the_sizes() -> None:
+    from anatolab.nn import NETWORKS
+
+    assert experiments.by_id("acdc-all-morse-basic-unet").budget.network == "basic_unet"
+    assert experiments.by_id("acdc-all-morse").budget == SIZES["demo"]
+    assert experiments.by_id("atrium-all-morse-segresnet").budget == replace(SIZES_3D["demo"], network="segresnet")
+    for e in EXPERIMENTS:
+        assert e.budget.network in NETWORKS
+        assert all(side % multiple_of(e.budget.network, e.dims) == 0 for side in e.budget.image)
+
+
+def test_rendered_points_keep_the_share_of_the_image_that_is_published() -> None:
+    flat, deep = (experiments.method_config(experiments.by_id(f"{c}-all-morse")) for c in ("acdc", "atrium"))
+    assert (flat.points, flat.render_points) == (512, 2048)
+    assert flat.render_points / 128**2 == 8192 / 256**2
+    assert deep.render_points / (48 * 64 * 64) == pytest.approx(8192 / 96**3, rel=1e-3)
+    config = METHODS["morse"].Config
+    assert experiments.sized(config(), SIZES["full"]).render_points == 8192
+    assert (flat.experts, flat.gate_stride, flat.head_width) == (32, 4, 64)
+
+
+def test_rows_of_components_differ_in_what_they_say(root: Path) -> None:
+    fields = [tuple(sorted(f.items())) for _, _, f in experiments.COMPONENTS]
+    assert len(set(fields)) == len(fields)
+    switched = {
+        (experiments.by_id(f"acdc-all-morse-{part}").overrides.get("fusion")) for part, _, _ in experiments.COMPONENTS
+    }
+    assert switched == {"concat", "dense", None}
+
+
+def test_the_record_of_morse_holds_the_coarse_output_beside_the_refined_one(
+    tiny: Experiment, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everywhere_lv(method: object, image: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.0, 0.0, 0.0, 1.0]).reshape(1, 4, 1, 1).expand(len(image), 4, *image.shape[2:])
+
+    monkeypatch.setattr(METHODS["morse"], "predict_coarse", everywhere_lv)
+    wanted = replace(tiny, id="toy-2-morse", method="morse", overrides={"ramp": "constant"})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (tiny, wanted))
+    values = experiments.run(wanted, 0, progress=False).values
+    assert values["coarse"]["dice"].keys() == values["dice"].keys()
+    assert values["coarse"]["per_patient"]["dice"].keys() == values["per_patient"]["dice"].keys()
+    assert values["coarse"]["dice"]["LV"] > 0 == values["coarse"]["dice"]["RV"]
+    assert values["coarse"]["dice"] != values["dice"]
+    assert "coarse" not in experiments.run(tiny, 0, progress=False).values

@@ -7,6 +7,7 @@ from anatolab.methods.actionpp import ActionPP
 from anatolab.methods.arco import Arco
 from anatolab.methods.mean_teacher import MeanTeacher
 from anatolab.methods.mona import Mona
+from anatolab.methods.morse import Morse
 from anatolab.methods.supervised import Supervised
 from anatolab.methods.ua_mt import UAMT
 
@@ -18,6 +19,7 @@ METHODS: dict[str, Any] = {
     "actionpp": ActionPP,
     "mona": Mona,
     "arco": Arco,
+    "morse": Morse,
 }
 
-__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "Arco", "MeanTeacher", "Mona", "Supervised"]
+__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "Arco", "MeanTeacher", "Mona", "Morse", "Supervised"]

@@ -65,7 +65,18 @@ def vnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Module:
     return VNet(spatial_dims, in_channels, classes, act=act, dropout_dim=spatial_dims)
 
 
-NETWORKS = {"light_unet": light_unet, "basic_unet": basic_unet, "vnet": vnet}
+def segresnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Module:
+    """Builds a residual network of 8 to 64 channels with a light decoder, finest feature at stride 1.
+
+    Reference:
+        Myronenko, 3D MRI brain tumor segmentation using autoencoder regularization, BrainLes 2018.
+    """
+    from monai.networks.nets import SegResNet
+
+    return SegResNet(spatial_dims, init_filters=8, in_channels=in_channels, out_channels=classes)
+
+
+NETWORKS = {"light_unet": light_unet, "basic_unet": basic_unet, "vnet": vnet, "segresnet": segresnet}
 
 
 def multiple_of(network: str, spatial_dims: int) -> int:

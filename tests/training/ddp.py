@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     torch.save({"images": plain.images, **plain.state_dict()}, folder / f"plain{rank}.pt")
 
-    for name in toy.CONTRASTIVE:
+    for name in toy.SMALL:
         banks = toy.method(name)
         train(banks, toy.rows(), toy.SPLIT, SETTINGS)
         torch.save(banks.state_dict(), folder / f"{name}{rank}.pt")

@@ -11,7 +11,26 @@ from anatolab.methods import METHODS
 from anatolab.types import Split
 
 PATIENTS = [f"p{i}" for i in range(8)]
-CONTRASTIVE = ("action", "actionpp", "mona", "arco")  # they need a network that can be tapped
+ANCHORS: dict[str, object] = {
+    "representation": 8,
+    "representation_stride": 2,
+    "num_anchors": 16,
+    "num_negatives": 32,
+}
+CONTRASTIVE = ("action", "actionpp", "mona", "arco")
+SMALL: dict[str, dict[str, object]] = {  # methods that need a network that can be tapped, and their small heads
+    "action": ANCHORS,
+    "actionpp": ANCHORS,
+    "mona": {**ANCHORS, "bank": 100},
+    "arco": {**ANCHORS, "bank": 100},
+    "morse": {
+        **dict.fromkeys(("experts", "fused", "hidden", "frequencies"), 8),
+        "head_width": 16,
+        "gate_stride": 2,
+        "points": 64,
+        "render_points": 64,
+    },
+}
 SPLIT = Split(train=tuple(PATIENTS), labeled=3)
 
 
@@ -46,14 +65,11 @@ def method(name: str = "mean_teacher", updates: int = 12, seed: int = 0, dims: i
     """A method around a tiny network with batch norm, a baseline with dropout too: every random state matters."""
     torch.manual_seed(seed)
     kind = METHODS[name]
-    if name in CONTRASTIVE:
+    if name in SMALL:
         from anatolab.nn import light_unet
 
         net = light_unet(1, 2, spatial_dims=dims, width=4, depth=3)
-        small = {"representation": 8, "representation_stride": 2, "num_anchors": 16, "num_negatives": 32}
-        if hasattr(kind.Config(), "bank"):
-            small |= {"bank": 100}
-        return kind(net, kind.Config(updates=updates, labeled=2, **small, **fields))
+        return kind(net, kind.Config(**{"updates": updates, "labeled": 2, **SMALL[name], **fields}))
     conv, norm, drop = (
         (nn.Conv2d, nn.BatchNorm2d, nn.Dropout2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d, nn.Dropout3d)
     )

@@ -1,0 +1,239 @@
+r"""MORSE: render the pixels that a decoder is unsure of, with features that experts for each scale agree on.
+
+You, Dai, Min, Staib and Duncan, *Implicit anatomical rendering for medical image segmentation with stochastic experts*,
+MICCAI 2023 (arXiv 2304.03209). It is supervised and attaches to any encoder-decoder, which gives coarse logits and the
+maps of its decoder. Experts, one a scale, are fused by a gate that each pixel has for itself, some of them silenced at
+random (:mod:`anatolab.nn.experts`). At ambiguous points a small network predicts the class again, from fused features,
+coarse logits and encoded coordinates (:mod:`anatolab.nn.rendering`); at inference its answers replace the coarse ones.
+
+Of the paper only the abstract was read first-hand; what else is said here to be the paper's is from memory, and
+:meth:`Morse.Config.paper` asks for the values that memory is least sure of. The released code differs from it and from
+this file. Switches of :meth:`Morse.Config.official` reproduce: frequencies fixed and uniform in [0, 1); samples that
+fade at the border; torch's default initialization of the head; the *coarse* logits scored in 2-D. Not reproduced: in
+3-D every rendered voxel is written into the first slice; 3-D scripts whose channel counts disagree and stop with an
+error; coordinates of random training points read from an interpolated fused map (here the features are computed at the
+point, see :mod:`anatolab.nn.experts`); heads whose batch statistics run while their loss has no weight (here they are
+skipped); the ramp defined but unused for TransUNet and 3-D (``ramp="constant"`` is that); a no-expert baseline shifted
+by half a pixel; checkpoints of pre-trained transformers, which may have seen the test cases. The optimizer is the
+loop's, as of every method here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from anatolab.losses import cross_entropy, dice_loss
+from anatolab.nn import (
+    Concatenation,
+    ExpertMask,
+    Experts,
+    FourierEncoding,
+    Fused,
+    PointHead,
+    Tap,
+    point_labels,
+    point_sample,
+    refine,
+    tap,
+    training_points,
+)
+from anatolab.schedules import late_ramp
+from anatolab.transforms import Recipe, strong_view, weak_view
+from anatolab.types import Batch, InputError, Losses, Stage
+
+
+class Morse(nn.Module):
+    """Trains ``network`` and renders its ambiguous pixels, in 2-D or 3-D.
+
+    Args:
+        network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``: a network that :func:`anatolab.nn.tap`
+            knows, or any that is tapped already (``tap(net, ["name.of.a.module", ...])``, or one with a fixed input
+            size).
+        config: See :class:`Config`; its recommended settings where None.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of MORSE, recommended by default; "recalled" is what the paper is remembered to say."""
+
+        updates: int = 30_000  # T (code; paper recalled)
+        labeled: int = 4  # images a step (code, 2-D); 2 in 3-D
+        fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # of decoder maps; the paper's is the last
+        encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates (recalled); fixed in the code
+        render: bool = True  # without it the backbone is trained and scored alone
+        experts: int | None = None  # d, width of an expert; None: 256 in 2-D, 64 in 3-D (code)
+        fused: int | None = None  # channels of fused features; None: 256 (code) in 2-D, 64 in 3-D
+        hidden: int | None = None  # width after the sum; None: 256 in 2-D, 32 in 3-D (code)
+        gate_stride: int = 1  # of the gate's grid (code)
+        mask: Literal["uniform_count", "bernoulli"] = "uniform_count"  # (code); bernoulli (recalled)
+        most_dropped: int | None = None  # K of uniform_count; None: all but one (code)
+        drop: float = 0.3  # of each expert, of bernoulli; alpha = 0.7 (recalled), of dropping or of keeping
+        rescale: Literal["none", "renorm", "inverted"] = "none"  # of the weights kept (code)
+        router: int = 0  # experts a pixel, of a noisy router; 0: the gate. Not part of the paper
+        balance_weight: float = 0.01  # of the router's losses
+        points: int = 2048  # N_p, training points an image, at 256 x 256 (code; paper recalled)
+        oversample: int = 3  # k, candidates a point (code; paper recalled)
+        hard_share: float = 0.75  # rho, of the points that are chosen by ambiguity (code; paper recalled)
+        render_points: int = 8192  # pixels rendered a pass and image, at 256 x 256 (code)
+        passes: int = 2  # S (code)
+        frequencies: int = 128  # L, waves of the encoding (code; paper recalled)
+        sigma: float = 1.0  # of their Gaussian, cycles per half image; open in the paper as recalled
+        spacing: tuple[float, ...] | None = None  # mm of a pixel, in array order: waves as long along all axes
+        head_width: int = 512  # of the hidden layers (code, with encoding)
+        head_layers: int = 3  # (code)
+        head_init: Literal["small", "torch"] = "small"  # last layer near 0, as PointRend; torch's default in the code
+        padding: Literal["border", "zeros"] = "border"  # around sampled maps; zeros in the code
+        render_weight: float = 1.0  # lambda_rend (code); 0.1 (recalled)
+        ramp: Literal["late", "constant"] = "late"  # 0 for the first half, then up to one half (code, U-Net)
+        pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
+        scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
+        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+
+        @classmethod
+        def paper(cls, **told: Any) -> Morse.Config:
+            """The method as the paper is recalled to print it; what is least sure must be told.
+
+            Raises:
+                InputError: ``drop``, ``render_weight`` or ``sigma`` is not given.
+            """
+            if missing := [name for name in ("drop", "render_weight", "sigma") if name not in told]:
+                raise InputError(
+                    f"MORSE: {' and '.join(missing)} of the paper could not be read first-hand; give them, such as "
+                    "drop=0.7 or 0.3 (alpha is recalled as 0.7, of dropping or of keeping), render_weight=0.1, sigma=1."
+                )
+            return cls(**{"mask": "bernoulli", **told})
+
+        @classmethod
+        def official(cls, **told: Any) -> Morse.Config:
+            """What the released code does in 2-D, as far as it is reproduced (see the head of this file)."""
+            code = {"encoding": "fixed", "padding": "zeros", "head_init": "torch", "scored": "coarse"}
+            return cls(**{**code, **told})
+
+    def __init__(self, network: nn.Module, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = c = config or self.Config()
+        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+        dims = first.weight.ndim - 2
+        tapped = network if isinstance(network, Tap) else tap(network, in_channels=first.in_channels, spatial_dims=dims)
+        self.student, out = tapped, c.fused or (256 if dims == 2 else 64)
+        if not c.render:
+            return
+        self.fusion: Experts | Concatenation
+        if c.fusion == "concat":
+            self.fusion = Concatenation(tapped.channels, out, padding=c.padding)
+        else:
+            strategy = c.mask if c.fusion == "stochastic" else "dense"
+            self.fusion = Experts(
+                tapped.channels,
+                tapped.strides,
+                c.experts or (256 if dims == 2 else 64),
+                out,
+                hidden=c.hidden or c.experts or (256 if dims == 2 else 32),
+                dims=dims,
+                gate_stride=c.gate_stride,
+                mask=ExpertMask(len(tapped.channels), strategy, most=c.most_dropped, drop=c.drop),
+                rescale=c.rescale,
+                router=c.router,
+                padding=c.padding,
+            )
+        self.encoding = FourierEncoding(dims, c.frequencies, kind=c.encoding, sigma=c.sigma, spacing=c.spacing)
+        features = out + self.encoding.channels
+        self.head = PointHead(features, tapped.classes, c.head_width, layers=c.head_layers, init=c.head_init)
+
+    def stages(self) -> Sequence[Stage]:
+        """The backbone alone for a share of the updates, where there is one; then everything."""
+        c = self.config
+        alone = round(c.pretrain * c.updates) if c.render else 0
+        found = [
+            Stage("backbone", alone, self.student, (c.labeled, 0), self.backbone_step),
+            Stage("train", c.updates - alone, list(self.parameters()), (c.labeled, 0), self.training_step),
+        ]
+        return [stage for stage in found if stage.updates]
+
+    def backbone_step(self, batch: Batch, done: float) -> Losses:
+        """L_sup of the coarse logits alone."""
+        logits, _, label = self._seen(batch)
+        return self._losses(logits, label)
+
+    def training_step(self, batch: Batch, done: float) -> Losses:
+        """L_sup + lambda_t L_rend."""
+        c = self.config
+        logits, maps, label = self._seen(batch)
+        losses = self._losses(logits, label)
+        if not c.render:
+            return losses
+
+        # lambda_t: while it is 0 the heads are not run, so that their batch statistics stand still. They are touched
+        # with weight 0 all the same, for training in several processes waits for the gradient of every parameter.
+        losses.weights["render"] = weight = c.render_weight * (late_ramp(done) if c.ramp == "late" else 1.0)
+        if weight == 0:
+            heads = [*self.fusion.parameters(), *self.encoding.parameters(), *self.head.parameters()]
+            losses.terms["render"] = 0.0 * torch.stack([p.sum() for p in heads]).sum()
+            return losses
+
+        # F: fused decoder maps. p: the most ambiguous of 3 N_p points, and some anywhere. r(p): their logits.
+        fused = self.fusion(maps)
+        points = training_points(logits, c.points, oversample=c.oversample, hard_share=c.hard_share, padding=c.padding)
+        rendered, coarse = self._render(fused, logits, points)
+
+        # L_rend: cross-entropy of the rendered points.
+        truth = point_labels(label, points)
+        losses.terms["render"] = cross_entropy(rendered, truth)
+        if fused.balance is not None:
+            losses.terms["balance"], losses.weights["balance"] = fused.balance, c.balance_weight
+        for name, given in (("coarse_wrong", coarse), ("render_wrong", rendered)):
+            losses.diagnostics[name] = (given.detach().argmax(1) != truth).float().mean()
+        return losses
+
+    def after_step(self) -> None:
+        """Nothing follows a step: there is no teacher."""
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Logits ``(b, classes, *s)``: refined ones, or coarse ones where the configuration scores those."""
+        return self.predict_coarse(image) if self.config.scored == "coarse" else self.predict_both(image)[1]
+
+    def predict_coarse(self, image: Tensor) -> Tensor:
+        """Logits ``(b, classes, *s)`` of the backbone."""
+        return self.student(image)[0]
+
+    def predict_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Coarse logits, and refined ones: the same, but for the pixels that were rendered."""
+        c = self.config
+        logits, maps = self.student(image)
+        if not c.render:
+            return logits, logits
+        return logits, refine(logits, self.renderer(logits, maps), c.render_points, passes=c.passes)
+
+    def renderer(self, logits: Tensor, maps: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        """A function from points ``(b, p, d)`` in [0, 1] to rendered logits ``(b, classes, p)``.
+
+        Args:
+            logits: Coarse logits of the backbone; every pass reads these, not what an earlier pass wrote.
+            maps: Its decoder maps.
+        """
+        fused = self.fusion(maps)
+        return lambda points: self._render(fused, logits, points)[0]
+
+    def _render(self, fused: Fused, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Rendered and coarse logits at points; gradient flows into the backbone through both."""
+        coarse = point_sample(logits, points, self.config.padding)
+        features = torch.cat([self.encoding(points, logits.shape[2:]), self.fusion.at(fused, points)], 1)
+        return self.head(features, coarse), coarse
+
+    def _seen(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
+        image, label = weak_view(*batch.labeled, self.config.augment)
+        view = strong_view(image, self.config.augment)
+        logits, maps = self.student(view)
+        if logits.ndim > view.ndim:  # deep supervision, stacked: the first entry is the full-resolution one
+            logits = logits[:, 0]
+        return logits, maps, label
+
+    def _losses(self, logits: Tensor, label: Tensor) -> Losses:
+        """L_sup: cross-entropy and Dice of the coarse logits in equal parts."""
+        return Losses({"ce": cross_entropy(logits, label), "dice": dice_loss(logits, label)}, {"ce": 0.5, "dice": 0.5})

@@ -1,0 +1,297 @@
+"""Implicit rendering: ambiguous points of a segmentation are predicted anew, each from features and its position.
+
+A grid decoder blurs boundaries. Where the two largest logits of a coarse prediction are close, a small network of
+points gives the class again from three inputs: fused features there, the coarse logits there, and an encoding of the
+coordinates that can express detail. Coordinates are in [0, 1] along each axis and come in the order (x, y) or
+(x, y, z), the *last* array axis first, as ``grid_sample`` wants them; pixel ``i`` of ``n`` has its center at
+``(i + 0.5) / n``.
+
+Differences to the released code of MORSE, and why: its 3-D inference takes pixel numbers modulo one plane and writes
+every rendered value into the first plane (here the number is left alone, see :func:`write_back`); samples are read with
+zeros around the map, which fades them at its border (here the border is continued; ``padding="zeros"`` is the
+released way); frequencies are fixed and uniform in [0, 1), which blurs one diagonal more than the other (here Gaussian
+and trainable; ``kind="fixed"`` is the released way).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anatolab.nn.heads import MODE
+from anatolab.types import InputError
+
+Padding = Literal["border", "zeros"]
+
+
+def uncertainty(logits: Tensor) -> Tensor:
+    """How ambiguous each pixel is: its second largest logit minus its largest, at most 0; larger is more ambiguous.
+
+    Take it of interpolated logits; interpolating a map of uncertainty is something else.
+
+    Args:
+        logits: ``(b, classes, *s)``; of one channel (a binary output) it is minus the absolute value.
+
+    Returns:
+        ``(b, *s)``, fp32 or wider, with gradient.
+
+    Example:
+        >>> uncertainty(torch.tensor([[[1.0, 5.0], [4.0, 5.0], [2.0, -1.0]]])).tolist()
+        [[-2.0, 0.0]]
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    first, *rest = logits.unbind(1)
+    if not rest:
+        return -first.abs()
+    second = torch.full_like(first, -math.inf)
+    for channel in rest:  # a few channels: cheaper than a sort of every pixel
+        second = torch.maximum(second, torch.minimum(first, channel))
+        first = torch.maximum(first, channel)
+    return second - first
+
+
+def point_sample(map_: Tensor, points: Tensor, padding: Padding = "border") -> Tensor:
+    """Reads a map at points, linearly between pixel centers.
+
+    Args:
+        map_: ``(b, c, *s)`` in 2-D or 3-D, with gradient.
+        points: ``(b, p, d)`` in [0, 1], last array axis first; no gradient is meant to flow.
+        padding: What lies outside the outermost centers, half a pixel wide: the border continued, or zeros.
+
+    Returns:
+        ``(b, c, p)``.
+    """
+    b, p, dims = points.shape
+    grid = (2 * points - 1).to(map_.dtype).reshape(b, p, *[1] * (dims - 1), dims)
+    return F.grid_sample(map_, grid, padding_mode=padding, align_corners=False).flatten(2)
+
+
+def point_labels(label: Tensor, points: Tensor) -> Tensor:
+    """Reads labels ``(b, *s)`` of any integer type at points ``(b, p, d)``: that of the pixel a point lies in."""
+    index = torch.zeros(points.shape[:2], dtype=torch.long, device=points.device)
+    for axis, side in enumerate(label.shape[1:], 1):
+        index = index * side + (points[..., -axis] * side).long().clamp(0, side - 1)
+    return label.flatten(1).gather(1, index)
+
+
+@torch.no_grad()
+def training_points(
+    logits: Tensor,
+    num: int,
+    *,
+    oversample: int = 3,
+    hard_share: float = 0.75,
+    padding: Padding = "border",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draws points to train on: the most ambiguous of many uniform candidates, and some uniform ones besides.
+
+    Args:
+        logits: Coarse logits ``(b, classes, *s)``; no gradient flows.
+        num: Points an image.
+        oversample: Candidates for each point.
+        hard_share: Share of ``num`` that is taken by ambiguity, rounded down.
+        padding: Of :func:`point_sample`.
+        generator: Of the logits' device; torch's global one where None.
+
+    Returns:
+        ``(b, num, d)`` in [0, 1), the ambiguous ones first.
+
+    Raises:
+        InputError: There are fewer candidates than points to choose.
+
+    Reference:
+        Kirillov et al., PointRend, CVPR 2020, section 3.1.
+    """
+    hard, b, dims = int(hard_share * num), len(logits), logits.ndim - 2
+    if not 0 <= hard <= oversample * num:
+        raise InputError(f"rendering: {hard} hard points cannot be chosen among {oversample * num}; raise oversample.")
+    rand = (b, oversample * num, dims), (b, num - hard, dims)
+    candidates, anywhere = (torch.rand(*s, device=logits.device, generator=generator) for s in rand)
+    best = uncertainty(point_sample(logits, candidates, padding)).topk(hard, 1).indices
+    return torch.cat([candidates.gather(1, best[..., None].expand(-1, -1, dims)), anywhere], 1)
+
+
+@torch.no_grad()
+def uncertain_pixels(logits: Tensor, num: int) -> Tensor:
+    """The numbers ``(b, min(num, pixels))`` of each image's most ambiguous pixels; they count row after row.
+
+    Pixel ``(z, y, x)`` has the number ``(z * height + y) * width + x``.
+    """
+    flat = uncertainty(logits).flatten(1)
+    return flat.topk(min(num, flat.shape[1]), 1, sorted=False).indices
+
+
+def pixel_centers(index: Tensor, sides: Sequence[int]) -> Tensor:
+    """Coordinates ``(b, p, d)`` of the centers of pixels that are numbered ``(b, p)`` on a grid of these sides.
+
+    Example:
+        >>> pixel_centers(torch.tensor([[0, 5]]), (2, 4)).tolist()
+        [[[0.125, 0.25], [0.375, 0.75]]]
+    """
+    found = []
+    for side in reversed(sides):
+        found.append((index % side + 0.5) / side)
+        index = index.div(side, rounding_mode="floor")
+    return torch.stack(found, -1)
+
+
+def write_back(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Logits ``(b, classes, *s)`` in which pixels numbered ``(b, p)`` have the values ``(b, classes, p)``.
+
+    In 3-D as in 2-D a pixel's number counts through the whole grid. The released code takes it modulo the size of a
+    plane here, after which every value lands in the first one.
+    """
+    at = index[:, None].expand(-1, logits.shape[1], -1)
+    return logits.flatten(2).scatter(2, at, values.to(logits.dtype)).view_as(logits)
+
+
+def refine(
+    logits: Tensor, render: Callable[[Tensor], Tensor], num: int, *, passes: int = 2, upsample: bool = False
+) -> Tensor:
+    """Renders the most ambiguous pixels of a prediction, several times over.
+
+    A later pass sees what an earlier one wrote, so that it goes on to pixels that are now the most ambiguous.
+
+    Args:
+        logits: Coarse logits ``(b, classes, *s)``.
+        render: From points ``(b, p, d)`` to logits ``(b, classes, p)``; the same for the same point.
+        num: Pixels a pass and image, all of them where there are fewer.
+        passes: How often.
+        upsample: Double the grid before each pass, as PointRend does; MORSE does not, its logits are at full size.
+
+    Returns:
+        ``(b, classes, *s)``, with ``upsample`` on a grid of sides ``s * 2 ** passes``.
+
+    Reference:
+        Kirillov et al., PointRend, CVPR 2020, section 3.1, inference.
+    """
+    for _ in range(passes):
+        if upsample:
+            logits = F.interpolate(logits, scale_factor=2, mode=MODE[logits.ndim - 2], align_corners=False)
+        index = uncertain_pixels(logits, num)
+        logits = write_back(logits, index, render(pixel_centers(index, logits.shape[2:])))
+    return logits
+
+
+class FourierEncoding(nn.Module):
+    r"""Turns coordinates into waves, so that a small network of points can express detail.
+
+    .. math:: \gamma(p) = [\sin(2\pi B^\top \tilde p);\ \cos(2\pi B^\top \tilde p)], \quad \tilde p = 2p - 1
+
+    Two points at distance :math:`\Delta` (in units of :math:`\tilde p`) look alike to the network by
+    :math:`\gamma(p)\cdot\gamma(q)/L`, which for Gaussian *B* is :math:`e^{-2\pi^2\sigma^2|\Delta|^2}` on average:
+    half at :math:`0.187/\sigma`. *B* is in the state dict, trainable or not.
+
+    Args:
+        dims: 2 or 3.
+        frequencies: L, waves; the encoding has 2 L channels.
+        kind: ``trainable``, Gaussian at the start; ``fixed``, uniform in [0, 1) for ever, as released; ``none``, no
+            channels at all.
+        sigma: Standard deviation of the Gaussian, in cycles per unit of :math:`\tilde p`.
+        spacing: Size of a pixel along each array axis, in mm: coordinates are then scaled by the physical extent of
+            the grid, its longest side spanning [-1, 1], so that a wave is as long along all axes. None: each axis
+            spans [-1, 1].
+
+    Reference:
+        Tancik et al., Fourier features let networks learn high frequency functions, NeurIPS 2020; trainable as in
+        Cheng et al., Pointly-supervised instance segmentation, CVPR 2022.
+    """
+
+    frequencies: Tensor  # B, (d, L); last array axis first
+
+    def __init__(
+        self,
+        dims: int,
+        frequencies: int = 128,
+        *,
+        kind: Literal["none", "fixed", "trainable"] = "trainable",
+        sigma: float = 1.0,
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if kind not in ("none", "fixed", "trainable"):
+            raise InputError(f"rendering: encoding {kind!r} is none; use 'none', 'fixed' or 'trainable'.")
+        if spacing is not None and len(spacing) != dims:
+            raise InputError(f"rendering: spacing {tuple(spacing)} has {len(spacing)} axes, the images have {dims}.")
+        self.spacing = spacing
+        if kind == "trainable":
+            self.frequencies = nn.Parameter(sigma * torch.randn(dims, frequencies))
+        else:
+            self.register_buffer("frequencies", torch.rand(dims, frequencies if kind == "fixed" else 0))
+
+    @property
+    def channels(self) -> int:
+        """Of the encoding, 2 L."""
+        return 2 * self.frequencies.shape[1]
+
+    def forward(self, points: Tensor, sides: Sequence[int] | None = None) -> Tensor:
+        """From points ``(b, p, d)`` in [0, 1] to waves ``(b, 2 L, p)`` in [-1, 1], with gradient to B.
+
+        Args:
+            points: Coordinates, last array axis first.
+            sides: Of the pixel grid, in array order; needed where there is a spacing.
+        """
+        centered = 2 * points - 1
+        if self.spacing is not None:
+            if sides is None:
+                raise InputError("rendering: an encoding with a spacing needs the sides of the pixel grid.")
+            extent = [s * n for s, n in zip(self.spacing, sides, strict=True)]
+            axes = zip(centered.unbind(-1), reversed(extent), strict=True)
+            centered = torch.stack([x * (e / max(extent)) for x, e in axes], -1)
+        phase = 2 * math.pi * (centered @ self.frequencies).transpose(1, 2)
+        return torch.cat([phase.sin(), phase.cos()], 1)
+
+
+class PointHead(nn.Module):
+    """Predicts logits at points from features there; the coarse logits join in anew before every layer.
+
+    Args:
+        features: Channels of the features, encoding included.
+        classes: Of the logits.
+        width: Of the hidden layers.
+        layers: Hidden layers.
+        init: ``small``, ReLU gain and a last layer near 0, as in PointRend; ``torch``, torch's defaults, as released
+            with the encoding.
+
+    Reference:
+        Kirillov et al., PointRend, CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        width: int = 512,
+        *,
+        layers: int = 3,
+        init: Literal["small", "torch"] = "small",
+    ) -> None:
+        super().__init__()
+        widths = [features, *[width] * layers]
+        hidden = [nn.Conv1d(a + classes, b, 1) for a, b in pairwise(widths)]
+        self.last = nn.Conv1d(widths[-1] + classes, classes, 1)
+        if init == "small":
+            for layer in hidden:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.normal_(self.last.weight, std=0.001)
+            for layer in (*hidden, self.last):
+                nn.init.constant_(layer.bias, 0.0)  # type: ignore[arg-type]
+        self.hidden = nn.ModuleList(hidden)
+
+    def forward(self, features: Tensor, coarse: Tensor) -> Tensor:
+        """From features ``(b, features, p)`` and coarse logits ``(b, classes, p)`` to logits ``(b, classes, p)``."""
+        size = features.shape[1]
+        for layer in (*self.hidden, self.last):  # W [h; z] + b = W_h h + (W_z z + b): nothing is concatenated
+            weight = layer.weight[:, :, 0]
+            join = torch.baddbmm(layer.bias[:, None], weight[:, size:].expand(len(coarse), -1, -1), coarse)
+            features = torch.baddbmm(join, weight[:, :size].expand(len(coarse), -1, -1), features)
+            if layer is not self.last:
+                features, size = features.relu_(), len(weight)
+        return features

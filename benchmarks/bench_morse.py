@@ -1,0 +1,162 @@
+"""What rendering adds to a backbone at inference, and what fused features take as a map and at points alone.
+
+* Refined over coarse prediction at the ``demo`` preset, slices of 128 x 128 and patches of 48 x 64 x 64: at most 1.5
+  times the time of the backbone. Published widths are timed beside it, without a floor.
+* Peak memory of fused features, of published widths: the full map with all experts at full size, as released; the full
+  map in chunks; and at the points of one pass alone (no floor).
+
+Parts are interleaved in one process; each ratio is the median over rounds. Exits with 1 above the floor; ``--report``
+prints the same and exits with 0.
+
+    python benchmarks/bench_morse.py [--report] [--repeats 9] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timing import seconds
+from torch import Tensor
+
+from anatolab.experiments import SIZES, SIZES_3D, Size, sized
+from anatolab.methods import Morse
+from anatolab.nn import NETWORKS, Experts, fused_map, pixel_centers
+
+FLOOR = 1.5
+CLASSES = 4
+
+
+def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
+    """Label, network, size, settings, images a call, floor."""
+    flat, deep = SIZES["demo"], SIZES_3D["demo"]
+    demo_2d, demo_3d = sized(Morse.Config(), flat), sized(Morse.Config(), deep)
+    wide = Morse.Config(points=demo_2d.points, render_points=demo_2d.render_points)
+    wide_3d = Morse.Config(points=demo_3d.points, render_points=demo_3d.render_points)
+    return [
+        ("demo, slices", flat.network, flat, demo_2d, 4, FLOOR),
+        ("demo, slices", "basic_unet", flat, demo_2d, 4, FLOOR),
+        ("demo, patches", deep.network, deep, demo_3d, 1, FLOOR),
+        ("published widths, slices", "basic_unet", flat, wide, 1, None),
+        ("published widths, patches", deep.network, deep, wide_3d, 1, None),
+    ]
+
+
+def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
+    """The fused map as the released code makes it: every expert at full size, then the gate, the sum, the head."""
+    mode = "bilinear" if len(sides) == 2 else "trilinear"
+    each = [
+        F.interpolate(e(m), sides, mode=mode, align_corners=False) for e, m in zip(fusion.experts, maps, strict=True)
+    ]
+    gate = fusion.gate(torch.cat(each, 1)).softmax(1)
+    mixed = (torch.stack(each, 1) * gate[:, :, None]).sum(1)
+    return fusion.head(mixed.flatten(2)).unflatten(2, sides)
+
+
+def chunked(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
+    """The same map, 4,096 pixels at a time."""
+    return fused_map(fusion, fusion(maps), sides, chunk=4096)
+
+
+def at_points(fusion: Experts, maps: list[Tensor], points: Tensor) -> Tensor:
+    """The same features at some pixels."""
+    return fusion.at(fusion(maps), points)
+
+
+def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
+    """Memory that a call takes at its peak, beyond what was there, in MiB."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    live = peak = 0
+    for event in sorted(profiled.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    return peak / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
+    parser.add_argument("--repeats", type=int, default=9, help="interleaved rounds")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    args = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows: list[dict[str, Any]] = []
+    print(f"{device.type}, {torch.get_num_threads()} threads")
+    print(f"{'preset':<28}{'network':<14}{'refined ms':>11}{'coarse ms':>11}{'ratio':>8}{'floor':>8}")
+    for label, name, size, config, images, floor in cases():
+        torch.manual_seed(0)
+        torch.set_grad_enabled(True)
+        dims = len(size.image)
+        method = Morse(NETWORKS[name](1, CLASSES, spatial_dims=dims), config).to(device).eval()
+        image = torch.rand(images, 1, *size.image, device=device)
+        torch.set_grad_enabled(False)  # building a method needs it
+        rounds = [
+            (seconds(partial(method.predict, image), device), seconds(partial(method.predict_coarse, image), device))
+            for _ in range(args.repeats + 2)
+        ][2:]
+        row = {
+            "preset": label,
+            "network": name,
+            "refined_ms": 1e3 * statistics.median(r for r, _ in rounds),
+            "coarse_ms": 1e3 * statistics.median(c for _, c in rounds),
+            "ratio": statistics.median(r / c for r, c in rounds),
+            "floor": floor,
+        }
+        rows.append(row)
+        print(
+            f"{label:<28}{name:<14}{row['refined_ms']:>11.1f}{row['coarse_ms']:>11.1f}{row['ratio']:>8.2f}"
+            f"{floor if floor is not None else '-':>8}"
+        )
+
+    memory: list[dict[str, Any]] = []
+    print(f"\n{'fused features, MiB at peak':<28}{'grid':<14}{'full map':>11}{'in chunks':>11}{'at points':>11}")
+    for label, sides, dim, out, num in (
+        ("published widths, slice", (128, 128), 256, 256, 2048),
+        ("published widths, patch", (48, 64, 64), 64, 64, 1820),
+    ):
+        channels, strides = (256, 128, 64, 32, 16)[-len(sides) - 1 :], (16, 8, 4, 2, 1)[-len(sides) - 1 :]
+        fusion = Experts(channels, strides, dim, out, dims=len(sides), gate_stride=4).to(device).eval()
+        maps = [
+            torch.rand(1, c, *[n // s for n in sides], device=device) for c, s in zip(channels, strides, strict=True)
+        ]
+        points = pixel_centers(torch.randperm(num, device=device)[None], sides)
+        row = {
+            "case": label,
+            "grid": " x ".join(map(str, sides)),
+            "full_mib": peak_mib(partial(released, fusion, maps, sides), device),
+            "chunks_mib": peak_mib(partial(chunked, fusion, maps, sides), device),
+            "points_mib": peak_mib(partial(at_points, fusion, maps, points), device),
+        }
+        memory.append(row)
+        print(
+            f"{label:<28}{row['grid']:<14}{row['full_mib']:>11.0f}{row['chunks_mib']:>11.0f}{row['points_mib']:>11.0f}"
+        )
+
+    passed = all(row["ratio"] <= row["floor"] for row in rows if row["floor"] is not None)
+    print("passed" if passed else "FAILED: a ratio is above its floor")
+    if args.json:
+        found = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0 if passed or args.report else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
