@@ -18,7 +18,7 @@ def calibration_loss(
         \frac{e^{z_i\cdot z_p/\tau}}{e^{z_i\cdot z_p/\tau}+\sum_{n\in N_i}e^{z_i\cdot z_n/\tau}}
 
     With ``joint`` one denominator holds all positives and all negatives, as in CnC. Gradient flows through all three;
-    computed with ``logsumexp``, in float32 also under autocast, so that no temperature overflows. It is
+    computed in logarithms, in float32 also under autocast, so that no temperature overflows. It is
     :math:`\log(1+|N|)` where all similarities are equal.
 
     Args:
@@ -45,7 +45,6 @@ def calibration_loss(
         to_near = torch.einsum("bd,bpd->bp", z, near) / temperature
         to_far = torch.einsum("bd,bnd->bn", z, far) / temperature
         if joint:
-            log_z = torch.cat([to_near, to_far], 1).logsumexp(1, keepdim=True)
-        else:
-            log_z = torch.logaddexp(to_near, to_far.logsumexp(1, keepdim=True))
-        return (log_z - to_near).mean()
+            return (torch.cat([to_near, to_far], 1).logsumexp(1, keepdim=True) - to_near).mean()
+        # log((e^s + F) / e^s) = softplus(log F - s), which keeps its digits where the loss is small.
+        return F.softplus(to_far.logsumexp(1, keepdim=True) - to_near).mean()
