@@ -142,7 +142,7 @@ class Cfr:
         dropout: float = 0.0  # on the unit feature, in training; 0.1 in the code
         scale: float | None = None  # s; that of the pre-trained model where None, 14.3 in the code
         anchors: int = 64  # a step; 128 in the code
-        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=60, lr=1e-3))  # code: 100 epochs, 1e-4
+        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=12, lr=1e-4))  # code: 100 epochs, 1e-4
         select: Select = "val_worst_class"  # needs no group; val_worst_group in the code
 
         @classmethod
