@@ -11,19 +11,16 @@ from torch import Tensor
 
 from anatolab.data.phantoms import counterfactual_scenes
 from anatolab.metrics import counterfactual_scores
-from anatolab.robust import Cfr, Dfr, ErmProjection, Head, ZeroShot
+from anatolab.robust import Cfr, Dfr, ErmProjection, Head, Sgd, ZeroShot, calibration_set
 
 
 @pytest.fixture(scope="module")
 def fitted(full) -> dict[str, Head]:
-    config = Cfr.Config()
-    own = replace(config, negative="same_class_as_released")
     methods = {
         "zero-shot": ZeroShot(full.start),
         "erm": ErmProjection(full.start),
         "dfr": Dfr(full.start),
-        "cfr": Cfr(full.start, config),
-        "own": Cfr(full.start, own),
+        "cfr": Cfr(full.start),
     }
     return {name: full.fit(method) for name, method in methods.items()}
 
@@ -65,10 +62,21 @@ def test_cfr_relies_less_on_the_background_than_erm(reliance) -> None:
     assert reliance["erm"] > 0.2
 
 
-def test_errors_of_erm_are_mostly_of_the_minority_groups_though_these_are_a_twentieth_of_the_rows(full, fitted) -> None:
-    method = Cfr(full.start, replace(Cfr.Config(), sgd=replace(Cfr.Config().sgd, epochs=0)))
+@pytest.mark.parametrize("negative", ["nearest", "same_class_as_released"])
+def test_without_ordinary_cross_entropy_the_classifier_turns_over_and_epoch_0_is_kept(full, negative: str) -> None:
+    """The cosine form in place of cross-entropy: the majority falls to nothing, which selection must not take."""
+    config = Cfr.Config(
+        reference="zero_shot", holistic="cosine", negative=negative, sgd=Sgd(epochs=3, lr=1e-3), select="last"
+    )
+    assert full.score(full.fit(Cfr(full.start, config)))["train_weighted"] < 0.5
+    method = Cfr(full.start, replace(config, select="val_worst_class"))
     full.fit(method)
-    group = full.train.groups[method.calibration.anchors]
+    assert method.best.epoch == 0
+
+
+def test_errors_of_erm_are_mostly_of_the_minority_groups_though_these_are_a_twentieth_of_the_rows(full, fitted) -> None:
+    errors = calibration_set(fitted["erm"], full.train.h, full.train.y).anchors
+    group = full.train.groups[errors]
     minority = ((group == 1) | (group == 2)).double().mean().item()
     assert minority > 0.5
     assert full.counts[[1, 2]].sum() / full.counts.sum() == pytest.approx(0.05, abs=0.001)
