@@ -54,12 +54,15 @@ RECIPE: dict[str, Any] = {
     "rows": 12_000,
     "rho": 0.9,
     "batch": 128,
+    "epochs": 36,
     "lr": 2e-3,  # peak of one cycle
     "betas": [0.9, 0.98],
     "weight_decay": 0.1,  # of matrices
     "scenes": VERSION,
 }
-EPOCHS = {"scenes-vit": 36, "scenes-rn": 18}  # a step of the ResNet takes three times as long
+# At the ViT's rho of .9 and 18 epochs the ResNet learns the objects too well to be misled (zero-shot .91 in the worst
+# group on validation), so that it gets a stronger cue and fewer epochs.
+CHANGED: dict[str, dict[str, Any]] = {"scenes-vit": {}, "scenes-rn": {"rho": 0.97, "epochs": 8}}
 NORMALIZE = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 
 
@@ -72,7 +75,7 @@ def start(name: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     torch.manual_seed(seed)
     return CLIP(**model), {
         "model": model,
-        "recipe": {**RECIPE, "epochs": EPOCHS[name]},
+        "recipe": {**RECIPE, **CHANGED[name]},
         "seed": seed,
         "tokens": tokens,
         **NORMALIZE,

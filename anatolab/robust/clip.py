@@ -81,7 +81,8 @@ class Clip:
     def projection(self) -> nn.Module:
         """A copy of P, to be trained: the only part that recalibration changes."""
         visual: Any = self.model.visual
-        return copy.deepcopy(visual.attnpool) if hasattr(visual, "attnpool") else Matrix(visual.proj)
+        part = copy.deepcopy(visual.attnpool) if hasattr(visual, "attnpool") else Matrix(visual.proj)
+        return part.requires_grad_()
 
     def written_back(self, projection: nn.Module) -> nn.Module:
         """A copy of the open_clip model that has this projection, for ``encode_image``."""
@@ -124,9 +125,9 @@ class Clip:
         Returns:
             ``(b, 3, size, size)`` float32.
         """
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 1).float()
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).round().clamp(0, 255)
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 1)
+        if images.shape[-1] != self.size:  # in uint8, as Pillow does it
+            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
         return (images / 255 - mean) / std
 
