@@ -61,7 +61,8 @@ RECIPE: dict[str, Any] = {
     "scenes": VERSION,
 }
 # At the ViT's rho of .9 and 18 epochs the ResNet learns the objects too well to be misled (zero-shot .91 in the worst
-# group on validation), so that it gets a stronger cue and fewer epochs.
+# group on validation). With a stronger cue and fewer epochs it is misled altogether, and misses the gate of DFR closely
+# (.78). It is there for the code path of ResNets; what the book shows of CFR is the ViT's.
 CHANGED: dict[str, dict[str, Any]] = {"scenes-vit": {}, "scenes-rn": {"rho": 0.97, "epochs": 8}}
 NORMALIZE = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 
@@ -154,6 +155,7 @@ def main() -> int:
     file.chmod(0o644)
     clip = Clip(args.name, model, small_tokenizer(record), "", tuple(record["mean"]), tuple(record["std"]))
     reached = gates(clip)
+    passed = reached["dfr_worst"] >= 0.8 and reached["zero_shot_worst"] <= 0.6
     record |= {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "losses": [round(v, 5) for v in found[:REPLAYED]],
@@ -161,9 +163,9 @@ def main() -> int:
         "seconds": round(time.perf_counter() - begin),
         "versions": {"torch": torch.__version__.split("+")[0]},
         "gates": {k: round(v, 4) for k, v in reached.items()},
+        "passed": passed,
     }
     (args.folder / f"{args.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    passed = reached["dfr_worst"] >= 0.8 and reached["zero_shot_worst"] <= 0.6
     print(json.dumps(record["gates"]), f"{file.stat().st_size / 1e6:.2f} MB", "passed" if passed else "FAILED")
     return 0 if passed else 1
 

@@ -103,7 +103,7 @@ def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scen
     Example:
         >>> scenes = pretraining_scenes(4, seed=1)
         >>> scenes.images.shape, scenes.captions[0]
-        ((4, 32, 32, 3), 'there is a pink sled')
+        ((4, 32, 32, 3), 'there is a purple boat')
     """
     if not 0.25 <= rho <= 1:
         raise InputError(f"rho={rho}: is no probability from 0.25 (no cue) to 1; give one, for example 0.9.")
