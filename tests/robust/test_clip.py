@@ -92,7 +92,7 @@ def test_weights_are_those_of_their_record_and_small(name: str) -> None:
     assert record["passed"] == (reached["dfr_worst"] >= 0.8 and reached["zero_shot_worst"] <= 0.6)
     assert record["passed"] == (name == "scenes-vit")  # the ResNet is for its code path, not for the demonstration
     assert len(record["losses"]) == 50
-    assert record["final_loss"] < 2.6 < record["losses"][0]
+    assert record["final_loss"] < 2.5 < record["losses"][0]
     assert sum(f.stat().st_size for f in WEIGHTS.iterdir()) <= 6e6
 
 
