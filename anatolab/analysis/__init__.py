@@ -1,4 +1,4 @@
-"""What is looked at after training: exact variances of samplers, and what the theory says against what is measured."""
+"""What is looked at after training: exact variances of samplers, and what a model attends to."""
 
 from anatolab.analysis.sampling_variance import exact_variance
 

@@ -1,15 +1,22 @@
 """Patients on disk to rows for a network: readers of public layouts, splits, cached slices, the two-stream sampler."""
 
 from anatolab.data.cache import Rows, cache_root, prepare, scaled
+from anatolab.data.celeba import read_celeba
+from anatolab.data.chexpert import read_chexpert
 from anatolab.data.dims import dims_for
+from anatolab.data.labeled import LabeledImages
 from anatolab.data.layouts import LAYOUTS, open_cohort
+from anatolab.data.metashift import read_metashift
 from anatolab.data.report import Report, check_folder, describe
 from anatolab.data.sampler import TwoStreamSampler, shard
 from anatolab.data.splits import published_lists, split_patients, split_sha256
+from anatolab.data.table import read_table
 from anatolab.data.volumes import Volumes, prepare_volumes
+from anatolab.data.waterbirds import read_waterbirds
 
 __all__ = [
     "LAYOUTS",
+    "LabeledImages",
     "Report",
     "Rows",
     "TwoStreamSampler",
@@ -22,6 +29,11 @@ __all__ = [
     "prepare",
     "prepare_volumes",
     "published_lists",
+    "read_celeba",
+    "read_chexpert",
+    "read_metashift",
+    "read_table",
+    "read_waterbirds",
     "scaled",
     "shard",
     "split_patients",

@@ -1,6 +1,7 @@
 """Losses: pure functions of tensors; nothing here knows a network."""
 
 from anatolab.losses.anatomical_contrast import anatomical_contrast, class_means
+from anatolab.losses.calibration import calibration_loss
 from anatolab.losses.class_centers import (
     assign_centers,
     center_contrast,
@@ -12,6 +13,9 @@ from anatolab.losses.class_centers import (
 from anatolab.losses.consistency import consistency, predictive_entropy
 from anatolab.losses.distillation import relational_distillation
 from anatolab.losses.equivariance import equivariance
+from anatolab.losses.group_dro import group_dro, group_losses
+from anatolab.losses.hardness import hardness_weights
+from anatolab.losses.holistic import cosine_separation, targeted_contrast
 from anatolab.losses.info_nce import info_nce
 from anatolab.losses.nearest_neighbors import nearest_neighbors
 from anatolab.losses.pseudo_label import pseudo_label_loss
@@ -20,12 +24,17 @@ from anatolab.losses.supervised import cross_entropy, dice_loss
 __all__ = [
     "anatomical_contrast",
     "assign_centers",
+    "calibration_loss",
     "center_contrast",
     "class_means",
     "consistency",
+    "cosine_separation",
     "cross_entropy",
     "dice_loss",
     "equivariance",
+    "group_dro",
+    "group_losses",
+    "hardness_weights",
     "info_nce",
     "move_means",
     "nearest_neighbors",
@@ -34,5 +43,6 @@ __all__ = [
     "pseudo_label_loss",
     "relational_distillation",
     "simplex_centers",
+    "targeted_contrast",
     "uniformity",
 ]

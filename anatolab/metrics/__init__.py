@@ -1,5 +1,6 @@
 """Metrics and the statistics on them: overlap, surface distances, groups, intervals, tests and verdicts."""
 
+from anatolab.metrics.counterfactual import counterfactual_scores
 from anatolab.metrics.evaluate import evaluate_volume, summarize
 from anatolab.metrics.groups import group_accuracy
 from anatolab.metrics.intervals import (
@@ -34,6 +35,7 @@ __all__ = [
     "bootstrap_interval",
     "boundary_iou",
     "compare",
+    "counterfactual_scores",
     "dice",
     "evaluate_volume",
     "group_accuracy",

@@ -4,6 +4,14 @@ from anatolab.data.phantoms.abdomen import Abdomen, draw_abdomen, write_abdomen
 from anatolab.data.phantoms.atrium import Atrium, draw_atrium, write_atrium
 from anatolab.data.phantoms.cardiac import Drawing, draw_cohort, draw_patient, write_cardiac
 from anatolab.data.phantoms.cohorts import abdomen_cohort, atrium_cohort, cardiac_cohort
+from anatolab.data.phantoms.scenes import (
+    Counterfactuals,
+    Scenes,
+    counterfactual_scenes,
+    finch_or_duck,
+    pretraining_scenes,
+    write_scenes,
+)
 
 KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once a patient
     "cardiac": (write_cardiac, "patient*/Info.cfg"),
@@ -15,15 +23,21 @@ __all__ = [
     "KINDS",
     "Abdomen",
     "Atrium",
+    "Counterfactuals",
     "Drawing",
+    "Scenes",
     "abdomen_cohort",
     "atrium_cohort",
     "cardiac_cohort",
+    "counterfactual_scenes",
     "draw_abdomen",
     "draw_atrium",
     "draw_cohort",
     "draw_patient",
+    "finch_or_duck",
+    "pretraining_scenes",
     "write_abdomen",
     "write_atrium",
     "write_cardiac",
+    "write_scenes",
 ]

@@ -1,0 +1,67 @@
+"""MetaShift cats and dogs, photographs: the animal is the class, indoor or outdoor the cue.
+
+Folders as SubpopBench has them, also below a folder ``metashift``::
+
+    MetaShift-Cat-Dog-indoor-outdoor/train/cat/cat(indoor)/*.jpg      train/dog/dog(outdoor)/*.jpg
+    MetaShift-Cat-Dog-indoor-outdoor/test/cat/cat(outdoor)/*.jpg      test/dog/dog(indoor)/*.jpg
+
+``train`` and ``test`` are pooled there and split anew by a seed, 25 % test and 10 % validation, so that every split
+has all groups. Files are sorted by path first; the code that this follows takes them in the order of the disk, which
+differs from machine to machine, so that its split cannot be had exactly. An image that stands in two folders (the same
+scene is indoor and outdoor, or cat and dog) is kept once a folder, as there.
+
+Reference:
+    Liang and Zou, MetaShift, ICLR 2022; split of Yang et al., Change is hard (SubpopBench), ICML 2023.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from anatolab.data.labeled import LabeledImages, labeled_images
+from anatolab.types import InputError
+
+CLASSES, ATTRIBUTES = ("dog", "cat"), ("outdoor", "indoor")
+PROVENANCE = {"source": "MetaShift, Liang and Zou, ICLR 2022", "license": "CC BY 4.0, images of Visual Genome"}
+FOLDER = "MetaShift-Cat-Dog-indoor-outdoor"
+_PLACE = re.compile(r"(cat|dog)\((indoor|outdoor)\)")
+
+
+def read_metashift(root: str | Path, seed: int = 42) -> LabeledImages:
+    """MetaShift cat against dog, pooled and split anew.
+
+    Args:
+        root: The folder with ``train`` and ``test``, or one above it.
+        seed: Of the split.
+
+    Raises:
+        InputError: The folders are not there, or one of the four groups has no image.
+    """
+    root = Path(root)
+    above = (root / "metashift" / FOLDER, root / FOLDER, root)
+    root = next((path for path in above if (path / "train").is_dir()), root)
+    found = []
+    for path in sorted(root.glob("*/*/*/*.jpg")):
+        match = _PLACE.fullmatch(path.parent.name)
+        if match and path.parts[-4] in ("train", "test"):
+            found.append((path, CLASSES.index(match[1]), ATTRIBUTES.index(match[2])))
+    for y, animal in enumerate(CLASSES):
+        for a, place in enumerate(ATTRIBUTES):
+            if not any(row[1:] == (y, a) for row in found):
+                raise InputError(
+                    f"{root}: holds no image of {animal}({place}); copy train/{animal} and test/{animal} of "
+                    f"{FOLDER} there."
+                )
+    n = len(found)
+    order = np.random.RandomState(seed).permutation(n)  # the generator of the published split
+    split = np.zeros(n, np.int64)
+    tests, vals = round(0.25 * n), round(0.10 * n)
+    split[order[:tests]], split[order[tests : tests + vals]] = 2, 1
+    files = [path for path, _, _ in found]
+    values = [(y, a, int(s)) for (_, y, a), s in zip(found, split, strict=True)]
+    return labeled_images(
+        root, "MetaShift", CLASSES, ATTRIBUTES, files, values, {**PROVENANCE, "split": f"seed {seed}"}
+    )

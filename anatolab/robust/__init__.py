@@ -1,0 +1,51 @@
+"""Group robustness on frozen features of CLIP: one method a file.
+
+Every method is made from a :class:`Start` (projection, text head, scale), and its ``fit(features, y, groups=None,
+generator=None, validation=None)`` gives a head with ``logits(h)``. ``sees_in_training`` and ``sees_in_selection`` say
+which labels it looks at; what it does not see, it may be given without effect.
+"""
+
+from anatolab.robust._fit import Best, Head, LinearHead, ProjectionHead, Rows, Sgd, Start, predict
+from anatolab.robust.adapter import ContrastiveAdapter
+from anatolab.robust.afr import Afr
+from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set, nearest_negatives
+from anatolab.robust.clip import Clip, load_clip
+from anatolab.robust.cnc import Cnc
+from anatolab.robust.dfr import Dfr
+from anatolab.robust.erm import ErmLinearProbe, ErmProjection
+from anatolab.robust.features import extract, features_of, rows_of, start_of
+from anatolab.robust.groupdro import GroupDro
+from anatolab.robust.jtt import Jtt
+from anatolab.robust.wiseft import WiseFt
+from anatolab.robust.zero_shot import ZeroShot
+
+__all__ = [
+    "Afr",
+    "Best",
+    "CalibrationSet",
+    "Cfr",
+    "Clip",
+    "Cnc",
+    "ContrastiveAdapter",
+    "Dfr",
+    "ErmLinearProbe",
+    "ErmProjection",
+    "GroupDro",
+    "Head",
+    "Jtt",
+    "LinearHead",
+    "ProjectionHead",
+    "Rows",
+    "Sgd",
+    "Start",
+    "WiseFt",
+    "ZeroShot",
+    "calibration_set",
+    "extract",
+    "features_of",
+    "load_clip",
+    "nearest_negatives",
+    "predict",
+    "rows_of",
+    "start_of",
+]

@@ -1,0 +1,295 @@
+"""What the methods on frozen features share: heads, the rule that picks an epoch, one loop of SGD."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anatolab.types import InputError
+
+Select = Literal["val_worst_group", "val_worst_class", "val_average", "last"]
+Labels = tuple[str, ...]  # of ("y", "group"): what a method looks at
+
+
+class Head(Protocol):
+    """What a method gives back."""
+
+    def logits(self, h: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features with their labels, such as those of a validation split."""
+
+    h: Tensor  # (n, width), or (n, width, h, w) of a ResNet
+    y: Tensor  # (n,) int64
+    groups: Tensor | None = None  # (n,) int64; a method that selects without groups never looks at them
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where every method starts: the projection of the pre-trained model, its text head and scale."""
+
+    projection: nn.Module  # from h to (n, d)
+    text: Tensor  # (d, classes), unit columns
+    scale: float
+
+    def head(self) -> ProjectionHead:
+        """A head of its own copy of the projection."""
+        return ProjectionHead(copy.deepcopy(self.projection), self.text, self.scale)
+
+
+class ProjectionHead(nn.Module):
+    """Logits ``s normalize(P(h)) W``: a projection that may be trained, a text head that is not."""
+
+    text: Tensor
+
+    def __init__(self, projection: nn.Module, text: Tensor, scale: float) -> None:
+        super().__init__()
+        self.projection, self.scale = projection, scale
+        self.register_buffer("text", text.detach().clone())
+
+    def embed(self, h: Tensor) -> Tensor:
+        """Unit embeddings ``(n, d)``; gradient flows to the projection."""
+        return F.normalize(self.projection(h), dim=-1)
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Logits ``(n, classes)``; gradient flows to the projection."""
+        return self.scale * self.embed(h) @ self.text
+
+    forward = logits
+
+
+class LinearHead(nn.Module):
+    """Logits of a linear layer on standardized unit embeddings of a frozen projection."""
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, start: Start, mean: Tensor, std: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.start = start
+        for name, value in (("mean", mean), ("std", std), ("weight", weight), ("bias", bias)):
+            self.register_buffer(name, value)
+
+    @torch.no_grad()
+    def logits(self, h: Tensor) -> Tensor:
+        """Logits ``(n, classes)``, without gradient."""
+        z = (embed(self.start, h) - self.mean) / self.std
+        return z @ self.weight.T + self.bias
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], h: Tensor, size: int = 4096) -> Tensor:
+    """What a function gives for rows, a part of them at a time; without gradient."""
+    with torch.no_grad():
+        return torch.cat([function(part) for part in h.split(size)])
+
+
+def embed(start: Start, h: Tensor) -> Tensor:
+    """Unit embeddings of the pre-trained projection, ``(n, d)``; without gradient."""
+    return in_chunks(lambda part: F.normalize(start.projection(part), dim=-1), h)
+
+
+def predict(head: Head, h: Tensor) -> Tensor:
+    """Predicted classes, ``(n,)`` int64."""
+    return in_chunks(head.logits, h).argmax(1)
+
+
+def worst(correct: Tensor, part: Tensor) -> float:
+    """The lowest accuracy over the parts that are there."""
+    return min(float(correct[part == k].double().mean()) for k in part.unique())
+
+
+def fraction(correct: Tensor) -> float:
+    return float(correct.double().mean())
+
+
+class Best:
+    """Keeps the head that a rule likes best among those offered, the first of equals.
+
+    Args:
+        rule: ``val_worst_group`` needs groups on validation; ``val_worst_class`` and ``val_average`` need classes
+            only, and are never shown groups; ``last`` needs no validation.
+        validation: Where the rule looks.
+
+    Raises:
+        InputError: The rule needs labels that are not given.
+    """
+
+    def __init__(self, rule: Select, validation: Rows | None) -> None:
+        if rule != "last" and validation is None:
+            raise InputError(f"select={rule!r} needs validation rows; give them, or take select='last'.")
+        if rule == "val_worst_group" and validation is not None and validation.groups is None:
+            raise InputError(
+                "select='val_worst_group' needs groups on validation; give them, or take select='val_worst_class'."
+            )
+        self.rule, self.validation = rule, validation
+        self.scores: list[float] = []  # of each head offered; what the rule saw
+        self.epoch = 0  # which of them was kept
+        self._state: dict[str, Tensor] = {}
+
+    def score(self, head: Head) -> float:
+        """What the rule says of a head, in [0, 1]."""
+        rows = self.validation
+        if rows is None or self.rule == "last":
+            return float(len(self.scores))
+        correct = predict(head, rows.h) == rows.y
+        if self.rule == "val_average":
+            return fraction(correct)
+        part = rows.groups if self.rule == "val_worst_group" else rows.y
+        assert part is not None
+        return worst(correct, part)
+
+    def offer(self, head: nn.Module) -> None:
+        """Scores a head, and keeps a copy of its state where no earlier one scored as high."""
+        score = self.score(head)  # type: ignore[arg-type]
+        if not self.scores or score > max(self.scores):
+            self._state, self.epoch = copy.deepcopy(head.state_dict()), len(self.scores)
+        self.scores.append(score)
+
+    def restore(self, head: nn.Module) -> None:
+        """Gives a head the state that was kept."""
+        head.load_state_dict(self._state)
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """How a projection is trained."""
+
+    epochs: int = 100
+    batch: int = 128  # rows a step
+    lr: float = 1e-2  # 1e-4 in the released commands, at the widths of real backbones
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+
+
+def descend(
+    head: nn.Module, settings: Sgd, losses: Callable[[int], Iterable[Tensor]], best: Best, clip: float = math.inf
+) -> nn.Module:
+    """Trains what requires gradient in a head, epoch by epoch, and leaves it in the state that was selected.
+
+    Args:
+        head: Trained in place. It counts as epoch 0 of the selection.
+        settings: Of SGD.
+        losses: Of an epoch, from 0: gives the loss of each step when it is asked for.
+        best: The rule of selection.
+        clip: Largest norm of the gradient.
+    """
+    trained = [p for p in head.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
+    best.offer(head)
+    for epoch in range(settings.epochs):
+        head.train()
+        for loss in losses(epoch):
+            optimizer.zero_grad()
+            loss.backward()
+            if clip < math.inf:
+                nn.utils.clip_grad_norm_(trained, clip)
+            optimizer.step()
+        head.eval()
+        best.offer(head)
+    best.restore(head)
+    return head
+
+
+def batches(n: int, size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+    """Row numbers of one epoch, shuffled; the last, smaller batch is left out unless it is the only one."""
+    order = torch.randperm(n, generator=generator)
+    yield from order[: max(n // size, 1) * size].split(size) if n >= size else (order,)
+
+
+def train_projection(
+    start: Start,
+    h: Tensor,
+    y: Tensor,
+    settings: Sgd,
+    best: Best,
+    generator: torch.Generator | None,
+    rows: Tensor | None = None,
+) -> ProjectionHead:
+    """ERM: cross-entropy of the text head, with the projection alone trained, on all rows or on those listed.
+
+    A row that is listed more than once counts as often.
+    """
+    head = start.head()
+    if rows is not None:
+        h, y = h[rows], y[rows]
+
+    def losses(epoch: int) -> Iterator[Tensor]:
+        for at in batches(len(y), settings.batch, generator):
+            yield F.cross_entropy(head.logits(h[at]), y[at])
+
+    descend(head, settings, losses, best)
+    return head
+
+
+def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | None) -> Tensor:
+    """For each of n rows k distinct entries of a pool, uniformly: a run of a fresh shuffle, from a random place.
+
+    Args:
+        pool: ``(m,)`` row numbers, m at least k.
+        n: Rows.
+        k: Entries a row.
+        generator: Of the draw.
+
+    Returns:
+        ``(n, k)``.
+    """
+    m = len(pool)
+    order = torch.randperm(m, generator=generator)
+    at = torch.randint(m, (n, 1), generator=generator) + torch.arange(k)
+    return pool[order[at % m]]
+
+
+def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
+    """The groups of the training rows, where a method cannot do without.
+
+    Raises:
+        InputError: There are none.
+    """
+    if groups is None or groups.shape != y.shape:
+        raise InputError(f"{who} needs the group of each training row; give groups, or take a method without, as CFR.")
+    return groups
+
+
+def selection_labels(select: Select) -> Labels:
+    """What a rule of selection looks at."""
+    return {"val_worst_group": ("y", "group"), "last": ()}.get(select, ("y",))
+
+
+def logistic(
+    z: Tensor, y: Tensor, c: float, *, penalty: Literal["l1", "l2"] = "l2", weight: dict[int, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weight ``(classes, d)`` and bias ``(classes,)`` of a logistic regression of scikit-learn.
+
+    Args:
+        z: ``(n, d)``.
+        y: ``(n,)`` int64, all classes from 0 present.
+        c: Inverse strength of the penalty.
+        penalty: ``l1`` by liblinear, two classes only; ``l2`` by L-BFGS.
+        weight: Of each class; 1 where None.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    solver = {"solver": "liblinear", "l1_ratio": 1.0} if penalty == "l1" else {"max_iter": 1000}
+    model = LogisticRegression(C=c, class_weight=weight, random_state=0, **solver).fit(z.numpy(), y.numpy())
+    coef, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+    if len(coef) == 1:  # two classes: the logit of the second over the first
+        coef, bias = torch.cat([torch.zeros_like(coef), coef]), torch.cat([torch.zeros_like(bias), bias])
+    return coef, bias
+
+
+def balanced(groups: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Row numbers with as many of each group as the smallest has, drawn without replacement."""
+    parts: Sequence[Tensor] = [torch.nonzero(groups == g).flatten() for g in groups.unique()]
+    least = min(len(part) for part in parts)
+    return torch.cat([part[torch.randperm(len(part), generator=generator)[:least]] for part in parts])

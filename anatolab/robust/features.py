@@ -1,0 +1,129 @@
+"""Features of the frozen trunk, computed once and kept on disk.
+
+A cache is a folder named by a hash of the weights, the preprocessing and the images: of files their names, sizes and
+times of change, of generated images the pixels. It is written beside its place and moved there whole, and opened
+memory-mapped. RN50 maps take 400 kB an image in float32: ask for float16 where that is too much.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anatolab.data import LabeledImages, cache_root
+from anatolab.robust._fit import Rows, Start
+from anatolab.robust.clip import TEMPLATES, Clip
+from anatolab.types import InputError
+
+VERSION = 1  # part of every key: raise it when anything below changes what is written
+
+
+def extract(
+    clip: Clip,
+    images: LabeledImages,
+    *,
+    cache: str | Path | None = None,
+    dtype: str = "float32",
+    batch: int = 256,
+) -> Tensor:
+    """The trunk's feature of every image, from a cache that it fills.
+
+    Args:
+        clip: Its trunk runs on the device that its weights are on.
+        images: A data set or a part of one.
+        cache: The folder of the caches; ``cache_root()`` where not given.
+        dtype: ``float32``, or ``float16`` for half of the space.
+        batch: Images at a time.
+
+    Returns:
+        ``(n, width)`` or ``(n, width, h, w)``, memory-mapped; rows are read when they are used.
+
+    Raises:
+        InputError: An image cannot be read, or the cache cannot be written.
+    """
+    folder = (
+        Path(cache or cache_root()).expanduser() / f"features-{clip.name.split('/')[-1]}-{_key(clip, images, dtype)}"
+    )
+    file = folder / "features.npy"
+    if not file.is_file():
+        _write(folder, clip, images, dtype, batch)
+    mapped = np.load(file, mmap_mode="r+" if os.access(file, os.W_OK) else "c")
+    return torch.from_numpy(mapped)
+
+
+def features_of(clip: Clip, images: LabeledImages, batch: int = 256) -> Iterator[Tensor]:
+    """The trunk's features, some images at a time; nothing is kept."""
+    transform = clip.transform() if images.pixels is None else None
+    device = next(clip.model.parameters()).device
+    for start in range(0, len(images), batch):
+        end = min(start + batch, len(images))
+        if images.pixels is not None:
+            pictures = clip.preprocess(images.pixels[start:end])
+        else:
+            assert transform is not None
+            pictures = torch.stack([transform(images.image(row)) for row in range(start, end)])
+        yield clip.trunk(pictures.to(device)).cpu()
+
+
+def rows_of(
+    clip: Clip, images: LabeledImages, *, groups: bool = True, cache: str | Path | None = None, dtype: str = "float32"
+) -> Rows:
+    """Features, classes and, where they are asked for, groups of a data set, ready for a method."""
+    h = extract(clip, images, cache=cache, dtype=dtype)
+    return Rows(h, torch.from_numpy(images.y), torch.from_numpy(images.group) if groups else None)
+
+
+def start_of(clip: Clip, names: tuple[str, ...], templates: tuple[str, ...] = TEMPLATES) -> Start:
+    """Where every method starts, from a model and the names of the classes."""
+    return Start(clip.projection(), clip.text_head(names, templates), clip.scale)
+
+
+def _write(folder: Path, clip: Clip, images: LabeledImages, dtype: str, batch: int) -> None:
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+        out, at = None, 0
+        for h in features_of(clip, images, batch):
+            if out is None:
+                out = np.lib.format.open_memmap(
+                    part / "features.npy", "w+", np.dtype(dtype), (len(images), *h.shape[1:])
+                )
+            out[at : at + len(h)] = h.numpy()
+            at += len(h)
+        if out is not None:
+            out.flush()
+        with suppress(OSError):  # another process was first, and its cache is as good as this one
+            part.rename(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the features cannot be written ({error.strerror or error}); "
+            "free some space there, or set ANATOLAB_CACHE to a folder that has it."
+        ) from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _key(clip: Clip, images: LabeledImages, dtype: str) -> str:
+    said = [VERSION, clip.sha256, clip.size, clip.mean, clip.std, dtype, len(images)]
+    digest = hashlib.sha256(json.dumps(said).encode())
+    if images.pixels is not None:
+        digest.update(np.ascontiguousarray(images.pixels).data)
+    for path in images.files:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); copy it there again.") from error
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:20]

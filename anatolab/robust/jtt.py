@@ -1,0 +1,57 @@
+"""JTT: train once, then train again with the errors counted more often.
+
+Stage 1 is ERM for some epochs; its errors on the training rows are the error set. Stage 2 starts from the pre-trained
+projection again, on all rows and ``extra`` further copies of the error set. Settings of the released code are for whole
+ResNets (60 epochs and 100 copies for Waterbirds); heads of CLIP want fewer.
+
+Reference:
+    Liu et al., Just train twice, ICML 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Sgd, Start, predict, train_projection
+from anatolab.robust._fit import selection_labels as labels_of
+
+
+class Jtt:
+    """ERM on the training rows with the errors of an earlier ERM repeated."""
+
+    @dataclass(frozen=True)
+    class Config:
+        first: Sgd = field(default_factory=lambda: Sgd(epochs=20))  # stage 1
+        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=60))  # stage 2
+        extra: int = 20  # lambda, further copies of each error; 0 is ERM
+        select: Select = "val_worst_group"
+
+    sees_in_training: Labels = ("y",)
+
+    def __init__(self, start: Start, config: Config | None = None) -> None:
+        self.start, self.config = start, config or self.Config()
+
+    @property
+    def sees_in_selection(self) -> Labels:
+        """The labels of validation that the rule of selection looks at."""
+        return labels_of(self.config.select)
+
+    def fit(
+        self,
+        features: Tensor,
+        y: Tensor,
+        groups: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        validation: Rows | None = None,
+    ) -> ProjectionHead:
+        """Trains twice; groups of training rows are not looked at."""
+        c, best = self.config, Best(self.config.select, validation)
+        rows = torch.arange(len(y))
+        if c.extra:
+            first = train_projection(self.start, features, y, c.first, Best("last", None), generator)
+            errors = torch.nonzero(predict(first, features) != y).flatten()
+            rows = torch.cat([rows, errors.repeat(c.extra)])
+        return train_projection(self.start, features, y, c.sgd, best, generator, rows)

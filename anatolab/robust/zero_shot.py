@@ -1,0 +1,56 @@
+"""Zero-shot: the class whose prompt is nearest; no training, no labels.
+
+The variant with group prompts has one prompt for each class and attribute, and a class scores as the best of its
+prompts. It needs the names of the attributes, though no row's attribute (recalled from Zhang and Re, NeurIPS 2022).
+
+Reference:
+    Radford et al., Learning transferable visual models from natural language supervision, ICML 2021.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from anatolab.robust._fit import Head, Labels, ProjectionHead, Rows, Start
+
+
+class GroupPromptHead(ProjectionHead):
+    """Logits of a class: the largest of those of its prompts, which stand side by side in the text head."""
+
+    attributes = 1
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Logits ``(n, classes)``."""
+        return super().logits(h).unflatten(1, (-1, self.attributes)).amax(2)
+
+
+class ZeroShot:
+    """The pre-trained model as it is.
+
+    Args:
+        start: Its text head has a column a class; or, with ``attributes`` above 1, a column a group in the order of
+            the groups' numbers.
+        attributes: Prompts a class.
+    """
+
+    sees_in_training: Labels = ()
+    sees_in_selection: Labels = ()
+
+    def __init__(self, start: Start, attributes: int = 1) -> None:
+        self.start, self.attributes = start, attributes
+
+    def fit(
+        self,
+        features: Tensor,
+        y: Tensor,
+        groups: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        validation: Rows | None = None,
+    ) -> Head:
+        """The head; nothing given is looked at."""
+        if self.attributes == 1:
+            return self.start.head()
+        head = GroupPromptHead(self.start.projection, self.start.text, self.start.scale)
+        head.attributes = self.attributes
+        return head
