@@ -21,7 +21,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site strip lock records gpu clean
+.PHONY: help env book test lint unit doctest html notebooks site strip lock records weights gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -81,6 +81,10 @@ records: env  ## make missing and stale records at HEAD, in a checkout of their 
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
 	@cd .cache/records && env -u ANATOLAB_SIZE ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
 	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python -m anatolab.experiments records $(ARGS)
+
+weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
+	@$(BIN)/python tools/weights.py scenes-vit
+	@$(BIN)/python tools/weights.py scenes-rn
 
 gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
 	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) -m anatolab.experiments gpu --limit $(LIMIT) $(ARGS)

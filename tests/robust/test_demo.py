@@ -54,7 +54,7 @@ def test_dfr_shows_that_the_features_hold_the_object(scores) -> None:
 
 def test_cfr_lifts_the_worst_group_over_erm_without_any_group_label(full, scores) -> None:
     assert "group" not in Cfr(full.start).sees_in_selection
-    assert scores["cfr"]["worst"] >= scores["erm"]["worst"] + 0.1
+    assert scores["cfr"]["worst"] >= scores["erm"]["worst"] + 0.15
 
 
 def test_cfr_relies_less_on_the_background_than_erm(reliance) -> None:
