@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ from anatolab.sampling import (
     negative_class_odds,
     own_probability,
     pool_pixels,
-    released_positions,
 )
 
 
@@ -141,12 +139,6 @@ def rows_of(strata: Strata, c: int) -> list[list[int]]:
     return [strata.order[start : start + n].tolist() for start, n in bounds if n]
 
 
-def often(strata: Strata, c: int, num: int, kind: str, times: int) -> torch.Tensor:
-    """Many draws from one class, ``(times, num)``."""
-    many = (v[c : c + 1].expand(times, -1) for v in (strata.start, strata.count))
-    return draw_pixels(Strata(strata.order, *many), num, kind, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("sides", [(9, 13), (4, 6, 5)])
 @pytest.mark.parametrize("grid", [1, 3, 4])
 def test_cells_are_those_of_a_literal_grid(sides: tuple[int, ...], grid: int) -> None:
@@ -178,84 +170,10 @@ def test_draws_are_those_of_the_literal_slices(kind: str, slices: int) -> None:
         assert drawn[c].tolist() == literal[:11]
 
 
-@pytest.mark.parametrize("kind", ["naive", "stratified", "antithetic"])
-def test_every_pixel_of_any_mask_is_drawn_equally_often(kind: str) -> None:
-    label = masks(2)
-    strata = bin_pixels(label, 3)
-    for c in range(3):
-        members = (label.flatten() == c).nonzero().flatten()
-        counts = often(strata, c, 10, kind, 4_000).flatten().bincount(minlength=label.numel())
-        share = 40_000 / len(members)
-        assert counts.sum() == counts[members].sum()
-        assert (counts[members] - share).abs().max() < 5 * (2 * share) ** 0.5  # a pair may be one pixel twice
-
-
-def test_whole_shares_are_given_out_exactly() -> None:
-    strata = bin_pixels(torch.zeros(1, 16, 16, dtype=torch.long), 1)
-    for kind in ("stratified", "antithetic"):
-        drawn = often(strata, 0, 64, kind, 20)
-        cell = drawn // 16 // 4 * 4 + drawn % 16 // 4
-        assert (torch.nn.functional.one_hot(cell, 16).sum(1) == 4).all()
-
-
-def law(cells: list[list[int]], num: int, size: int) -> np.ndarray:
-    """The chance of each pixel in each of ``num`` slices of a row of cells."""
-    ends = np.cumsum([0, *map(len, cells)])
-    cuts = np.linspace(0, ends[-1], num + 1)
-    chance = np.zeros((num, size))
-    for i, (m, cell) in itertools.product(range(num), enumerate(cells)):
-        overlap = min(cuts[i + 1], ends[m + 1]) - max(cuts[i], ends[m])
-        chance[i, cell] += max(0.0, overlap) / (ends[-1] / num) / len(cell)
-    return chance
-
-
-def test_stratified_draws_never_vary_more_than_naive_ones() -> None:
-    rng = np.random.default_rng(0)
-    for seed, num, grid in itertools.product(range(6), (5, 16, 40), (2, 4, 7)):
-        label = masks(seed)
-        field = rng.standard_normal(label.numel()) + 3 * rng.random() * np.arange(label.numel()) / label.numel()
-        for c in range(3):
-            cells = cells_of(label, c, grid)
-            inside = field[list(itertools.chain(*cells))]
-            chance = law(cells, num, label.numel())
-            exact = (chance @ field**2 - (chance @ field) ** 2).sum() / num**2
-            assert exact <= inside.var() / num + 1e-12
-            np.testing.assert_allclose(chance.mean(0) @ field, inside.mean())
-    found = field[often(bin_pixels(label, 3, grid=grid), c, num, "stratified", 4_000).numpy()].mean(1)
-    assert found.var() == pytest.approx(exact, rel=0.15)
-
-
 def test_a_pair_is_mirrored_in_the_raster_of_its_cell() -> None:
     label = masks(3)
     strata = bin_pixels(label, 3, grid=2)
     for c in range(3):
         mirror = {p: q for cell in rows_of(strata, c) for p, q in zip(cell, cell[::-1], strict=True)}
-        pairs = often(strata, c, 8, "antithetic", 50).reshape(-1, 2)
+        pairs = draw_pixels(strata, 400, "antithetic")[c].reshape(-1, 2)
         assert all(mirror[p] == q for p, q in pairs.tolist())
-
-
-def test_a_field_even_in_the_cells_has_twice_the_variance_in_pairs_and_an_odd_one_none() -> None:
-    strata = bin_pixels(torch.zeros(1, 16, 16, dtype=torch.long), 1)
-    inside = np.arange(16) % 4 - 1.5
-    for field, ratio in ((np.add.outer(inside**2, inside**2), 2.0), (np.add.outer(inside, inside), 0.0)):
-        drawn = {kind: often(strata, 0, 64, kind, 6_000).numpy() for kind in ("stratified", "antithetic")}
-        spread = {kind: field.ravel()[pixels].mean(1).var() for kind, pixels in drawn.items()}
-        assert spread["antithetic"] / spread["stratified"] == pytest.approx(ratio, rel=0.1, abs=1e-12)
-
-
-def test_without_a_candidate_drawing_does_not_fail_and_unknown_kinds_are_refused() -> None:
-    strata = bin_pixels(torch.full((1, 4, 4), -1), 2)
-    for kind in ("naive", "stratified", "antithetic"):
-        assert draw_pixels(strata, 6, kind).shape == (2, 6)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="draws from no cells"):
-        draw_pixels(strata, 6, "released")
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("count", [1, 12, 100, 131, 5_233])
-def test_released_positions_are_in_the_list_and_favor_some(count: int, mirrored: bool) -> None:
-    drawn = torch.stack([released_positions(count, 256, mirrored=mirrored) for _ in range(300)])
-    assert drawn.shape == (300, 256)
-    assert 0 <= int(drawn.min()) <= int(drawn.max()) < count
-    if count == 5_233 and not mirrored:  # 72 x 72 positions are cut into blocks, the last 49 are left to chance
-        assert (drawn >= 72 * 72).sum() < 0.1 * 300 * 256 * 49 / 5_233
