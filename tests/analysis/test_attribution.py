@@ -115,7 +115,7 @@ def test_integrated_gradients_sum_to_the_difference_of_margins(case) -> None:
     pytest.importorskip("captum")
     images, margin = case["images"][:4], case["margin"]
     baseline = torch.zeros_like(images)
-    found = integrated_gradients(margin, images, baseline)
+    found = integrated_gradients(margin, images, baseline, steps=512)  # a ResNet bends at every ReLU
     with torch.no_grad():
         difference = margin(images) - margin(baseline)
     assert ((found.sum((1, 2, 3)) - difference).abs() < 0.01 * difference.abs().clamp_min(1)).all()
