@@ -32,7 +32,7 @@ def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
     """The margin of class 1 over class 0 of an open_clip model, a function of normalized images; gradient flows.
 
     Args:
-        model: With the projection that is to be explained (see :meth:`anatolab.robust.Clip.written_back`).
+        model: With the projection that is to be explained (see :meth:`anatolab.robust.clip.Clip.written_back`).
         text: Text head ``(d, 2)``.
         scale: The factor s.
     """

@@ -508,6 +508,11 @@ def site_of(app: Sphinx) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------- API pages
+SHARED = {  # private modules whose settings or types are part of public signatures
+    "anatolab.methods._mine",
+    "anatolab.methods._pretrain",
+    "anatolab.robust._fit",
+}
 MECHANICS = {"get_extra_state", "set_extra_state", "state_dict", "load_state_dict"}
 
 
@@ -531,7 +536,7 @@ def qualify(app: Sphinx, doctree: nodes.document) -> None:
 
 def skip_mechanics(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leaves out how a module hands its state to torch, which torch documents; shows what public settings contain."""
-    if name == "anatolab.methods._pretrain":  # its settings are a field of several methods' Config
+    if name in SHARED:
         return False
     return True if name.rpartition(".")[2] in MECHANICS else None
 
