@@ -170,7 +170,8 @@ def along_training(data: str, seed: int, updates: int) -> records.Record:
             torch.set_rng_state(state)
 
     method.after_step = after_step
-    train(method, rows, split, Settings(seed=seed, accelerator="cpu"), progress=False)
+    if not train(method, rows, split, Settings(seed=seed, accelerator="cpu"), progress=False).finished:
+        raise KeyboardInterrupt  # a stopped training leaves no record
     values["bank_fill"] = (method.miner.bank.fill / config.bank).tolist()
     record = records.Record(
         experiment=f"variance-{data}",
