@@ -150,7 +150,7 @@ def main() -> int:
     print(f"{device.type}, {torch.get_num_threads()} threads")
     print(
         f"{'preset':<28}{'network':<14}{'refined ms':>11}{'coarse ms':>11}{'ratio':>8}"
-            f"{'floor':>8}{'needed':>8}{'new':>7}"
+        f"{'floor':>8}{'needed':>8}{'new':>7}"
     )
     for label, name, size, config, images, floor in cases():
         torch.manual_seed(0)
