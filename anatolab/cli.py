@@ -97,6 +97,7 @@ def _train_command(space: int = 2) -> Any:
 
     from anatolab.experiments import METHOD_TITLES, current_size, sized
     from anatolab.methods import METHODS
+    from anatolab.nn import NETWORKS
     from anatolab.training import Settings
 
     size = current_size(space)
@@ -119,7 +120,7 @@ def _train_command(space: int = 2) -> Any:
         dims: Literal["auto", "2", "3"] = "auto",
         side: int = size.side,
         patch: tuple[int, int, int] | None = size.image if space == 3 else None,  # type: ignore[assignment]
-        network: Literal["light_unet", "basic_unet", "vnet"] = size.network,  # type: ignore[assignment]
+        network: str = size.network,
         settings: Any = Settings(),  # noqa: B008
     ) -> int:
         """Train a method; the same command continues a run that was interrupted.
@@ -182,7 +183,8 @@ def _train_command(space: int = 2) -> Any:
         print(f"{state} at step {run.step}: {out}")
         return 0 if run.finished else 3
 
-    train.__annotations__ |= {"method": kinds, "settings": Settings}
+    names: Any = Literal[tuple(NETWORKS)]
+    train.__annotations__ |= {"method": kinds, "network": names, "settings": Settings}
     return train
 
 

@@ -1,7 +1,16 @@
 """What rendering adds to a backbone at inference, and what fused features take as a map and at points alone.
 
 * Refined over coarse prediction at the ``demo`` preset, slices of 128 x 128 and patches of 48 x 64 x 64: at most 1.5
-  times the time of the backbone. Published widths are timed beside it, without a floor.
+  times the time of the backbone. Published widths are timed beside it, without a floor. "needed" is the time of the
+  backbone and of nothing but the convolutions and matrix products that rendering adds, on inputs that are there, at the
+  pixels of the first pass, over that of the backbone: no code that renders these pixels by these layers is faster.
+  "new" is the share of the later passes' pixels that no earlier pass rendered; only these cost. It is 0 with the small
+  start of a head, which leaves what it renders undecided, and was 0.07 to 0.10 after 300 updates on generated hearts;
+  here the head has torch's start, so that nothing is won by an untrained network. With the light network on slices the
+  floor is not reached. What stands between "needed" and the ratio is no product but memory: four maps read at points,
+  means and interpolated maps for the gate, waves, margins and the choice of the largest. A fused gather of all maps
+  (``embedding_bag``) was no faster; maps with channels last make the experts faster by a third, but change gates by
+  more than 1e-6 of their value.
 * Peak memory of fused features, of published widths: the full map with all experts at full size, as released; the full
   map in chunks; and at the points of one pass alone (no floor).
 
@@ -18,6 +27,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +39,7 @@ from torch import Tensor
 
 from anatolab.experiments import SIZES, SIZES_3D, Size, sized
 from anatolab.methods import Morse
-from anatolab.nn import NETWORKS, Experts, fused_map, pixel_centers
+from anatolab.nn import NETWORKS, Experts, fused_map, pixel_centers, refine
 
 FLOOR = 1.5
 CLASSES = 4
@@ -48,6 +58,44 @@ def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
         ("published widths, slices", "basic_unet", flat, wide, 1, None),
         ("published widths, patches", deep.network, deep, wide_3d, 1, None),
     ]
+
+
+def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
+    """What rendering cannot do without, as a call: backbone, experts, gate, and the layers at a pass's points."""
+    fusion, head = method.fusion, method.head
+    assert isinstance(fusion, Experts)
+    logits, maps = method.student(image)
+    gate = fusion(maps).gate
+    assert gate is not None
+    num = min(method.config.render_points, logits[0, 0].numel())
+    seen = torch.rand(len(image), fusion.experts[0][2].out_channels * len(maps), *gate.shape[2:], device=image.device)
+    weights = [m.weight[:, :, 0] for m in (*fusion.head, *head.hidden, head.last) if isinstance(m, torch.nn.Conv1d)]
+    inputs = [torch.rand(w.shape[1], num, device=image.device) for w in weights]
+
+    def work() -> None:
+        method.student(image)
+        for expert, map_ in zip(fusion.experts, maps, strict=True):
+            expert(map_)
+        fusion.gate(seen)
+        for _ in image:
+            for weight, x in zip(weights, inputs, strict=True):
+                torch.mm(weight, x)
+
+    return work
+
+
+def new_share(method: Morse, image: Tensor) -> float:
+    """Share of the pixels of the later passes that no earlier pass rendered."""
+    counts: list[int] = []
+    logits, maps = method.student(image)
+    render = method.renderer(logits, maps)
+
+    def counted(points: Tensor) -> Tensor:
+        counts.append(points.shape[1])
+        return render(points)
+
+    refine(logits, counted, method.config.render_points, passes=method.config.passes)
+    return sum(counts[1:]) / (counts[0] * (method.config.passes - 1))
 
 
 def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
@@ -100,30 +148,34 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
     print(f"{device.type}, {torch.get_num_threads()} threads")
-    print(f"{'preset':<28}{'network':<14}{'refined ms':>11}{'coarse ms':>11}{'ratio':>8}{'floor':>8}")
+    print(
+        f"{'preset':<28}{'network':<14}{'refined ms':>11}{'coarse ms':>11}{'ratio':>8}"
+        f"{'floor':>8}{'needed':>8}{'new':>7}"
+    )
     for label, name, size, config, images, floor in cases():
         torch.manual_seed(0)
         torch.set_grad_enabled(True)
         dims = len(size.image)
+        config = replace(config, head_init="torch")
         method = Morse(NETWORKS[name](1, CLASSES, spatial_dims=dims), config).to(device).eval()
         image = torch.rand(images, 1, *size.image, device=device)
         torch.set_grad_enabled(False)  # building a method needs it
-        rounds = [
-            (seconds(partial(method.predict, image), device), seconds(partial(method.predict_coarse, image), device))
-            for _ in range(args.repeats + 2)
-        ][2:]
+        work = [partial(method.predict, image), partial(method.predict_coarse, image), needed(method, image)]
+        rounds = [[seconds(each, device) for each in work] for _ in range(args.repeats + 2)][2:]
         row = {
             "preset": label,
             "network": name,
-            "refined_ms": 1e3 * statistics.median(r for r, _ in rounds),
-            "coarse_ms": 1e3 * statistics.median(c for _, c in rounds),
-            "ratio": statistics.median(r / c for r, c in rounds),
+            "refined_ms": 1e3 * statistics.median(r for r, _, _ in rounds),
+            "coarse_ms": 1e3 * statistics.median(c for _, c, _ in rounds),
+            "ratio": statistics.median(r / c for r, c, _ in rounds),
             "floor": floor,
+            "needed": statistics.median(n / c for _, c, n in rounds),
+            "new": new_share(method, image),
         }
         rows.append(row)
         print(
             f"{label:<28}{name:<14}{row['refined_ms']:>11.1f}{row['coarse_ms']:>11.1f}{row['ratio']:>8.2f}"
-            f"{floor if floor is not None else '-':>8}"
+            f"{floor if floor is not None else '-':>8}{row['needed']:>8.2f}{row['new']:>7.2f}"
         )
 
     memory: list[dict[str, Any]] = []

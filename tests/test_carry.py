@@ -31,3 +31,20 @@ def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: Mo
     assert text.count("/ temperature") == 1
     method.write_text(text.replace("/ temperature", "/ (1.0001 * temperature)"))
     assert carry.trained(tmp_path, "acdc-3-action") != here
+
+
+def test_a_change_of_prediction_alone_is_seen_and_one_of_its_last_digit_is_not(
+    carry: ModuleType, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "anatolab", tmp_path / "anatolab", ignore=shutil.ignore_patterns("__pycache__"))
+    here = carry.trained(ROOT, "acdc-all-morse")
+    assert here["terms"]["render"] > 0
+    module = tmp_path / "anatolab" / "nn" / "rendering.py"
+    text, write = module.read_text(), "values.to(logits.dtype)"
+    assert text.count(write) == 1
+    module.write_text(text.replace(write, f"(1.000001 * {write})"))
+    assert carry.trained(tmp_path, "acdc-all-morse") == here
+    module.write_text(text.replace(write, f"{write}.roll(1, 1)"))
+    there = carry.trained(tmp_path, "acdc-all-morse")
+    assert there["state"] == here["state"]
+    assert there["predicted"] != here["predicted"]

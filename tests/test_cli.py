@@ -11,6 +11,7 @@ import pytest
 from anatolab.cli import main
 from anatolab.data import open_cohort
 from anatolab.data.phantoms import KINDS, write_cardiac
+from anatolab.nn import NETWORKS
 
 TRAIN = ["--split-seed", "0", "--held-out", "2", "--side", "32", "--labeled-patients", "1", "--accelerator", "cpu"]
 
@@ -37,6 +38,17 @@ def test_training_describes_the_run_and_the_same_command_finds_it_finished(
     assert len(described["split"]["validation"]) == 2
     assert main(["train", "--data", str(data), "--out", str(run), *TRAIN, "mean-teacher", "--updates", "3"]) == 0
     assert "finished at step 3" in capsys.readouterr().out
+
+
+def test_train_offers_every_network_and_trains_the_one_that_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "--network {" + ",".join(NETWORKS) + "}" in "".join(capsys.readouterr().out.split("\n"))
+    command = ["train", "--data", str(data), "--out", str(tmp_path), *TRAIN, "--network", "segresnet"]
+    assert main([*command, "supervised", "--updates", "1"]) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["network"] == "segresnet"
 
 
 def test_evaluate_prints_a_table_and_writes_every_case(

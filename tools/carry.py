@@ -7,7 +7,8 @@ A record goes stale when any definition that its method reaches changes, also wh
 that moves to another file, a new field whose default means what was done before. Such a record need not be made again
 if that is shown. For each one, the code of the commit that made it (in a checkout of its own) and the code of today
 train the recorded configuration for 24 updates over all stages, with thresholds so low that every term has work to do,
-on the same generated batches. Where every tensor of the two states is equal to the last bit, the record gets today's
+on the same generated batches, and predict the last of them. Where every tensor of the two states is equal to the last
+bit, and the class of every pixel (a faster prediction may round its logits otherwise), the record gets today's
 hash and configuration, and its provenance says from which commit it was carried, over how many updates, and the hash of
 the state. Where one bit differs nothing is written: make the record again. The tree must be committed.
 """
@@ -43,7 +44,7 @@ config = dataclasses.replace(config, updates=updates, **easy)
 torch.manual_seed(0)
 dims = getattr(wanted, "dims", 2)
 size = (experiments.SIZES if dims == 2 else experiments.SIZES_3D)[wanted.size]
-network = NETWORKS[size.network](1, 4, spatial_dims=dims)
+network = NETWORKS[getattr(wanted, "network", None) or size.network](1, 4, spatial_dims=dims)
 method = METHODS[wanted.method](network, config).train()
 generator = torch.Generator().manual_seed(1)
 for stage in method.stages():
@@ -63,13 +64,17 @@ state = hashlib.sha256()
 for key, value in sorted(method.state_dict().items()):
     state.update(key.encode())
     state.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
-print(json.dumps({"state": state.hexdigest(), "terms": {k: float(v) for k, v in losses.terms.items()}}))
+method.eval()
+with torch.no_grad():
+    predicted = hashlib.sha256(method.predict(image).argmax(1).to(torch.uint8).numpy().tobytes()).hexdigest()
+terms = {k: float(v) for k, v in losses.terms.items()}
+print(json.dumps({"state": state.hexdigest(), "terms": terms, "predicted": predicted}))
 """
 EASY = {"weak_threshold": 0.3, "strong_threshold": 0.3}  # an untrained teacher is to be sure of something
 
 
 def trained(checkout: Path, experiment: str) -> dict[str, object]:
-    """State hash and last terms of the short training by the code of a checkout."""
+    """State hash, last terms and hash of predicted classes of the short training by the code of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TRAIN, experiment, str(UPDATES), json.dumps(EASY)]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)

@@ -157,7 +157,8 @@ def refine(
 ) -> Tensor:
     """Renders the most ambiguous pixels of a prediction, several times over.
 
-    A later pass sees what an earlier one wrote, so that it goes on to pixels that are now the most ambiguous.
+    A later pass sees what an earlier one wrote, so that it goes on to pixels that are now the most ambiguous. Most of
+    them are the old ones (nine of ten with a trained head): those keep what was written, and are not rendered again.
 
     Args:
         logits: Coarse logits ``(b, classes, *s)``.
@@ -172,10 +173,20 @@ def refine(
     Reference:
         Kirillov et al., PointRend, CVPR 2020, section 3.1, inference.
     """
+    done = None  # (b, pixels), which are rendered
     for _ in range(passes):
         if upsample:
             logits = F.interpolate(logits, scale_factor=2, mode=MODE[logits.ndim - 2], align_corners=False)
         index = uncertain_pixels(logits, num)
+        if done is None or upsample:  # after doubling, pixels are others
+            done = torch.zeros(len(index), logits[0, 0].numel(), dtype=torch.bool, device=logits.device)
+        else:
+            new = ~done.gather(1, index)
+            most = int(new.sum(1).max())  # images with fewer new ones fill up with old ones
+            if not most:
+                break
+            index = index.gather(1, new.float().topk(most, 1, sorted=False).indices)
+        done.scatter_(1, index, True)
         logits = write_back(logits, index, render(pixel_centers(index, logits.shape[2:])))
     return logits
 
@@ -287,6 +298,8 @@ class PointHead(nn.Module):
 
     def forward(self, features: Tensor, coarse: Tensor) -> Tensor:
         """From features ``(b, features, p)`` and coarse logits ``(b, classes, p)`` to logits ``(b, classes, p)``."""
+        if not (torch.is_grad_enabled() or features.is_cuda or torch.is_autocast_enabled("cpu")):
+            return self._inferred(features, coarse)
         size = features.shape[1]
         for layer in (*self.hidden, self.last):  # W [h; z] + b = W_h h + (W_z z + b): nothing is concatenated
             weight = layer.weight[:, :, 0]
@@ -295,3 +308,19 @@ class PointHead(nn.Module):
             if layer is not self.last:
                 features, size = features.relu_(), len(weight)
         return features
+
+    def _inferred(self, features: Tensor, coarse: Tensor) -> Tensor:
+        """The same, without gradient: image by image, which then stays in the cache, and each sum in place."""
+        size, layers = features.shape[1], []
+        for layer in (*self.hidden, self.last):
+            weight = layer.weight[:, :, 0]
+            layers.append((weight[:, :size].contiguous(), torch.cat([weight[:, size:], layer.bias[:, None]], 1)))
+            size = len(weight)
+        joins = torch.cat([coarse, torch.ones_like(coarse[:, :1])], 1)
+        found = []
+        for x, join in zip(features, joins, strict=True):
+            for own, joined in layers[:-1]:
+                x = torch.mm(joined, join).addmm_(own, x).relu_()
+            own, joined = layers[-1]
+            found.append(torch.mm(joined, join).addmm_(own, x))
+        return torch.stack(found)

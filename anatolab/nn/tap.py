@@ -128,6 +128,35 @@ def tap(
         >>> pyramid = tap(light_unet(1, 4))
         >>> pyramid.strides
         (16, 8, 4, 2)
+
+        Your own network needs nothing but names: those of the modules whose outputs are maps of the decoder, coarse
+        to fine. Each must be a module (what a function adds or concatenates is not seen) that is called once a pass
+        and returns one tensor; the network returns logits of the size of the image.
+
+        >>> from torch import nn
+        >>> class Mine(nn.Module):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.down = nn.Conv2d(1, 16, 4, stride=4)
+        ...         self.decoder = nn.ModuleDict({"up": nn.ConvTranspose2d(16, 8, 4, stride=4)})
+        ...         self.out = nn.Conv2d(8, 3, 1)
+        ...
+        ...     def forward(self, image: Tensor) -> Tensor:
+        ...         return self.out(self.decoder["up"](self.down(image).relu()).relu())
+        >>> mine = tap(Mine(), ["down", "decoder.up"])
+        >>> mine.classes, mine.channels, mine.strides
+        (3, (16, 8), (4, 1))
+        >>> logits, maps = mine(torch.zeros(2, 1, 32, 32))
+        >>> [tuple(map_.shape) for map_ in maps]
+        [(2, 16, 8, 8), (2, 8, 32, 32)]
+
+        MORSE takes it in the place of one of ours:
+
+        >>> from anatolab.methods import Morse
+        >>> method = Morse(mine, Morse.Config(experts=8, fused=8, render_points=16)).eval()
+        >>> with torch.no_grad():
+        ...     tuple(method.predict(torch.zeros(2, 1, 32, 32)).shape)
+        (2, 3, 32, 32)
     """
     if paths is None:
         find = PATHS.get(type(net).__name__)

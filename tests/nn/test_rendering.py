@@ -242,6 +242,29 @@ def test_a_second_pass_goes_on_to_new_pixels_and_renders_an_old_one_to_the_same_
     assert not first & second
 
 
+@pytest.mark.parametrize("sides", [(16, 12), (6, 8, 10)])
+@pytest.mark.parametrize("init", ["torch", "small"])
+def test_passes_that_render_only_new_pixels_equal_literal_ones_that_render_all(sides: tuple[int, ...], init) -> None:
+    num, passes = 40, 4
+    head, logits, features = PointHead(5, 3, 16, init=init), torch.randn(3, 3, *sides), torch.randn(3, 5, *sides)
+    counts: list[int] = []
+
+    def render(points: Tensor) -> Tensor:
+        counts.append(points.shape[1])
+        return head(point_sample(features, points), point_sample(logits, points))
+
+    literal = logits
+    for _ in range(passes):
+        index = uncertain_pixels(literal, num)
+        literal = write_back(literal, index, render(pixel_centers(index, sides)))
+    assert counts == [num] * passes
+    counts.clear()
+    torch.testing.assert_close(refine(logits, render, num, passes=passes), literal, atol=1e-6, rtol=0)
+    assert counts[0] == num
+    assert max(counts[1:], default=0) < num  # some of a later pass were rendered already
+    assert len(counts) == 1 or init == "torch"  # and all of them, where rendering leaves pixels undecided
+
+
 @pytest.mark.parametrize("axis", [2, 3])
 def test_a_mirrored_image_is_refined_to_the_mirror_image(axis: int) -> None:
     head = PointHead(5, 3, 16, init="torch")
@@ -362,6 +385,25 @@ def test_a_head_is_a_network_of_points_with_the_coarse_logits_before_every_layer
     torch.testing.assert_close(head(features, coarse), head.last(torch.cat([h, coarse], 1)))
     order = torch.randperm(7)
     torch.testing.assert_close(head(features[..., order], coarse[..., order]), head(features, coarse)[..., order])
+
+
+@pytest.mark.parametrize(("features", "width", "classes"), [(64, 64, 4), (7, 33, 3), (512, 512, 9)])
+def test_a_head_without_gradient_equals_the_layers_one_after_another(features: int, width: int, classes: int) -> None:
+    head = PointHead(features, classes, width, init="torch")
+    x, coarse = torch.randn(3, features, 50), torch.randn(3, classes, 50)
+    kept = x.clone(), coarse.clone()
+    h = x
+    for layer in head.hidden:
+        h = F.relu(layer(torch.cat([h, coarse], 1)))
+    literal = head.last(torch.cat([h, coarse], 1))
+    with torch.no_grad():
+        found = head(x, coarse)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert head(x, coarse).isfinite().all()
+    torch.testing.assert_close(found, literal, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, head(x, coarse), atol=1e-6, rtol=0)  # with gradient, as in training
+    assert torch.equal(x, kept[0])  # the caller's maps are left alone
+    assert torch.equal(coarse, kept[1])
 
 
 def pass_through(head: PointHead) -> PointHead:
