@@ -38,6 +38,8 @@ def formatted(value: Any, spec: str = "") -> str:
     """A value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if spec == "pct":
         return f"{100 * value:.1f} %"
     if spec:
