@@ -1,7 +1,7 @@
 """Measures the methods on frozen features of CLIP on generated scenes, and writes records.
 
     python tools/robust.py methods --on vit --seeds 0 1 2 3 4 5    # robust-vit: every method, every rule of selection
-    python tools/robust.py cells --seeds 0 1 2                     # cfr-cells: CFR with one setting changed at a time
+    python tools/robust.py cells                                   # cfr-cells: CFR with one setting changed at a time
     python tools/robust.py cost                                    # cfr-cost: against fine-tuning the whole image tower
 
 A seed draws the data downstream (training, validation, test, counterfactual sets) and everything in training; the
