@@ -223,6 +223,34 @@ def test_a_verdict_is_computed(built: tuple[Mini, str, str]) -> None:
     (mini.root / "src" / "index.md").write_text(PAGE)
 
 
+def test_a_row_may_be_a_part_of_a_record_and_a_claim_a_number_a_run(tmp_path: Path) -> None:
+    """Six runs, each with a draw of the data of its own, are the units; five could not decide."""
+    mini = Mini(tmp_path)
+    for seed in range(6):
+        record(
+            mini.records,
+            "parts",
+            seed,
+            0.5,
+            values={"good": {"worst": 0.8 + 0.01 * seed + 0.002}, "bad": {"worst": 0.6}},
+        )
+    table = (
+        "# Mini\n\n```{record-table}\nrows: [[G, parts, good], [B, parts, bad]]\n"
+        "columns: [{name: W, key: worst, format: .2f, best: max}]\n```\n\n```{claim}\nsays: Good beats bad.\n"
+        "source: none\nours: parts:good.worst\nagainst: parts:bad.worst\ndirection: higher\nmetric: W\n```\n"
+    )
+    (mini.root / "src" / "index.md").write_text(table)
+    status, text, html = mini.build()
+    assert status == 0, html
+    assert "0.83 ± 0.02" in " ".join(text.split())
+    assert re.search(r"<strong>\s*<a [^>]*>0\.83</a>", html)
+    assert "over 6 draws of the data" in " ".join(text.split())
+    assert "+0.202, +0.212, +0.222, +0.232, +0.242, +0.252" in text
+    assert "reproduced" in text
+    (mini.records / "parts" / "seed5.json").unlink()
+    assert "inconclusive" in mini.build()[1]
+
+
 def test_a_changed_record_reaches_the_page_and_a_missing_one_stops_the_build(tmp_path: Path) -> None:
     mini = Mini(tmp_path)
     assert mini.build()[0] == 0

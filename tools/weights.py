@@ -67,8 +67,8 @@ CHANGED: dict[str, dict[str, Any]] = {"scenes-vit": {}, "scenes-rn": {"rho": 0.9
 NORMALIZE = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 
 
-def start(name: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A model with random weights, and the record that will describe it."""
+def start(name: str, seed: int, **told: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with random weights, and the record that will describe it; parts of the recipe may be told."""
     from open_clip import CLIP, SimpleTokenizer
 
     tokens = SimpleTokenizer(context_length=TEXT["context_length"])(list(caption_words())).unique().tolist()
@@ -76,7 +76,7 @@ def start(name: str, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     torch.manual_seed(seed)
     return CLIP(**model), {
         "model": model,
-        "recipe": {**RECIPE, **CHANGED[name]},
+        "recipe": {**RECIPE, **CHANGED[name], **told},
         "seed": seed,
         "tokens": tokens,
         **NORMALIZE,
@@ -135,12 +135,15 @@ def main() -> int:
     parser.add_argument("name", choices=list(MODELS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=WEIGHTS, help="where the two files go")
+    parser.add_argument("--rho", type=float, help="another difficulty; give it another folder")
+    parser.add_argument("--epochs", type=int, help="in place of the recipe's")
     args = parser.parse_args()
 
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
-    model, record = start(args.name, args.seed)
+    told = {key: value for key in ("rho", "epochs") if (value := getattr(args, key)) is not None}
+    model, record = start(args.name, args.seed, **told)
     begin, found = time.perf_counter(), []
     for loss in losses(model, record):
         found.append(loss)

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +111,41 @@ def worst(correct: Tensor, part: Tensor) -> float:
 
 def fraction(correct: Tensor) -> float:
     return float(correct.double().mean())
+
+
+def selection_labels(select: Select) -> Labels:
+    """What a rule of selection looks at."""
+    return {"val_worst_group": ("y", "group"), "last": ()}.get(select, ("y",))
+
+
+class Selects(Protocol):
+    """Settings with a rule of selection."""
+
+    @property
+    def select(self) -> Select: ...
+
+
+S = TypeVar("S", bound=Selects)
+
+
+class Selecting(Generic[S]):
+    """A method that keeps the epoch which the rule in its settings likes best.
+
+    Args:
+        start: Projection, text head and scale of the pre-trained model.
+        config: Settings; the recommended ones where None.
+    """
+
+    Config: Any  # the class of the settings, of each method its own
+
+    def __init__(self, start: Start, config: S | None = None) -> None:
+        self.start = start
+        self.config: S = config or self.Config()
+
+    @property
+    def sees_in_selection(self) -> Labels:
+        """The labels of validation that the rule of selection looks at."""
+        return selection_labels(self.config.select)
 
 
 class Best:
@@ -259,11 +294,6 @@ def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
     if groups is None or groups.shape != y.shape:
         raise InputError(f"{who} needs the group of each training row; give groups, or take a method without, as CFR.")
     return groups
-
-
-def selection_labels(select: Select) -> Labels:
-    """What a rule of selection looks at."""
-    return {"val_worst_group": ("y", "group"), "last": ()}.get(select, ("y",))
 
 
 def logistic(

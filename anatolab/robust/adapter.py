@@ -18,8 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anatolab.losses import calibration_loss
-from anatolab.robust._fit import Best, Labels, Rows, Select, Sgd, Start, batches, descend, draw_distinct, embed
-from anatolab.robust._fit import selection_labels as labels_of
+from anatolab.robust._fit import (
+    Best,
+    Labels,
+    Rows,
+    Select,
+    Selecting,
+    Sgd,
+    Start,
+    batches,
+    descend,
+    draw_distinct,
+    embed,
+)
 
 
 class AdapterHead(nn.Module):
@@ -52,7 +63,7 @@ class AdapterHead(nn.Module):
         return self.of(embed(self.start, h))
 
 
-class ContrastiveAdapter:
+class ContrastiveAdapter(Selecting["ContrastiveAdapter.Config"]):
     """Trains an adapter by contrast across zero-shot's rights and wrongs, and by resampled cross-entropy."""
 
     @dataclass(frozen=True)
@@ -65,14 +76,6 @@ class ContrastiveAdapter:
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return labels_of(self.config.select)
 
     def fit(
         self,

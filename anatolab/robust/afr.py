@@ -23,16 +23,15 @@ from anatolab.robust._fit import (
     ProjectionHead,
     Rows,
     Select,
+    Selecting,
     Sgd,
-    Start,
     descend,
     in_chunks,
     train_projection,
 )
-from anatolab.robust._fit import selection_labels as labels_of
 
 
-class Afr:
+class Afr(Selecting["Afr.Config"]):
     """Weighted cross-entropy on a held-out part of the training rows, close to the model of stage 1."""
 
     @dataclass(frozen=True)
@@ -46,14 +45,6 @@ class Afr:
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return labels_of(self.config.select)
 
     def fit(
         self,

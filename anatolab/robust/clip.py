@@ -155,7 +155,7 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
         (32, torch.Size([2, 64]))
     """
     if name in SMALL:
-        return _load_small(name)
+        return load_small(name)
     import open_clip
 
     folder = Path(name).is_dir()
@@ -177,12 +177,21 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
     return _frozen(name, model, tokenizer, said["mean"], said["std"])
 
 
-def _load_small(name: str) -> Clip:
+def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
+    """A model that ``tools/weights.py`` pre-trained on generated scenes.
+
+    Args:
+        name: ``scenes-vit`` or ``scenes-rn``.
+        folder: Where weights and record lie; those of the package where not given.
+
+    Raises:
+        InputError: The weights are not those that the record describes.
+    """
     from open_clip import CLIP
     from safetensors.torch import load_file
 
-    record = json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
-    file = WEIGHTS / f"{name}.safetensors"
+    record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    file = folder / f"{name}.safetensors"
     if hashlib.sha256(file.read_bytes()).hexdigest() != record["sha256"]:
         raise InputError(f"{file}: is not the file that {name}.json describes; restore both from the package.")
     model = CLIP(**record["model"])

@@ -24,18 +24,17 @@ from anatolab.robust._fit import (
     ProjectionHead,
     Rows,
     Select,
+    Selecting,
     Sgd,
-    Start,
     descend,
     draw_distinct,
     predict,
     train_projection,
 )
-from anatolab.robust._fit import selection_labels as labels_of
 from anatolab.types import InputError
 
 
-class Cnc:
+class Cnc(Selecting["Cnc.Config"]):
     """Contrast across the predictions of a first model, with cross-entropy beside it."""
 
     @dataclass(frozen=True)
@@ -49,14 +48,6 @@ class Cnc:
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return labels_of(self.config.select)
 
     def fit(
         self,

@@ -21,18 +21,18 @@ from anatolab.robust._fit import (
     ProjectionHead,
     Rows,
     Select,
+    Selecting,
     Sgd,
     Start,
     embed,
     fraction,
     logistic,
     predict,
-    selection_labels,
     train_projection,
 )
 
 
-class ErmProjection:
+class ErmProjection(Selecting["ErmProjection.Config"]):
     """Cross-entropy through the text head; only the projection is trained."""
 
     @dataclass(frozen=True)
@@ -43,14 +43,6 @@ class ErmProjection:
         select: Select = "last"
 
     sees_in_training: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return selection_labels(self.config.select)
 
     def fit(
         self,

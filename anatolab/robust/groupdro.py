@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anatolab.losses import group_dro, group_losses
-from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Sgd, Start, checked, descend
-from anatolab.robust._fit import selection_labels as labels_of
+from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Selecting, Sgd, checked, descend
 
 
-class GroupDro:
+class GroupDro(Selecting["GroupDro.Config"]):
     """Minimizes the q-weighted sum of group losses through the text head."""
 
     @dataclass(frozen=True)
@@ -32,14 +31,6 @@ class GroupDro:
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y", "group")
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return labels_of(self.config.select)
 
     def fit(
         self,

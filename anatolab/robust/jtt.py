@@ -15,11 +15,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Sgd, Start, predict, train_projection
-from anatolab.robust._fit import selection_labels as labels_of
+from anatolab.robust._fit import (
+    Best,
+    Labels,
+    ProjectionHead,
+    Rows,
+    Select,
+    Selecting,
+    Sgd,
+    predict,
+    train_projection,
+)
 
 
-class Jtt:
+class Jtt(Selecting["Jtt.Config"]):
     """ERM on the training rows with the errors of an earlier ERM repeated."""
 
     @dataclass(frozen=True)
@@ -30,14 +39,6 @@ class Jtt:
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
-
-    @property
-    def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return labels_of(self.config.select)
 
     def fit(
         self,

@@ -38,6 +38,8 @@ def formatted(value: Any, spec: str = "") -> str:
     """A value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     if spec == "pct":
         return f"{100 * value:.1f} %"
     if spec:
@@ -176,7 +178,10 @@ def per_patient(found: list[records.Record], key: str) -> dict[int, dict[str, fl
 
 
 class RecordTable(BookDirective):
-    """Experiments by metrics: mean over seeds, spread over seeds, interval over patients, best in bold."""
+    """Experiments by metrics: mean over seeds, spread over seeds, interval over patients, best in bold.
+
+    A row is an experiment, ``[label, experiment]``, or ``[label, experiment, part]``, where part goes before every key.
+    """
 
     optional_arguments = 1
     final_argument_whitespace = True
@@ -185,15 +190,19 @@ class RecordTable(BookDirective):
     def build(self, body: Any) -> list[nodes.Node]:
         rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
         columns = [{"name": c, "key": c} if isinstance(c, str) else c for c in body["columns"]]
-        found = {experiment: self.found(experiment) for _, experiment in rows}
+        found = {row[1]: self.found(row[1]) for row in rows}
         head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
         lines = []
-        for label, experiment in rows:
+        for label, experiment, *part in rows:
             record = found[experiment]
             name: list[nodes.Node] = self.inline(label) if label else [nodes.Text(self.title_of(experiment, record))]
             if record and any(map(stale, record)):
                 name += [nodes.Text(" "), badge("stale")]
-            cells = [self.cell(record, column, found) if record else [badge("not run")] for column in columns]
+            cells = []
+            for column in columns:
+                others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if found[e]]
+                own = column | {"key": ".".join([*part, column["key"]])}
+                cells.append(self.cell(record, own, others) if record else [badge("not run")])
             lines.append([name, *cells])
         return [self.table(head, lines)]
 
@@ -204,14 +213,16 @@ class RecordTable(BookDirective):
 
         return next((e.title for e in EXPERIMENTS if e.id == experiment), experiment)
 
-    def cell(self, found: list[records.Record], column: dict[str, Any], others: dict[str, Any]) -> list[nodes.Node]:
+    def cell(
+        self, found: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
+    ) -> list[nodes.Node]:
         from anatolab.metrics import bootstrap_interval
 
         key, spec = column["key"], column.get("format", "")
         values = [records.get(r, key) for r in found]
         number: nodes.Node = cited_number(self.env, found, key, spec)
         if best := column.get("best"):
-            means = [records.value(e, key) for e, f in others.items() if f]
+            means = [records.value(e, k) for e, k in others]
             if records.value(found[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
                 number = nodes.strong("", "", number)
         cell: list[nodes.Node] = [number]
@@ -275,33 +286,49 @@ class RecordIndex(RecordTable):
 
 
 class ClaimBox(BookDirective):
-    """A paper's claim, what we measured, and a verdict that is computed from the records."""
+    """A paper's claim, what we measured, and a verdict that is computed from the records.
+
+    A side is an experiment, whose patients are compared, or ``experiment:key`` for a number a run: then the units are
+    the runs, each with a draw of the data of its own.
+    """
 
     def build(self, body: Any) -> list[nodes.Node]:
         from anatolab.metrics import Claim, compare, verdict
 
         claim = Claim(body["direction"], body.get("size"), body.get("tolerance", 0.0))
         metric = body.get("metric", "dice")
-        sides = [self.found(body[side]) if body.get(side) else None for side in ("ours", "against")]
-        comparison = None
-        if sides[0] and sides[1]:
+        (ours_id, _, key), (against_id, _, other) = (str(body.get(s) or "").partition(":") for s in ("ours", "against"))
+        sides = [self.found(experiment) if experiment else None for experiment in (ours_id, against_id)]
+        comparison, units = None, "patients"
+        if sides[0] and sides[1] and key:
+            units = "draws of the data"
+            a, b = (
+                {str(r.seed): float(records.get(r, k)) for r in f}
+                for f, k in zip(sides, (key, other), strict=True)
+                if f
+            )
+            shared = sorted(a.keys() & b.keys(), key=int)
+            comparison = compare({0: {s: a[s] for s in shared}}, {0: {s: b[s] for s in shared}})
+            by_seed = [a[s] - b[s] for s in shared]
+        elif sides[0] and sides[1]:
             a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
             if shared := sorted(a.keys() & b.keys()):
                 comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
+                by_seed = list(comparison.per_seed.values())
         word = verdict(comparison, claim)
         spec = body.get("format", "+.3f")
         ours: list[nodes.Node] = [nodes.Text("not run")]
         if comparison and sides[0] and sides[1]:
             ours = [
                 nodes.Text(f"{metric}, "),
-                nodes.reference("", body["ours"], refuri=self.json(body["ours"]), internal=True),
+                nodes.reference("", body["ours"], refuri=self.json(ours_id), internal=True),
                 nodes.Text(" minus "),
-                nodes.reference("", body["against"], refuri=self.json(body["against"]), internal=True),
+                nodes.reference("", body["against"], refuri=self.json(against_id), internal=True),
                 nodes.Text(
                     f": {comparison.difference:{spec}}, 95 % interval [{comparison.interval[0]:{spec}}, "
-                    f"{comparison.interval[1]:{spec}}] over {comparison.patients} patients, sign-flip p = "
+                    f"{comparison.interval[1]:{spec}}] over {comparison.patients} {units}, sign-flip p = "
                     f"{comparison.p_value:.2g}; by seed: "
-                    + ", ".join(f"{v:{spec}}" for v in comparison.per_seed.values())
+                    + ", ".join(f"{v:{spec}}" for v in by_seed)
                     + f"; {sides[0][0].provenance.get('device', 'machine unknown')}"
                     + (f"; left out (no distance): {', '.join(comparison.left_out)}" if comparison.left_out else "")
                 ),
