@@ -2,10 +2,10 @@
 
     python tools/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
     python tools/embeddings.py --method mona  # trains this one alone
-    python tools/embeddings.py --size demo --updates 2000  # the budget of the other records: an hour on one core
+    python tools/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
 
-Each method is trained on the generated hearts with three labeled patients, all with one number of updates; by default
-at the tiny preset, as in the chapters. At six moments the student reads 400 pixels of the ten validation patients, 10
+Each method is trained on the generated hearts with three labeled patients, at the demo preset but for half of its
+updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student reads 400 pixels of the ten validation patients, 10
 of each class in each patient, always the same ones. Kept are, in `runs/embeddings`, their vectors in the decoder, their
 representations where the method has them, and Dice of all validation slices. From these, in the record: t-SNE maps,
 each begun from the one before and turned onto it, and their quality, with the range over maps that begin at random.
@@ -31,7 +31,7 @@ from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS, light_unet
 from anatolab.training import Settings, train
 
-UPDATES, SHARES = 300, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of which the moments are
+UPDATES, SHARES = 1_000, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of which the moments are
 METHODS_SHOWN = ("supervised", "action", "actionpp", "mona", "arco")
 PER_CLASS, SEED, STARTS = 100, 0, 5  # pixels; of the training and of the choice; random starts of a map
 PERPLEXITY, NEIGHBORS = 30.0, 15
@@ -153,7 +153,7 @@ def mapped(read: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS_SHOWN, help="train this one alone, and write no record")
-    parser.add_argument("--size", choices=("tiny", "demo"), default="tiny")
+    parser.add_argument("--size", choices=("tiny", "demo"), default="demo")
     parser.add_argument("--updates", type=int, default=UPDATES)
     parser.add_argument("--folder", type=Path, default=Path("runs/embeddings"))
     args = parser.parse_args()

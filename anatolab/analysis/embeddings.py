@@ -243,8 +243,8 @@ def tsne(
     Args:
         x: Rows; more than ``COMPONENTS`` columns are reduced first.
         perplexity: Soft number of neighbors; less than a third of the rows, or it is lowered to that.
-        init: ``pca`` keeps what is global, as far as two components do; ``random`` depends on the seed alone; an array
-            ``(n, 2)`` is shrunk first, so that it suggests an arrangement and does not freeze it.
+        init: ``pca`` keeps what is global, as far as two components do; ``random`` depends on the seed alone; from an
+            array ``(n, 2)``, another map, the layout goes on at that scale and without exaggeration.
         seed: Of a random start.
         iterations: Of gradient descent.
 
@@ -256,14 +256,15 @@ def tsne(
     x = principal(x)
     start: Any = init
     if not isinstance(init, str):
-        start = (1e-4 * (init - init.mean(0)) / init[:, 0].std()).astype(np.float32)
+        start = (init - init.mean(0)).astype(np.float32)
     elif init == "pca":
         start = (1e-4 * x[:, :2] / x[:, 0].std()).astype(np.float32)
         start = start if start.shape[1] == 2 else np.pad(start, ((0, 0), (0, 1)))
     fit = TSNE(
         perplexity=min(perplexity, (len(x) - 1) / 3),
         init=start,
-        learning_rate="auto",
+        early_exaggeration=12.0 if isinstance(init, str) else 1.0,
+        learning_rate=max(len(x) / 48, 50.0),
         max_iter=iterations,
         random_state=seed,
         n_jobs=1,
@@ -503,7 +504,8 @@ def _opened(
     project = getattr(student, "pixel", None)
     net = getattr(student, "net", student)
     if not isinstance(net, Tap):
-        net = tap(student, in_channels=channels).eval()
+        with torch.enable_grad():  # the tap's dry run differentiates
+            net = tap(student, in_channels=channels).eval()
     return net, project
 
 
