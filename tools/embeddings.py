@@ -5,10 +5,12 @@
     python tools/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
 
 Each method is trained on the generated hearts with three labeled patients, at the demo preset but for half of its
-updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student reads 400 pixels of the ten validation patients, 10
-of each class in each patient, always the same ones. Kept are, in `runs/embeddings`, their vectors in the decoder, their
-representations where the method has them, and Dice of all validation slices. From these, in the record: t-SNE maps,
-each begun from the one before and turned onto it, and their quality, with the range over maps that begin at random.
+updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student
+reads 400 pixels of the ten validation patients, 10 of each class in each patient, always the same ones. Kept are, in
+`runs/embeddings`, their vectors in the decoder, their representations where the method has them, and Dice of all
+validation slices. From these, in the record: t-SNE maps, each begun from the one before and turned onto it, and their
+quality, with the range over maps that begin at random. One more record a method, embeddings-cardiac-<method>, has what
+claims are judged by, patient by patient.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 import torch
 
 from anatolab import experiments, records
-from anatolab.analysis.embeddings import Points, aligned_maps, measure, read_features
+from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
 from anatolab.data import prepare, split_sha256
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS, light_unet
@@ -150,6 +152,13 @@ def mapped(read: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def by_patient(read: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """At the last moment, of each patient's pixels: the share of neighbors in other patients that have their class."""
+    points = points_of(read, "decoder", len(read["decoder"]) - 1)
+    hit = hits(points.features, points.label, NEIGHBORS, apart=points.patient)
+    return {"class_hit": {p: round(float(hit[points.patient == p].mean()), 4) for p in sorted(set(points.patient))}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS_SHOWN, help="train this one alone, and write no record")
@@ -177,33 +186,40 @@ def main() -> None:
         "phase": known["phase"],
         "classes": one["classes"],
     }
-    record = records.Record(
-        experiment="embeddings-cardiac",
-        seed=SEED,
-        kind="embeddings",
-        title="maps of validation pixels along five trainings",
-        config=records.plain(
-            {
-                "size": asdict(size),
-                "settings": one["settings"],
-                "updates": args.updates,
-                "labeled_patients": 3,
-                "pixels": len(known["label"]),
-                "perplexity": PERPLEXITY,
-                "neighbors": NEIGHBORS,
-                "random_starts": STARTS,
-                "fields": {name: read["fields"] for name, read in reads.items()},
-                "trainings": {name: read["made"] | {"code": read["code"]} for name, read in reads.items()},
-            }
-        ),
-        values=records.plain(values),
-        provenance=records.provenance(
-            started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-        ),
-        code=records.code_of("anatolab.analysis.embeddings"),
-        split_sha256=one["split"],
+    config = records.plain(
+        {
+            "size": asdict(size),
+            "settings": one["settings"],
+            "updates": args.updates,
+            "labeled_patients": 3,
+            "pixels": len(known["label"]),
+            "perplexity": PERPLEXITY,
+            "neighbors": NEIGHBORS,
+            "random_starts": STARTS,
+            "fields": {name: read["fields"] for name, read in reads.items()},
+            "trainings": {name: read["made"] | {"code": read["code"]} for name, read in reads.items()},
+        }
     )
-    print(records.write(record), flush=True)
+    titles = {"": "maps of validation pixels along five trainings"}
+    parts = {"": values}
+    for name, read in reads.items():
+        parts[f"-{name.replace('_', '-')}"] = {"per_patient": by_patient(read), "dice": read["dice"][-1]}
+        titles[f"-{name.replace('_', '-')}"] = f"pixels of the same class in other patients, {name}"
+    for end, part in parts.items():
+        record = records.Record(
+            experiment=f"embeddings-cardiac{end}",
+            seed=SEED,
+            kind="embeddings",
+            title=titles[end],
+            config=config,
+            values=records.plain(part),
+            provenance=records.provenance(
+                started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
+            ),
+            code=records.code_of("anatolab.analysis.embeddings"),
+            split_sha256=one["split"],
+        )
+        print(records.write(record).name, record.run_id, flush=True)
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ def aligned_maps(
     """t-SNE layouts of the same points at several moments, each begun from the one before and turned onto it.
 
     Only turns, reflections and shifts are taken out (orthogonal Procrustes): what still moves, moved in the features
-    or in the optimization.
+    or in the optimization, in which a map goes on growing even where no feature changes.
 
     Args:
         moments: Features ``(n, d)`` of each moment, rows in one order.
@@ -405,16 +405,19 @@ def neighborhood_hit(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np
     Reference:
         Paulovich et al., Least Square Projection, IEEE TVCG 2008.
     """
-    group = np.arange(len(y)) if apart is None else np.asarray(apart)
+    return float(hits(y, label, k, apart=apart).mean())
+
+
+def hits(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np.ndarray | None = None) -> np.ndarray:
+    """Of each point the share of its ``k`` neighbors that have its label, ``(n,)``; see :func:`neighborhood_hit`."""
     if apart is None:
-        nearest = _nearest(y, k)
-        return float((label[nearest] == label[:, None]).mean())
-    hits = []
-    for g in np.unique(group):
-        mine, others = group == g, np.flatnonzero(group != g)
-        nearest = others[_nearest(y[others], k, y[mine])]
-        hits.append((label[nearest] == label[mine][:, None]).mean(1))
-    return float(np.concatenate(hits).mean())
+        same: np.ndarray = label[_nearest(y, k)] == label[:, None]
+        return same.mean(1)
+    found = np.empty(len(y))
+    for g in np.unique(apart):
+        mine, others = apart == g, np.flatnonzero(apart != g)
+        found[mine] = (label[others[_nearest(y[others], k, y[mine])]] == label[mine][:, None]).mean(1)
+    return found
 
 
 def hit_by_chance(label: np.ndarray, *, apart: np.ndarray | None = None) -> float:
@@ -500,12 +503,14 @@ def _opened(
     method: nn.Module, channels: int
 ) -> tuple[Callable[[Tensor], Any], Callable[[list[Tensor]], Tensor] | None]:
     """A copy of the student in evaluation mode, to logits and decoder maps, and its pixel projector if any."""
-    student: Any = copy.deepcopy(method.student).eval()
+    student: Any = copy.deepcopy(method.student)
+    student.eval()
     project = getattr(student, "pixel", None)
     net = getattr(student, "net", student)
     if not isinstance(net, Tap):
         with torch.enable_grad():  # the tap's dry run differentiates
-            net = tap(student, in_channels=channels).eval()
+            net = tap(student, in_channels=channels)
+            net.eval()
     return net, project
 
 
@@ -525,7 +530,7 @@ def _places(rows: Rows, classes: Sequence[str], of: Level, cells: int) -> tuple[
     share = F.adaptive_avg_pool2d(torch.from_numpy(organs.astype(np.float32)), cells).numpy()  # (c, n, cells, cells)
     most = share[1:].argmax(0) + 1
     label = np.where(share[1:].max(0) >= 0.1, most, 0).astype(np.int64)
-    at = np.stack(np.indices(label.shape), -1).reshape(-1, 3)
+    at = np.argwhere(np.ones(label.shape))
     return at, label.ravel(), list(classes)
 
 
