@@ -1,0 +1,226 @@
+"""Follows what five methods make of the same validation pixels, along their trainings; writes records.
+
+    python tools/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
+    python tools/embeddings.py --method mona  # trains this one alone
+    python tools/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
+
+Each method is trained on the generated hearts with three labeled patients, at the demo preset but for half of its
+updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student
+reads 400 pixels of the ten validation patients, 10 of each class in each patient, always the same ones. Kept are, in
+`runs/embeddings`, their vectors in the decoder, their representations where the method has them, and Dice of all
+validation slices. From these, in the record: t-SNE maps, each begun from the one before and turned onto it, and their
+quality, with the range over maps that begin at random. One more record a method, embeddings-cardiac-<method>, has what
+claims are judged by, patient by patient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anatolab import experiments, records
+from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
+from anatolab.data import prepare, split_sha256
+from anatolab.methods import METHODS
+from anatolab.nn import NETWORKS, light_unet
+from anatolab.training import Settings, train
+
+UPDATES, SHARES = 1_000, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of which the moments are
+METHODS_SHOWN = ("supervised", "action", "actionpp", "mona", "arco")
+PER_CLASS, SEED, STARTS = 100, 0, 5  # pixels; of the training and of the choice; random starts of a map
+PERPLEXITY, NEIGHBORS = 30.0, 15
+
+
+TINY = {"lr": 0.1}  # a few hundred updates need larger steps, and images of 64 pixels one level less of the network
+
+
+@torch.no_grad()
+def dice_of(method: Any, rows: Any, classes: int) -> float:
+    """Mean over organs and patients, the slices of a patient pooled, at the size of the training."""
+    patients = np.asarray(rows.patients)
+    overlap, total = np.zeros((2, classes, len(patients)))
+    method.eval()
+    for start in range(0, len(rows), 16):
+        index = torch.arange(start, min(start + 16, len(rows)))
+        image, label = rows.take(index)
+        predicted = method.predict(image).argmax(1)
+        for c in range(1, classes):
+            p, t = predicted == c, label == c
+            overlap[c, index] = (p & t).sum((1, 2))
+            total[c, index] = p.sum((1, 2)) + t.sum((1, 2))
+    found = [2 * overlap[1:, patients == p].sum(1) / total[1:, patients == p].sum(1) for p in np.unique(patients)]
+    return float(np.mean(found))
+
+
+def follow(name: str, size: experiments.Size, updates: int, folder: Path) -> None:
+    """Trains one method, and leaves what was read at each moment in ``folder/<name>.pt``."""
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    cohort, split_of = experiments.COHORTS["cardiac"]()
+    split = split_of(3)
+    config = replace(experiments.sized(METHODS[name].Config(), size), updates=updates)
+    tiny = size.name == "tiny"
+    rows = prepare(cohort, split.train, size=(size.side, size.side))
+    held_out = prepare(cohort, split.validation, size=(size.side, size.side))
+    torch.manual_seed(SEED)
+    network = light_unet(1, len(cohort.classes), depth=4) if tiny else NETWORKS[size.network](1, len(cohort.classes))
+    method: Any = METHODS[name](network, config)
+    moments = [round(share * updates) for share in SHARES]
+    read: dict[str, Any] = {"decoder": [], "representation": [], "dice": []}
+
+    def look() -> None:
+        for of in ("decoder", "representation") if hasattr(method.student, "pixel") else ("decoder",):
+            points = read_features(method, held_out, cohort.classes, of, per_class=PER_CLASS, seed=SEED)
+            read[of].append(torch.from_numpy(points.features))
+            read["points"] = {k: v.tolist() for k, v in vars(points).items() if k not in ("features", "classes")}
+        read["dice"].append(dice_of(method, held_out, len(cohort.classes)))
+        method.train()
+
+    look()
+    after, count = method.after_step, 0
+
+    def after_step() -> None:
+        nonlocal count
+        after()
+        count += 1
+        if count in moments:
+            state = torch.get_rng_state()
+            look()
+            torch.set_rng_state(state)
+
+    method.after_step = after_step
+    settings = Settings(seed=SEED, accelerator="cpu", **(TINY if tiny else {}))
+    run = train(method, rows, split, settings, progress=False)
+    if not run.finished:
+        raise KeyboardInterrupt  # a stopped training leaves nothing
+    read |= {
+        "moments": moments,
+        "stages": [[stage.name, stage.updates] for stage in method.stages()],
+        "fields": records.plain(asdict(config)),
+        "settings": records.plain(asdict(settings)),
+        "classes": list(cohort.classes),
+        "split": split_sha256(split),
+        "code": records.code_of(METHODS[name].__module__),
+        "made": records.provenance(
+            started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
+        ),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{name}.{os.getpid()}.tmp"
+    torch.save(read, partial)
+    partial.replace(folder / f"{name}.pt")
+    print(name, f"{run.wall_s:.0f} s", [round(d, 3) for d in read["dice"]], flush=True)
+
+
+def points_of(read: dict[str, Any], of: str, moment: int) -> Points:
+    known = {k: np.asarray(v) for k, v in read["points"].items()}
+    return Points(features=read[of][moment].numpy(), classes=tuple(read["classes"]), **known)
+
+
+def mapped(read: dict[str, Any]) -> dict[str, Any]:
+    """Maps and quality of one method."""
+    found: dict[str, Any] = {"dice": np.round(read["dice"], 4), "moments": read["moments"], "stages": read["stages"]}
+    for of in ("decoder", "representation"):
+        points = [points_of(read, of, i) for i in range(len(read[of]))]
+        if points:
+            rows = [measure(p, p.features, NEIGHBORS) for p in points]
+            found[of] = {key: [round(row[key], 4) for row in rows] for key in rows[0]}  # of the features themselves
+    points = [points_of(read, "decoder", i) for i in range(len(read["decoder"]))]
+    features = [p.features for p in points]
+    maps = aligned_maps(features, PERPLEXITY)
+    found["x"], found["y"] = (np.round([m[:, axis] for m in maps], 2) for axis in (0, 1))
+    rows = [measure(p, m, NEIGHBORS) for p, m in zip(points, maps, strict=True)]
+    others = [
+        [measure(p, m, NEIGHBORS) for p, m in zip(points, course, strict=True)]
+        for course in (aligned_maps(features, PERPLEXITY, init="random", seed=seed) for seed in range(STARTS))
+    ]
+    found["map"] = {
+        key: {
+            "value": [round(row[key], 4) for row in rows],
+            "low": [round(min(course[i][key] for course in others), 4) for i in range(len(rows))],
+            "high": [round(max(course[i][key] for course in others), 4) for i in range(len(rows))],
+        }
+        for key in rows[0]
+    }
+    return found
+
+
+def by_patient(read: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """At the last moment, of each patient's pixels: the share of neighbors in other patients that have their class."""
+    points = points_of(read, "decoder", len(read["decoder"]) - 1)
+    hit = hits(points.features, points.label, NEIGHBORS, apart=points.patient)
+    return {"class_hit": {p: round(float(hit[points.patient == p].mean()), 4) for p in sorted(set(points.patient))}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=METHODS_SHOWN, help="train this one alone, and write no record")
+    parser.add_argument("--size", choices=("tiny", "demo"), default="demo")
+    parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--folder", type=Path, default=Path("runs/embeddings"))
+    args = parser.parse_args()
+    size = experiments.SIZES[args.size]
+    for name in (args.method,) if args.method else METHODS_SHOWN:
+        if not (args.folder / f"{name}.pt").exists():
+            follow(name, size, args.updates, args.folder)
+    if args.method:
+        return
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    reads = {name: torch.load(args.folder / f"{name}.pt", weights_only=True) for name in METHODS_SHOWN}
+    one = reads["action"]
+    values: dict[str, Any] = {name: mapped(read) for name, read in reads.items()}
+    known = one["points"]
+    assert all(read["points"] == known for read in reads.values()), "the methods were read at different pixels"
+    patients = sorted(set(known["patient"]))
+    values["points"] = {
+        "label": known["label"],
+        "patient": [patients.index(p) for p in known["patient"]],
+        "patients": patients,
+        "phase": known["phase"],
+        "classes": one["classes"],
+    }
+    config = records.plain(
+        {
+            "size": asdict(size),
+            "settings": one["settings"],
+            "updates": args.updates,
+            "labeled_patients": 3,
+            "pixels": len(known["label"]),
+            "perplexity": PERPLEXITY,
+            "neighbors": NEIGHBORS,
+            "random_starts": STARTS,
+            "fields": {name: read["fields"] for name, read in reads.items()},
+            "trainings": {name: read["made"] | {"code": read["code"]} for name, read in reads.items()},
+        }
+    )
+    titles = {"": "maps of validation pixels along five trainings"}
+    parts = {"": values}
+    for name, read in reads.items():
+        parts[f"-{name.replace('_', '-')}"] = {"per_patient": by_patient(read), "dice": read["dice"][-1]}
+        titles[f"-{name.replace('_', '-')}"] = f"pixels of the same class in other patients, {name}"
+    for end, part in parts.items():
+        record = records.Record(
+            experiment=f"embeddings-cardiac{end}",
+            seed=SEED,
+            kind="embeddings",
+            title=titles[end],
+            config=config,
+            values=records.plain(part),
+            provenance=records.provenance(
+                started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
+            ),
+            code=records.code_of("anatolab.analysis.embeddings"),
+            split_sha256=one["split"],
+        )
+        print(records.write(record).name, record.run_id, flush=True)
+
+
+if __name__ == "__main__":
+    main()
