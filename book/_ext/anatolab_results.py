@@ -1,0 +1,211 @@
+"""What the pages of results are made of: the claim ledger, the list of slips, the dashboard, and all solutions.
+
+Directives ``{ledger}``, ``{ledger-summary}``, ``{not-reproduced}`` and ``{slips}`` read ``book/ledger.yml`` through
+:mod:`anatolab.analysis.ledger`, which computes every verdict.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, get_args
+
+from anatolab_book import RecordTable, badge, runs, stale
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from anatolab import records
+from anatolab.analysis import ledger
+from anatolab.metrics.intervals import Verdict
+
+WORDS = get_args(Verdict)
+UP = "../"
+
+
+@cache
+def read(_changed: int) -> ledger.Ledger:
+    """The ledger as it is on disk now."""
+    return ledger.read()
+
+
+class LedgerDirective(RecordTable):
+    """Reads and evaluates claims, and notes which records the page depends on."""
+
+    def book(self) -> ledger.Ledger:
+        self.env.note_dependency(str(ledger.path()))
+        return read(ledger.path().stat().st_mtime_ns)
+
+    def outcome(self, test: ledger.Check | None) -> ledger.Outcome:
+        for experiment in test.experiments if test else ():
+            try:
+                runs(self.env, experiment)
+            except records.RecordError:
+                continue  # evaluate() says which may be missing
+        return ledger.evaluate(test, self.book().awaited)
+
+    def lines(self, paper: str | None = None) -> Iterator[tuple[ledger.Entry, ledger.Check | None, ledger.Outcome]]:
+        for entry, test in self.book().tests:
+            if paper in (None, entry.paper):
+                yield entry, test, self.outcome(test)
+
+    def to_page(self, page: str, text: str) -> list[nodes.Node]:
+        """A link to another page, where the book has it."""
+        name, _, anchor = page.partition("#")
+        if name not in self.env.found_docs:
+            return []
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, name) + (f"#{anchor}" if anchor else "")
+        return [nodes.reference("", text, refuri=uri, internal=True)]
+
+    def to_record(self, experiment: str) -> nodes.Node:
+        if not records.exists(experiment):
+            return nodes.literal("", experiment)
+        uri = UP * self.env.docname.count("/") + f"records/{experiment}.json"
+        return nodes.reference("", experiment, refuri=uri, internal=True)
+
+    def how(self, test: ledger.Check, outcome: ledger.Outcome) -> list[nodes.Node]:
+        """What is compared, on which data."""
+        parts: list[nodes.Node] = [*self.inline(test.what or test.key)]
+        if test.exact:
+            return [*parts, nodes.Text(f"; {outcome.setting}")]
+        sides = [self.side(test.ours)] + ([self.side(test.against)] if test.against != test.ours else [])
+        parts += [nodes.Text(": "), *sides[0]]
+        if len(sides) > 1 and test.than is None:
+            parts += [nodes.Text(" minus "), *sides[1]]
+        return [*parts, nodes.Text(f"; {outcome.setting}; {outcome.device}")] if outcome.setting else parts
+
+    def side(self, experiments: tuple[str, ...]) -> list[nodes.Node]:
+        if len(experiments) == 1:
+            return [self.to_record(experiments[0])]
+        first, second = map(self.to_record, experiments)
+        return [nodes.Text("("), first, nodes.Text(" minus "), second, nodes.Text(")")]
+
+    def effect(self, test: ledger.Check | None, outcome: ledger.Outcome) -> list[nodes.Node]:
+        """Difference, interval, units and seeds; the printed size beside it."""
+        found = outcome.comparison
+        if found is None:
+            return [badge("not run")] if test else []
+        low, high = found.interval
+        text = f"{found.difference:+.3f}"
+        if low < high:
+            text += f" [{low:+.3f}, {high:+.3f}]"
+        count = f"{found.patients} {outcome.unit}" if outcome.unit != "count" else "a count"
+        seeds = len({r.seed for r in outcome.found})
+        text += f", {count}" + (f", {seeds} seed{'s' * (seeds > 1)}" if outcome.unit == "patients" and seeds else "")
+        if found.left_out:
+            text += f" ({len(found.left_out)} without a distance left out)"
+        if test and test.size is not None:
+            text += f"; printed {test.size * (1 if test.direction == 'higher' else -1):+.3f}"
+        return [nodes.Text(text)]
+
+    def word(self, outcome: ledger.Outcome) -> list[nodes.Node]:
+        old: list[nodes.Node] = [nodes.Text(" "), badge("stale")] if any(map(stale, outcome.found)) else []
+        return [badge(outcome.word), *old]
+
+
+class LedgerTable(LedgerDirective):
+    """The claims of one paper, a line each test: what is compared, effect with interval, verdict."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        head = [[nodes.Text(t)] for t in ("claim", "tested by", "effect", "verdict")]
+        lines, last = [], ""
+        for entry, test, outcome in self.lines(body["paper"]):
+            name = test.id if test else entry.id
+            claim: list[nodes.Node] = [] if entry.id == last else self.inline(entry.says)
+            claim = [nodes.inline("", "", *claim, ids=[f"claim-{name}"])]
+            last = entry.id
+            if test is None:
+                how = [nodes.emphasis("", "Not tested. "), *self.inline(entry.not_attempted)]
+            else:
+                how = [*self.how(test, outcome), nodes.Text(". "), *self.inline(test.why)]
+                where = self.to_page(test.page, "Page")
+                how += [nodes.Text(" "), *where, nodes.Text(".")] if where else []
+            lines.append([claim, how, self.effect(test, outcome), self.word(outcome)])
+        table = self.table(head, lines)
+        table["classes"].append("al-ledger")
+        return [table]
+
+
+class LedgerSummary(LedgerDirective):
+    """How many tests of each paper came out how, and how many claims have no test."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        counts: dict[str, Counter[str]] = {}
+        for entry, _, outcome in self.lines():
+            counts.setdefault(entry.paper, Counter())[outcome.word] += 1
+        head = [[nodes.Text("paper")], *([badge(word)] for word in WORDS), [nodes.Text("lines")]]
+        lines = [
+            [
+                self.inline(f"{{cite:t}}`{paper}`"),
+                *([nodes.Text(str(n[word]))] for word in WORDS),
+                [nodes.Text(str(n.total()))],
+            ]
+            for paper, n in counts.items()
+        ]
+        total = sum(counts.values(), Counter())
+        lines.append(
+            [[nodes.Text("all")], *([nodes.Text(str(total[w]))] for w in WORDS), [nodes.Text(str(total.total()))]]
+        )
+        book = self.book()
+        bare = sum(not e.tests for e in book.entries)
+        waiting = sum(bool(o.missing) for _, _, o in self.lines())
+        said = (
+            f"{len(book.entries)} claims, of which {bare} have no test, each for a reason that stands in its line; "
+            f"{waiting} of {total.total()} lines wait for a run and print “not run”."
+        )
+        return [self.table(head, lines), nodes.paragraph("", said)]
+
+
+class NotReproduced(LedgerDirective):
+    """Every test whose word is neither the best nor the last, with our reading of why."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        pairs = []
+        for entry, test, outcome in sorted(self.lines(), key=lambda line: -WORDS.index(line[2].word)):
+            if test is None or outcome.word in (WORDS[0], WORDS[-1]):
+                continue
+            uri = f"#claim-{test.id}"
+            said = [
+                *self.inline(f"{{cite:t}}`{entry.paper}`"),
+                nodes.Text(": "),
+                *self.inline(entry.says),
+                nodes.Text(" "),
+            ]
+            said += [
+                nodes.reference("", "Line", refuri=uri, internal=True),
+                nodes.Text(", "),
+                *self.effect(test, outcome),
+            ]
+            pairs.append((outcome.word, [*said, nodes.Text(". "), *self.inline(test.why)]))
+        listing = nodes.bullet_list()
+        for word, content in pairs:
+            listing += nodes.list_item("", nodes.paragraph("", "", badge(word), nodes.Text(" "), *content))
+        return [listing] if pairs else [nodes.paragraph("", "Nothing is on this list.")]
+
+
+class Slips(LedgerDirective):
+    """Slips in print and bugs in released code, with the test that shows each."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        head = [[nodes.Text(t)] for t in ("where", "what", "shown by", "page")]
+        lines = []
+        for slip in self.book().slips:
+            shown: list[nodes.Node] = []
+            for test in slip.shown:
+                shown += [nodes.literal("", test), nodes.Text(" ")]
+            lines.append([self.inline(slip.where), self.inline(slip.what), shown, self.to_page(slip.page, "page")])
+        table = self.table(head, lines)
+        table["classes"].append("al-ledger")
+        return [table]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers the directives."""
+    for name, directive in {
+        "ledger": LedgerTable,
+        "ledger-summary": LedgerSummary,
+        "not-reproduced": NotReproduced,
+        "slips": Slips,
+    }.items():
+        app.add_directive(name, directive)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
