@@ -6,19 +6,27 @@ Directives ``{ledger}``, ``{ledger-summary}``, ``{not-reproduced}`` and ``{slips
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
-from anatolab_book import RecordTable, badge, runs, stale
+from anatolab_book import BookDirective, RecordTable, badge, runs, stale
+from anatolab_exercises import exercises
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxRole
 
 from anatolab import records
 from anatolab.analysis import ledger
 from anatolab.metrics.intervals import Verdict
 
+logger = logging.getLogger(__name__)
 WORDS = get_args(Verdict)
 UP = "../"
 
@@ -199,13 +207,104 @@ class Slips(LedgerDirective):
         return [table]
 
 
+class Dashboard(RecordTable):
+    """Every record of the checkout, a line an experiment; a script beside the page filters and sorts it."""
+
+    COLUMNS = ("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95", "ASSD", "time (s)", "memory (MB)")
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        lines = []
+        for name in sorted({p.parent.name for p in records.root().glob("*/seed*.json")}):
+            found = runs(self.env, name)
+            uri = UP * self.env.docname.count("/") + f"records/{name}.json"
+            first: list[nodes.Node] = [nodes.reference("", name, refuri=uri, internal=True)]
+            first += [nodes.Text(" "), badge("stale")] if any(map(stale, found)) else []
+            lines.append([first, *([nodes.Text(cell)] for cell in self.cells(found))])
+        table = self.table([[nodes.Text(name)] for name in self.COLUMNS], lines)
+        table["classes"].append("al-dashboard")
+        return [table]
+
+    def cells(self, found: list[records.Record]) -> list[str]:
+        """Method, data, budget, size, seeds, the metrics, time and memory, as they are printed."""
+        config, wholes = found[0].config, []
+        for key, spec in (("dice.mean", ".3f"), ("hd95.mean", ".1f"), ("assd.mean", ".2f"), ("train_s", ".0f")):
+            try:
+                values = [records.get(record, key) for record in found]
+                wholes.append(format(math.fsum(values) / len(values), spec))
+            except (records.RecordError, TypeError):  # no such value, or one that could not be measured
+                wholes.append("–")
+        size, labeled = config.get("size", {}), config.get("labeled_patients")
+        budget = "–" if labeled is None else f"{labeled or 'all'} labeled"
+        memory = max((r.provenance.get("peak_memory_mb") or 0 for r in found), default=0)
+        return [
+            str(config.get("method", found[0].kind)).replace("_", " "),
+            str(config.get("cohort", "–")),
+            budget,
+            f"{size['name']}, {size['network'].replace('_', ' ')}" if isinstance(size, dict) and size else "–",
+            str(len(found)),
+            *wholes,
+            f"{memory:,}" if memory else "–",
+        ]
+
+
+class Solutions(BookDirective):
+    """The solutions of all chapters, read from the notebooks, each with a link to its exercise."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for page in sorted(d for d in self.env.found_docs if d.startswith("notebooks/")):
+            path = Path(self.env.doc2path(page))
+            solved = [e for e in exercises(path) if e.solution] if path.suffix == ".ipynb" else []
+            if not solved:
+                continue
+            self.env.note_dependency(str(path))
+            section = nodes.section("", ids=[f"solutions-{path.stem.replace('_', '-')}"])
+            heading = json.loads(path.read_text("utf-8"))["cells"][0]["source"]
+            section += nodes.title("", "", *self.inline("".join(heading).splitlines()[0].lstrip("# ")))
+            uri = self.env.app.builder.get_relative_uri(self.env.docname, page)
+            for exercise in solved:
+                link = nodes.reference(
+                    "", exercise.title or "Exercise", refuri=f"{uri}#{exercise.label}", internal=True
+                )
+                section += nodes.rubric("", "", link)
+                section += self.parse_text_to_nodes(self.moved(exercise.solution, path.stem))
+                if exercise.answer and exercise.answer not in exercise.solution:
+                    said = nodes.Text("In code: ")
+                    section += nodes.paragraph("", "", said, nodes.literal("", exercise.answer.strip()))
+            found.append(section)
+        return found
+
+    def moved(self, text: str, chapter: str) -> str:
+        """Links of a solution as this page must write them."""
+        text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", text)
+        return re.sub(r"\]\(#", f"](../notebooks/{chapter}.ipynb#", text)
+
+
+class Line(SphinxRole):
+    """``{line}`action-memory-1` ``: a link to a line of the ledger."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        known = {test.id if test else entry.id for entry, test in ledger.read().tests}
+        if self.text not in known:
+            logger.warning(
+                "{line}`%s`: no line of the ledger", self.text, location=self.get_location(), type="anatolab"
+            )
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, "book/ledger")
+        here = "" if self.env.docname == "book/ledger" else uri
+        return [nodes.reference("", "line", refuri=f"{here}#claim-{self.text}", internal=True)], []
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives."""
     for name, directive in {
+        "dashboard": Dashboard,
         "ledger": LedgerTable,
         "ledger-summary": LedgerSummary,
         "not-reproduced": NotReproduced,
         "slips": Slips,
+        "solutions": Solutions,
     }.items():
         app.add_directive(name, directive)
+    app.add_role("line", Line())
+    app.add_js_file("anatolab-dashboard.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
