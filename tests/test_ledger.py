@@ -209,14 +209,9 @@ html_theme = "basic"
 html_theme_options = {{}}
 suppress_warnings = ["myst.xref_missing", "myst.domains"]
 """
-BODIES = {
-    "ledger-summary": "",
-    "ledger": "paper: you2023action\n",
-    "not-reproduced": "",
-    "slips": "",
-    "bibliography": "",
-}
-PAGE = "# Mini\n\n" + "\n".join(f"```{{{name}}}\n{body}```\n" for name, body in BODIES.items())
+BODIES = [("ledger", f"paper: {p}\n") for p in ABSTRACTS]
+BODIES += [(name, "") for name in ("ledger-summary", "not-reproduced", "slips", "dashboard", "bibliography")]
+PAGE = "# Mini\n\nA {line}`action-memory-1`.\n\n" + "\n".join(f"```{{{name}}}\n{body}```\n" for name, body in BODIES)
 
 
 def built(folder: Path) -> tuple[int, str, str]:
@@ -242,7 +237,8 @@ def test_the_page_is_made_from_records_and_breaks_by_name_when_one_is_deleted(tm
     outcome = evaluate(next(t for _, t in BOOK.tests if t and t.id == "action-best-2"))
     assert outcome.comparison is not None
     assert f"{outcome.comparison.difference:+.3f} [{outcome.comparison.interval[0]:+.3f}" in text
-    assert 'id="claim-action-best-2"' in html
+    assert {f'id="claim-{t.id if t else e.id}"' in html for e, t in BOOK.tests} == {True}
+    assert "al-dashboard" in html
     assert 'href="records/acdc-3-ua-mt.json"' in html
     assert json.loads((tmp_path / "out" / "records" / "acdc-3-ua-mt.json").read_text())
     (tmp_path / "records" / "acdc-3-ua-mt").unlink()

@@ -76,10 +76,9 @@ class LedgerDirective(RecordTable):
         parts: list[nodes.Node] = [*self.inline(test.what or test.key)]
         if test.exact:
             return [*parts, nodes.Text(f"; {outcome.setting}")]
-        sides = [self.side(test.ours)] + ([self.side(test.against)] if test.against != test.ours else [])
-        parts += [nodes.Text(": "), *sides[0]]
-        if len(sides) > 1 and test.than is None:
-            parts += [nodes.Text(" minus "), *sides[1]]
+        parts += [nodes.Text(": "), *self.side(test.ours)]
+        if test.against and test.against != test.ours:
+            parts += [nodes.Text(" minus "), *self.side(test.against)]
         return [*parts, nodes.Text(f"; {outcome.setting}; {outcome.device}")] if outcome.setting else parts
 
     def side(self, experiments: tuple[str, ...]) -> list[nodes.Node]:
