@@ -240,6 +240,10 @@ def test_the_page_is_made_from_records_and_breaks_by_name_when_one_is_deleted(tm
     assert {f'id="claim-{t.id if t else e.id}"' in html for e, t in BOOK.tests} == {True}
     assert "al-dashboard" in html
     assert 'href="records/acdc-3-ua-mt.json"' in html
+    single = evaluate(next(t for _, t in BOOK.tests if t and t.id == "action-soft-negatives-1"))
+    assert single.comparison is not None
+    seeds = f"{single.comparison.seeds} seed{'s' * (single.comparison.seeds > 1)}"
+    assert f"{single.comparison.interval[1]:+.3f}], {single.comparison.patients} patients, {seeds}" in text
     assert json.loads((tmp_path / "out" / "records" / "acdc-3-ua-mt.json").read_text())
     (tmp_path / "records" / "acdc-3-ua-mt").unlink()
     status, _, said = built(tmp_path)

@@ -29,6 +29,14 @@ from anatolab.metrics.intervals import Verdict
 logger = logging.getLogger(__name__)
 WORDS = get_args(Verdict)
 UP = "../"
+NAMES = {
+    "you2023action": "ACTION",
+    "you2023actionpp": "ACTION++",
+    "you2024mona": "MONA",
+    "you2023arco": "ARCO",
+    "you2023morse": "MORSE",
+    "you2024cfr": "CFR",
+}
 
 
 @cache
@@ -97,8 +105,8 @@ class LedgerDirective(RecordTable):
         if low < high:
             text += f" [{low:+.3f}, {high:+.3f}]"
         count = f"{found.patients} {outcome.unit}" if outcome.unit != "count" else "a count"
-        seeds = len({r.seed for r in outcome.found})
-        text += f", {count}" + (f", {seeds} seed{'s' * (seeds > 1)}" if outcome.unit == "patients" and seeds else "")
+        seeds = f", {found.seeds} seed{'s' * (found.seeds > 1)}" if outcome.unit == "patients" and outcome.found else ""
+        text += f", {count}{seeds}"
         if found.left_out:
             text += f" ({len(found.left_out)} without a distance left out)"
         if test and test.size is not None:
@@ -237,7 +245,7 @@ class Dashboard(RecordTable):
         memory = max((r.provenance.get("peak_memory_mb") or 0 for r in found), default=0)
         return [
             str(config.get("method", found[0].kind)).replace("_", " "),
-            str(config.get("cohort", "–")),
+            cohort if isinstance(cohort := config.get("cohort"), str) and len(cohort) < 20 else "–",
             budget,
             f"{size['name']}, {size['network'].replace('_', ' ')}" if isinstance(size, dict) and size else "–",
             str(len(found)),
