@@ -158,6 +158,11 @@ def test_a_missing_record_is_an_error_unless_it_is_awaited(toy: Path) -> None:
         evaluate(line(against=("c",), key="nobody"))
 
 
+def test_where_no_patient_has_the_value_nothing_is_compared(toy: Path) -> None:
+    found = evaluate(line(key="cases.*.RV.dice"))
+    assert (found.comparison, found.missing, found.word) == (None, (), verdict(None, Claim("higher")))
+
+
 @pytest.mark.parametrize(
     "fields", [{"ours": "a"}, {"ours": "a", "exact": "x"}, {"ours": "a", "against": "b", "than": 1.0}]
 )

@@ -95,7 +95,7 @@ class Outcome:
     """What became of one test."""
 
     word: Verdict
-    comparison: Comparison | None = None
+    comparison: Comparison | None = None  # None as well where no unit has the value in every run
     missing: tuple[str, ...] = ()  # experiments not run yet
     unit: str = "patients"  # what the interval is over
     setting: str = ""  # data, size
@@ -179,7 +179,12 @@ def evaluate(test: Check | None, awaited: frozenset[str] = frozenset()) -> Outco
     except records.RecordError as error:
         raise records.RecordError(f"{test.id}: {error}") from error
     shared = sorted(ours.keys() & theirs.keys())
-    comparison = compare({s: ours[s] for s in shared}, {s: theirs[s] for s in shared}) if shared else None
+    whole = [
+        u
+        for u in (ours[shared[0]] if shared else ())
+        if all(_known(side[s], u) for side in (ours, theirs) for s in shared)
+    ]
+    comparison = compare({s: ours[s] for s in shared}, {s: theirs[s] for s in shared}) if whole else None
     if comparison and test.counted:
         comparison = _certain(comparison.difference)
     found = tuple(r for e in dict.fromkeys(test.experiments) for r in records.load(e))
@@ -191,6 +196,10 @@ def evaluate(test: Check | None, awaited: frozenset[str] = frozenset()) -> Outco
         device=", ".join(dict.fromkeys(str(r.provenance.get("device", "unknown")) for r in found)),
         found=found,
     )
+
+
+def _known(values: Units, unit: str) -> bool:
+    return math.isfinite(values.get(unit, 0.0))  # compare() names a unit that is on one side only
 
 
 def units(record: records.Record, key: str) -> Units:

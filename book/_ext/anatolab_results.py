@@ -99,7 +99,8 @@ class LedgerDirective(RecordTable):
         """Difference, interval, units and seeds; the printed size beside it."""
         found = outcome.comparison
         if found is None:
-            return [badge("not run")] if test else []
+            without = nodes.Text(f"no one of the {outcome.unit} has the value in every run")
+            return [badge("not run") if outcome.missing else without] if test else []
         low, high = found.interval
         text = f"{found.difference:+.3f}"
         if low < high:
