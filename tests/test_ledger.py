@@ -14,14 +14,17 @@ from typing import get_args
 import pytest
 
 from anatolab import records
-from anatolab.analysis import ledger
-from anatolab.analysis.ledger import Check, Entry, evaluate, units
 from anatolab.experiments import EXPERIMENTS
 from anatolab.metrics import Claim, compare, verdict
 from anatolab.metrics.intervals import Verdict
 from anatolab.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+import anatolab_ledger as ledger  # noqa: E402
+from anatolab_ledger import Check, Entry, evaluate, units  # noqa: E402
+
 BOOK = ledger.read()
 WORDS = get_args(Verdict)
 # The statements of each abstract, counted while reading it.

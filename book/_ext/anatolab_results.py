@@ -1,7 +1,7 @@
 """What the pages of results are made of: the claim ledger, the list of slips, the dashboard, and all solutions.
 
 Directives ``{ledger}``, ``{ledger-summary}``, ``{not-reproduced}`` and ``{slips}`` read ``book/ledger.yml`` through
-:mod:`anatolab.analysis.ledger`, which computes every verdict.
+``anatolab_ledger``, which computes every verdict.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import anatolab_ledger as ledger
 from anatolab_book import BookDirective, RecordTable, badge, runs, stale
 from anatolab_exercises import exercises
 from docutils import nodes
@@ -23,7 +24,6 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
 from anatolab import records
-from anatolab.analysis import ledger
 from anatolab.metrics.intervals import Verdict
 
 logger = logging.getLogger(__name__)
