@@ -14,6 +14,7 @@ from anatolab.metrics.intervals import (
     verdict,
 )
 from anatolab.metrics.overlap import OverlapCounts, dice, jaccard, overlap_counts
+from anatolab.metrics.ranks import Ranking, holm, rank_methods
 from anatolab.metrics.surface import (
     SurfaceDistances,
     asd,
@@ -29,6 +30,7 @@ __all__ = [
     "Claim",
     "Comparison",
     "OverlapCounts",
+    "Ranking",
     "SurfaceDistances",
     "asd",
     "assd",
@@ -41,10 +43,12 @@ __all__ = [
     "group_accuracy",
     "hd",
     "hd95",
+    "holm",
     "jaccard",
     "nsd",
     "overlap_counts",
     "paired_interval",
+    "rank_methods",
     "seed_spread",
     "sign_flip_test",
     "summarize",

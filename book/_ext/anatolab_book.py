@@ -29,7 +29,6 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from anatolab import records
 
 logger = logging.getLogger(__name__)
-VERDICTS = ("reproduced", "direction only", "inconclusive", "contradicted", "not attempted")
 WORDS_A_MINUTE = 180
 
 
@@ -599,6 +598,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("record-index", RecordIndex)
     app.add_directive("claim", ClaimBox)
     app.add_directive("page-card", PageCard)
+    app.setup_extension("anatolab_results")
     if site_of(app):
         app.setup_extension("sphinxext.opengraph")
     app.add_css_file("anatolab.css")

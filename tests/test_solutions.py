@@ -1,0 +1,70 @@
+"""Every answer of every chapter is run against the check of its exercise."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "anatolab_exercises", ROOT / "book" / "_ext" / "anatolab_exercises.py"
+    )
+    assert spec
+    assert spec.loader
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found
+    spec.loader.exec_module(found)
+    return found
+
+
+book = module()
+ALL = [e for path in sorted((ROOT / "notebooks").glob("*.ipynb")) for e in book.exercises(path)]
+CODED = [e for e in ALL if e.answer and e.cell]
+
+
+@pytest.mark.parametrize("exercise", CODED, ids=lambda e: e.label)
+def test_the_answer_is_right(exercise: object) -> None:
+    assert book.is_right(book.run(exercise))
+
+
+def test_answers_are_found_and_labels_are_unique() -> None:
+    assert len(CODED) >= 41
+    assert len({e.label for e in ALL}) == len(ALL)
+    assert all(e.solution for e in ALL), [e.label for e in ALL if not e.solution]
+    written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text("utf-8"))
+    assert set(written) <= {e.label for e in ALL}
+
+
+@pytest.mark.parametrize(
+    "label", ["ex-pc-floor", "ex-tails-batch", "ex-metrics-cube", "ex-actionpp-cosine", "ex-mona-fill"]
+)
+def test_a_wrong_answer_and_none_are_not_right(label: str) -> None:
+    (exercise,) = (e for e in CODED if e.label == label)
+    (name,) = book.asked(exercise.cell)
+    for wrong in ("(1, 1)" if label == "ex-mona-fill" else "1e6", "None"):
+        assert not book.is_right(book.run(replace(exercise, answer=f"{name} = {wrong}")))
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [("1: right", True), ("right | right", True), ("right | not yet", False), ("1: no answer yet", False), ("", False)],
+)
+def test_what_counts_as_right(said: str, right: bool) -> None:
+    assert book.is_right(said) is right
+
+
+def test_only_statements_that_are_needed_run() -> None:
+    program = book.statements(
+        "import math\ndef f(x):\n    return x + k\nbig = math.inf\nbig = 2\nk = big\nk2 = 1 / 0\ny = []\ny.append(k)"
+    )
+    kept = book.needed(program, book.statements("print(f(1), y)"))
+    assert [s.lineno for s in kept] == [2, 5, 6, 8, 9]
