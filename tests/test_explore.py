@@ -132,9 +132,8 @@ def test_a_scene_shows_its_own_picture_and_the_margins_of_its_choice(board: expl
     assert list(bars.text) == ["duck", "finch", "duck"]
     assert list(bars.marker.color) == [explore.BOARD_COLORS[k] for k in (1, 0, 1)]
     assert list(dots.x) == [2.0, 2.0, -3.0, -3.0, -1.0, 1.0]  # every color of the same scene
-    assert (
-        board.figure("finch on water", "white").layout.title.text == "white finch on water: 1 say finch and 2 say duck"
-    )
+    title = board.figure("finch on water", "white").layout.title.text
+    assert title == "white finch on water: 1 of 3 say finch, 2 of 3 say duck"
     assert board.figure("nothing on land", "red").layout.title.text.startswith("nothing on land: ")
     low, high = board.figure("finch on land").layout.xaxis2.range
     assert low < -3
