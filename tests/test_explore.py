@@ -129,7 +129,7 @@ def test_a_scene_shows_its_own_picture_and_the_margins_of_its_choice(board: expl
     png = base64.b64decode(picture.source.partition(",")[2])
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), board.images[0, 1, 1])
     assert dict(zip(bars.y, bars.x, strict=True)) == {"background": 2.0, "object": -3.0, "color": 1.0}
-    assert list(bars.text) == ["duck", "finch", "duck"]
+    assert list(bars.hovertext) == ["duck", "finch", "duck"]
     assert list(bars.marker.color) == [explore.BOARD_COLORS[k] for k in (1, 0, 1)]
     assert list(dots.x) == [2.0, 2.0, -3.0, -3.0, -1.0, 1.0]  # every color of the same scene
     title = board.figure("finch on water", "white").layout.title.text

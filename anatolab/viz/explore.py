@@ -186,7 +186,7 @@ class SceneBoard:
         dot = {"color": [f"rgb{self.colors[n]}" for n in names] * len(methods), "size": 8}
         each = [m for m in methods for _ in names]
         figure = go.Figure(go.Image(source=png_url(self.images[o, b, c]), hoverinfo="skip"))
-        figure.add_bar(x=table[:, c], y=methods, orientation="h", marker=bar, text=says, textposition="none", **where)
+        figure.add_bar(x=table[:, c], y=methods, orientation="h", marker=bar, hovertext=says, **where)
         figure.add_scatter(x=table.ravel(), y=each, mode="markers", marker=dot, hoverinfo="skip", **where)
         figure.data[2].marker.line = {"color": "#555555", "width": 1}
         reach = 1.08 * max(float(np.abs(m).max()) for m in self.margins.values())
