@@ -1,15 +1,19 @@
-"""Paging through a volume: what the widget draws is what the book's frame holds; colors, windows and sizes."""
+"""Paging through a volume, recombining a scene: what the widget draws is what the book's frame holds."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anatolab import viz
-from anatolab.data.phantoms import draw_abdomen
+from anatolab.data.phantoms import draw_abdomen, recombined_scenes
+from anatolab.data.phantoms.scenes import COLORS
 from anatolab.data.synapse import CLASSES, CODES
 from anatolab.types import Case, InputError
 from anatolab.viz import explore
@@ -96,3 +100,69 @@ def test_a_volume_without_label_or_window(case: Case) -> None:
     assert len(volume.figure(0).data) == 1
     with pytest.raises(InputError, match="at least two"):
         explore.reduced(bare, CLASSES, side=1)
+
+
+@pytest.fixture
+def board() -> explore.SceneBoard:
+    """Three methods of known answers: the background, the object, and the color alone."""
+    images = recombined_scenes(1)[0][:, :2, [0, 5]]
+    o, b, c = np.meshgrid([-1.0, 1.0, 0.0], [-1.0, 1.0], [-1.0, 1.0], indexing="ij")
+    margins = {"background": 2 * b, "object": 3 * o, "color": c}
+    colors = {name: COLORS[name] for name in ("red", "white")}
+    names = ("finch", "duck", "nothing"), ("land", "water")
+    return explore.SceneBoard(images, margins, *names, colors, ("finch", "duck"))
+
+
+def test_every_frame_of_a_scene_is_what_the_callback_draws(board: explore.SceneBoard) -> None:
+    twin = json.loads(board.twin("duck on land").to_json())
+    assert [frame["name"] for frame in twin["frames"]] == list(board.scenes)
+    for scene, frame in zip(board.scenes, twin["frames"], strict=True):
+        live = json.loads(board.figure(scene).to_json())
+        assert all(same(a, b) for a, b in zip(live["data"], frame["data"], strict=True))
+        assert frame["layout"]["title"] == live["layout"]["title"]
+    assert twin["layout"]["sliders"][0]["active"] == 2
+    assert same({"d": twin["data"]}, {"d": twin["frames"][2]["data"]})
+
+
+def test_a_scene_shows_its_own_picture_and_the_margins_of_its_choice(board: explore.SceneBoard) -> None:
+    picture, bars, dots = board.figure("finch on water", "white").data
+    png = base64.b64decode(picture.source.partition(",")[2])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), board.images[0, 1, 1])
+    assert dict(zip(bars.y, bars.x, strict=True)) == {"background": 2.0, "object": -3.0, "color": 1.0}
+    assert list(bars.hovertext) == ["duck", "finch", "duck"]
+    assert list(bars.marker.color) == [explore.BOARD_COLORS[k] for k in (1, 0, 1)]
+    assert list(dots.x) == [2.0, 2.0, -3.0, -3.0, -1.0, 1.0]  # every color of the same scene
+    title = board.figure("finch on water", "white").layout.title.text
+    assert title == "white finch on water: 1 of 3 say finch, 2 of 3 say duck"
+    assert board.figure("nothing on land", "red").layout.title.text.startswith("nothing on land: ")
+    low, high = board.figure("finch on land").layout.xaxis2.range
+    assert low < -3
+    assert high > 3  # no bar is cut off, and the axis is the same in all frames
+
+
+def test_the_widget_draws_what_is_chosen(board: explore.SceneBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANATOLAB_BOOK", raising=False)
+    drawn: list[tuple[str, str]] = []
+    monkeypatch.setattr(explore.SceneBoard, "figure", lambda self, scene, color=None: drawn.append((scene, color)))
+    thing, place, paint, _ = explore.explore_scenes(board, alt=ALT, start="duck on land").children
+    thing.value, place.value, paint.value = "finch", "water", "white"
+    assert drawn == [
+        ("duck on land", "red"),
+        ("finch on land", "red"),
+        ("finch on water", "red"),
+        ("finch on water", "white"),
+    ]
+
+
+def test_the_book_gets_the_scenes_as_frames(board: explore.SceneBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANATOLAB_BOOK", "1")
+    block = explore.explore_scenes(board, alt=ALT, caption="Choose.")
+    assert isinstance(block, viz.Block)
+    assert all(scene in block.html for scene in board.scenes)
+    assert len(block.html) < 300_000
+
+
+def test_margins_of_another_shape_are_said(board: explore.SceneBoard) -> None:
+    wrong = {"background": np.zeros((2, 2, 2))}
+    with pytest.raises(InputError, match="must begin with"):
+        explore.SceneBoard(board.images, wrong, board.objects, board.backgrounds, board.colors, board.classes)

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.robust import Head, LinearHead, ProjectionHead
 from anatolab.robust.clip import Clip
 from anatolab.types import InputError
 
@@ -42,6 +43,35 @@ def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
         return scale * model.encode_image(images, normalize=True) @ direction  # type: ignore[operator]
 
     return margin
+
+
+def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
+    """The whole model that a fitted head makes of CLIP, from pixels to margin, so that both can be explained.
+
+    Args:
+        clip: The model that the head's features come from.
+        head: Of two classes: a projection with its text head, or a linear layer on the pre-trained embedding.
+
+    Returns:
+        The open_clip model with the head's projection, for the maps that hook into it; and its margin, a function of
+        normalized images through which gradient flows. It is the difference of the head's logits.
+
+    Raises:
+        InputError: The head is of another kind or has not two classes.
+    """
+    if isinstance(head, ProjectionHead) and head.text.shape[1] == 2:
+        model = clip.written_back(head.projection)
+        return model, margin_of(model, head.text, head.scale)
+    if not isinstance(head, LinearHead) or len(head.bias) != 2:
+        raise InputError(f"{type(head).__name__}: only projections and linear heads of two classes can be explained.")
+    model = clip.written_back(head.start.projection)
+    direction = (head.weight[1] - head.weight[0]) / head.std
+    offset = head.bias[1] - head.bias[0] - head.mean @ direction
+
+    def margin(images: Tensor) -> Tensor:
+        return model.encode_image(images, normalize=True) @ direction + offset  # type: ignore[operator]
+
+    return model, margin
 
 
 def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch: int = 256) -> np.ndarray:

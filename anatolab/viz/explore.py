@@ -1,20 +1,21 @@
-"""A volume to page through, slice by slice: widgets where Python runs, plotly frames in the built book."""
+"""A volume to page through and a scene to recombine: widgets where Python runs, plotly frames in the built book."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anatolab.types import Case, InputError
-from anatolab.viz import class_color, frames_figure, in_book, overlay_figure, show
+from anatolab.viz import class_color, frames_figure, in_book, overlay_figure, png_url, redrawn, show
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 GRAYS = 100  # gray levels; more are not seen, and take room in the book
+BOARD_COLORS = ("#b98a00", "#2b7fd0")  # of bars to the left and to the right of 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,6 @@ def explore(
     if in_book():
         return show(volume.twin(), alt=alt, caption=caption, table=False)
     import ipywidgets
-    from IPython.display import display
 
     start = volume.slices[len(volume.slices) // 2]
     slider = ipywidgets.SelectionSlider(
@@ -135,14 +135,99 @@ def explore(
     )
     names = [classes[c] for c in volume.here]
     switches = [ipywidgets.ToggleButton(value=True, description=name, layout={"width": "auto"}) for name in names]
-    output = ipywidgets.Output()
-
-    def redraw(_: Any = None) -> None:
-        output.clear_output(wait=True)
-        with output:
-            display(volume.figure(slider.value, {s.description for s in switches if s.value}))
-
-    for widget in (slider, *switches):
-        widget.observe(redraw, names="value")
-    redraw()
+    output = redrawn(
+        [slider, *switches], lambda: volume.figure(slider.value, {s.description for s in switches if s.value})
+    )
     return ipywidgets.VBox([slider, ipywidgets.HBox(switches, layout={"flex_flow": "row wrap"}), output])
+
+
+@dataclass(frozen=True)
+class SceneBoard:
+    """A scene in all its variants, and the margin that each method gives each of them."""
+
+    images: np.ndarray  # (objects, backgrounds, colors, h, w, 3) uint8
+    margins: Mapping[str, np.ndarray]  # of each method (objects, backgrounds, colors); above 0 says the second class
+    objects: tuple[str, ...]
+    backgrounds: tuple[str, ...]
+    colors: Mapping[str, tuple[int, int, int]]  # in the order of the last axis, with how they look
+    classes: tuple[str, str]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.objects), len(self.backgrounds), len(self.colors))
+        if self.images.shape[:3] != shape or any(m.shape != shape for m in self.margins.values()):
+            raise InputError(f"images and margins must begin with {shape}: objects, backgrounds, colors.")
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """What the book's slider runs over, such as ``duck on water``."""
+        return tuple(f"{o} on {b}" for o in self.objects for b in self.backgrounds)
+
+    def at(self, scene: str) -> tuple[int, int]:
+        """Numbers of object and background of a scene."""
+        o, b = divmod(self.scenes.index(scene), len(self.backgrounds))
+        return o, b
+
+    def figure(self, scene: str, color: str | None = None) -> Figure:
+        """The picture of a scene beside the margin of every method: what the widget and the book's slider call.
+
+        Args:
+            scene: One of ``scenes``.
+            color: Of the object in the picture and in the bars, the first where None; dots are the margins of the
+                same scene in every color.
+        """
+        import plotly.graph_objects as go
+
+        (o, b), names, methods = self.at(scene), list(self.colors), list(self.margins)
+        c = 0 if color is None else names.index(color)
+        table = np.round([self.margins[m][o, b] for m in methods], 2)  # (methods, colors)
+        says = [self.classes[int(v > 0)] for v in table[:, c]]
+        where: dict[str, Any] = {"xaxis": "x2", "yaxis": "y2", "showlegend": False}
+        bar = {"color": [BOARD_COLORS[int(v > 0)] for v in table[:, c]]}
+        dot = {"color": [f"rgb{self.colors[n]}" for n in names] * len(methods), "size": 8}
+        each = [m for m in methods for _ in names]
+        figure = go.Figure(go.Image(source=png_url(self.images[o, b, c]), hoverinfo="skip"))
+        figure.add_bar(x=table[:, c], y=methods, orientation="h", marker=bar, hovertext=says, **where)
+        figure.add_scatter(x=table.ravel(), y=each, mode="markers", marker=dot, hoverinfo="skip", **where)
+        figure.data[2].marker.line = {"color": "#555555", "width": 1}
+        reach = 1.08 * max(float(np.abs(m).max()) for m in self.margins.values())
+        side = {"showgrid": False, "visible": False, "constrain": "domain"}
+        height, width = self.images.shape[3:5]
+        voted = ", ".join(f"{says.count(k)} of {len(says)} say {k}" for k in self.classes)
+        colored = bool(np.ptp(self.images[o], 1).any())
+        return figure.update_layout(
+            title=f"{names[c] if colored else ''} {scene}: {voted}".strip(),
+            xaxis={**side, "domain": [0, 0.36], "range": [-0.5, width - 0.5]},
+            yaxis={**side, "range": [height - 0.5, -0.5], "scaleanchor": "x"},
+            xaxis2={"domain": [0.58, 1], "range": [-reach, reach], "anchor": "y2", "title": " or ".join(self.classes)},
+            yaxis2={"anchor": "x2", "autorange": "reversed", "categoryarray": methods},
+            height=420,
+        )
+
+    def twin(self, start: str | None = None) -> Figure:
+        """All objects on all backgrounds as one figure with a slider of frames, the object in the first color."""
+        at = 0 if start is None else self.scenes.index(start)
+        return frames_figure(self.figure, self.scenes, label="scene", start=at)
+
+
+def explore_scenes(board: SceneBoard, *, alt: str, caption: str = "", start: str | None = None) -> Any:
+    """Chooses object, background and color of a scene and shows what every method makes of it; in the book its twin.
+
+    Args:
+        board: The scenes and their margins.
+        alt: What a reader who cannot see it must know.
+        caption: Under the figure.
+        start: The scene shown first, such as ``duck on land``.
+
+    Returns:
+        A widget where Python runs live; in the book what :func:`anatolab.viz.show` returns.
+    """
+    if in_book():
+        return show(board.twin(start), alt=alt, caption=caption, table=False)
+    import ipywidgets
+
+    o, b = board.at(start or board.scenes[0])
+    kinds = (("object", board.objects, o), ("background", board.backgrounds, b), ("color", tuple(board.colors), 0))
+    choices = [ipywidgets.ToggleButtons(options=names, index=at, description=kind) for kind, names, at in kinds]
+    thing, place, paint = choices
+    output = redrawn(choices, lambda: board.figure(f"{thing.value} on {place.value}", paint.value))
+    return ipywidgets.VBox([*choices, output])

@@ -16,11 +16,12 @@ from anatolab.analysis.attribution import (
     grad_cam,
     integrated_gradients,
     margin_of,
+    margin_through,
     outside_share,
 )
 from anatolab.data.phantoms import counterfactual_scenes, finch_or_duck
 from anatolab.metrics import counterfactual_scores
-from anatolab.robust import load_clip
+from anatolab.robust import Dfr, ErmProjection, Rows, Sgd, load_clip, start_of
 from anatolab.types import InputError
 
 
@@ -141,3 +142,51 @@ def test_maps_that_do_not_fit_their_masks_are_said() -> None:
         outside_share(np.ones((2, 4, 4)), np.ones((2, 5, 5), bool))
     with pytest.raises(InputError, match="not negative"):
         outside_share(-np.ones((1, 2, 2)), np.ones((1, 2, 2), bool))
+
+
+@pytest.mark.parametrize("kind", ["projection", "linear"])
+def test_the_margin_through_the_whole_model_is_that_of_the_head_and_its_gradient_reaches_the_pixels(case, kind) -> None:
+    clip, birds = case["clip"], finch_or_duck((64, 32, 4), seed=2)
+    h, y = clip.trunk(clip.preprocess(birds.pixels)), torch.from_numpy(birds.y)
+    groups, start = torch.from_numpy(birds.group), start_of(clip, birds.classes)
+    generator = torch.Generator().manual_seed(0)
+    if kind == "projection":
+        head: Any = ErmProjection(start, ErmProjection.Config(sgd=Sgd(epochs=1, batch=32))).fit(
+            h, y, generator=generator
+        )
+    else:
+        rows = Rows(h[64:96], y[64:96], groups[64:96])
+        head = Dfr(start, Dfr.Config(strengths=(1.0,), refits=1)).fit(h, y, groups, generator, rows)
+    model, margin = margin_through(clip, head)
+    images = case["images"].clone().requires_grad_()
+    found = margin(images)
+    with torch.no_grad():
+        logits = head.logits(clip.trunk(case["images"]))
+    torch.testing.assert_close(found.detach(), logits[:, 1] - logits[:, 0], atol=1e-3, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(found.sum(), images)
+    assert gradient.abs().sum() > 0
+    assert grad_cam(model, margin, case["images"]).sum() > 0
+
+
+def test_a_head_that_cannot_be_explained_is_said() -> None:
+    class Other:
+        def logits(self, h: Tensor) -> Tensor:
+            return h
+
+    with pytest.raises(InputError, match="Other: only projections and linear heads"):
+        margin_through(load_clip("scenes-vit"), Other())
+
+
+def test_the_output_of_the_last_vit_block_gets_no_gradient_at_the_patches_and_its_first_norm_does() -> None:
+    clip = load_clip("scenes-vit")
+    images = clip.preprocess(finch_or_duck((8, 4, 4), seed=2).pixels).requires_grad_()
+    block: Any = clip.model.visual.transformer.resblocks[-1]  # type: ignore[union-attr, index]
+    caught: list[Tensor] = []
+    hooks = [part.register_forward_hook(lambda *call: caught.append(call[-1])) for part in (block.ln_1, block)]
+    value = margin_of(clip.model, clip.text_head(("finch", "duck")), clip.scale)(images).sum()
+    for hook in hooks:
+        hook.remove()
+    norm, output = torch.autograd.grad(value, caught)
+    assert (output[:, 1:] == 0).all()
+    assert output[:, 0].abs().sum() > 0
+    assert norm[:, 1:].abs().sum() > 0

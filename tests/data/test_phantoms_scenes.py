@@ -18,6 +18,7 @@ from anatolab.data.phantoms.scenes import (
     counterfactual_scenes,
     finch_or_duck,
     pretraining_scenes,
+    recombined_scenes,
     write_scenes,
 )
 from anatolab.types import InputError
@@ -151,3 +152,24 @@ def test_a_wrong_rho_and_a_missing_split_are_said(birds) -> None:
         birds.of("dev")
     with pytest.raises(InputError, match="no rows of the split 'val'; it has train"):
         birds.of("train").of("val")
+
+
+def test_recombined_scenes_differ_in_what_was_chosen_alone() -> None:
+    images, masks = recombined_scenes(3)
+    outside = ~masks.any(0)
+    for _ in range(2):  # two pixels further out, where no edge is mixed in
+        outside &= np.roll(outside, 1, 0) & np.roll(outside, -1, 0) & np.roll(outside, 1, 1) & np.roll(outside, -1, 1)
+    far = images[..., outside, :].astype(int)
+    assert outside.sum() > 300
+    assert (far == far[:1, :, :1]).all()  # neither object nor color changes the background
+    assert all((far[:, 0] != far[:, b]).any() for b in (1, 2, 3))
+    assert (images[2] == images[2][:, :1]).all()
+    assert not masks[2].any()
+    finch = images[0][..., masks[0], :].astype(int)
+    assert np.abs(finch[0] - finch[1]).mean() < 0.15 * np.abs(finch[:, 0] - finch[:, 2]).mean()
+
+
+def test_leaving_an_object_out_changes_no_other_and_a_strange_one_is_said() -> None:
+    np.testing.assert_array_equal(recombined_scenes(5, ("duck",))[0][0], recombined_scenes(5)[0][1])
+    with pytest.raises(InputError, match="'cow' is in no generated scene"):
+        recombined_scenes(5, ("cow",))

@@ -10,6 +10,7 @@ from anatolab.data.phantoms.scenes import (
     counterfactual_scenes,
     finch_or_duck,
     pretraining_scenes,
+    recombined_scenes,
     write_scenes,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "draw_patient",
     "finch_or_duck",
     "pretraining_scenes",
+    "recombined_scenes",
     "write_abdomen",
     "write_atrium",
     "write_cardiac",

@@ -31,6 +31,7 @@ COLORS = {
     "black": (30, 30, 35),
     "white": (245, 245, 245),
 }
+NOTHING = "nothing"  # where no object is wanted in recombined_scenes
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "there is a {}")
 USUAL = np.array([0, 1, 3, 2, 2, 3])  # of each object, the background it is usually seen on; land is for finches
 _GROUND = np.array([(88, 138, 62), (62, 112, 178), (205, 178, 125), (218, 228, 238)], np.float32)
@@ -195,6 +196,42 @@ def counterfactual_scenes(n: int = 200, seed: int = 0) -> Counterfactuals:
         images.append(_bytes(scene))
         masks.append(cover[..., 0] >= 0.5)
     return Counterfactuals(np.stack(images, 1), np.stack(masks, 1))
+
+
+def recombined_scenes(seed: int = 0, objects: Sequence[str] = (*OBJECTS[:2], NOTHING)) -> tuple[np.ndarray, np.ndarray]:
+    """One scene in all its variants: each object, or none, on each background in each color.
+
+    Place, size and turn of the object, texture of each background and noise of the camera are drawn once, so that two
+    images differ in what was chosen alone.
+
+    Args:
+        seed: Of these.
+        objects: Some of ``OBJECTS``, and ``"nothing"`` for the background alone.
+
+    Returns:
+        Images ``(objects, BACKGROUNDS, COLORS, 32, 32, 3)`` uint8, and masks ``(objects, 32, 32)`` bool.
+
+    Raises:
+        InputError: An object that is none of these.
+
+    Example:
+        >>> images, masks = recombined_scenes()
+        >>> images.shape, masks.any((1, 2)).tolist()
+        ((3, 4, 6, 32, 32, 3), [True, True, False])
+    """
+    if strange := [name for name in objects if name not in (*OBJECTS, NOTHING)]:
+        raise InputError(f"{strange[0]!r} is in no generated scene; choose from {', '.join((*OBJECTS, NOTHING))}.")
+    rng = np.random.default_rng((VERSION, seed, 3))
+    colors, images, masks = np.arange(len(COLORS)), [], []
+    pose = np.repeat(_pose(rng, 1), len(colors), 1)
+    places = _background(np.arange(len(BACKGROUNDS)), rng)[:, None]
+    noise = rng.normal(0, 4, (SIZE, SIZE, 3)).astype(np.float32)
+    for name in objects:
+        paint, cover = _object(np.full(len(colors), (*OBJECTS, NOTHING).index(name) % len(OBJECTS)), colors, pose)
+        cover = cover * (name != NOTHING)
+        images.append(_bytes(cover * paint + (1 - cover) * places + noise))
+        masks.append(cover[0, ..., 0] >= 0.5)
+    return np.stack(images), np.stack(masks)
 
 
 def write_scenes(root: str | Path, scenes: LabeledImages | None = None) -> Path:
