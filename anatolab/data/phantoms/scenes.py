@@ -198,7 +198,9 @@ def counterfactual_scenes(n: int = 200, seed: int = 0) -> Counterfactuals:
     return Counterfactuals(np.stack(images, 1), np.stack(masks, 1))
 
 
-def recombined_scenes(seed: int = 0, objects: Sequence[str] = (*OBJECTS[:2], NOTHING)) -> tuple[np.ndarray, np.ndarray]:
+def recombined_scenes(
+    seed: int = 0, objects: Sequence[str] = ("finch", "duck", NOTHING)
+) -> tuple[np.ndarray, np.ndarray]:
     """One scene in all its variants: each object, or none, on each background in each color.
 
     Place, size and turn of the object, texture of each background and noise of the camera are drawn once, so that two
