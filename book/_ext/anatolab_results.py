@@ -152,7 +152,7 @@ class LedgerSummary(LedgerDirective):
         head = [[nodes.Text("paper")], *([badge(word)] for word in WORDS), [nodes.Text("lines")]]
         lines = [
             [
-                self.inline(f"{{cite:t}}`{paper}`"),
+                self.inline(f"{NAMES[paper]} {{cite:p}}`{paper}`"),
                 *([nodes.Text(str(n[word]))] for word in WORDS),
                 [nodes.Text(str(n.total()))],
             ]
@@ -182,7 +182,7 @@ class NotReproduced(LedgerDirective):
                 continue
             uri = f"#claim-{test.id}"
             said = [
-                *self.inline(f"{{cite:t}}`{entry.paper}`"),
+                *self.inline(f"{NAMES[entry.paper]} {{cite:p}}`{entry.paper}`"),
                 nodes.Text(": "),
                 *self.inline(entry.says),
                 nodes.Text(" "),
