@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from anatolab import records
 
 if TYPE_CHECKING:
     from anatolab.types import Cohort, Split
+
+    Splits = Callable[[int], Split]  # of a budget of labeled patients
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ METHOD_TITLES = {
     "arco": "ARCO",
     "morse": "MORSE",
 }
-# The rows of a table: end of the id, method, title, overrides of the Config. ARCO has one for each of its
-# samplers; MORSE, which draws nothing from unlabeled patients, has tables of its own.
-ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
+Row = tuple[str, str, str, dict[str, Any]]  # of a table: end of the id, method, title, overrides of the Config
+# ARCO has a row for each of its samplers; MORSE, which draws nothing from unlabeled patients, has tables of its own.
+ROWS: list[Row] = [
     *[
         (name.replace("_", "-"), name, title, {})
         for name, title in METHOD_TITLES.items()
@@ -122,12 +124,12 @@ RENDERING: dict[str, dict[str, Any]] = {
 EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
 
 
-def _methods(cohort: str, labeled: int, priority: int, **more: Any) -> list[Experiment]:
+def _methods(cohort: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
+    """A run of each row, on so many labeled patients of a cohort; 0: on all."""
+    start = f"{cohort}-{labeled or 'all'}"
     return [
-        Experiment(
-            f"{cohort}-{labeled}-{end}", method, cohort, labeled, title, priority=priority, overrides=fields, **more
-        )
-        for end, method, title, fields in ROWS
+        Experiment(f"{start}-{end}", method, cohort, labeled, title, priority=priority, overrides=fields, **more)
+        for end, method, title, fields in rows
     ]
 
 
@@ -167,17 +169,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         *[(f"grid-{g}", f"ARCO-SG on {g} x {g} cells", {"grid": g}) for g in (1, 2, 8)],
     ],
 }
-
-
-def _ablations(cohort: str, labeled: int, priority: int) -> list[Experiment]:
-    return [
-        Experiment(
-            f"{cohort}-{labeled}-{method}-{part}", method, cohort, labeled, title, priority=priority, overrides=fields
-        )
-        for method, parts in ABLATIONS.items()
-        for part, title, fields in parts
-    ]
-
+_PARTS = [(f"{name}-{end}", name, title, fields) for name, of in ABLATIONS.items() for end, title, fields in of]
 
 # The parts of MORSE, in the rows of the paper's ablation as it is recalled, and what is open in it.
 COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -190,24 +182,21 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("renorm", "MORSE with weights rescaled", {"rescale": "renorm"}),
     ("constant", "MORSE without the ramp", {"ramp": "constant"}),
 ]
+_COMPONENTS = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
 
 
 def _morse(cohort: str, network: str | None, priority: int, dims: int = 2, baseline: bool = True) -> list[Experiment]:
     """MORSE and its backbone alone, on all training patients."""
     suffix, of = (f"-{network.replace('_', '-')}", f", {network}") if network else ("", "")
-    return [
-        Experiment(
-            f"{cohort}-all-{name}{suffix}", name, cohort, 0, title + of, priority=priority, dims=dims, network=network
-        )
-        for name, title in (("supervised", "backbone alone"), ("morse", "MORSE"))
-        if baseline or name == "morse"
-    ]
+    named = [("supervised", "backbone alone"), ("morse", "MORSE")][not baseline :]
+    rows: list[Row] = [(f"{name}{suffix}", name, f"{title}{of}", {}) for name, title in named]
+    return _methods(cohort, 0, priority, rows, dims=dims, network=network)
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc", 3, priority=0),
     Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", priority=1),
-    *_ablations("acdc", 3, priority=2),
+    *_methods("acdc", 3, priority=2, rows=_PARTS),
     *_morse("acdc", None, priority=2, baseline=False),
     *_morse("abdomen", None, priority=2),
     *_morse("acdc", "basic_unet", priority=3),
@@ -215,10 +204,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc", 7, priority=3),
     *_methods("acdc", 1, priority=4),
     *_methods("abdomen", 3, priority=4),
-    *(
-        Experiment(f"acdc-all-morse-{part}", "morse", "acdc", 0, title, priority=4, overrides=fields)
-        for part, title, fields in COMPONENTS
-    ),
+    *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
     *_methods("atrium", 3, priority=5, dims=3),
     *_morse("atrium", None, priority=5, dims=3),
     *_morse("atrium", "segresnet", priority=5, dims=3),
@@ -235,7 +221,7 @@ def by_id(experiment: str) -> Experiment:
     return found
 
 
-def _acdc() -> tuple[Cohort, Callable[[int], Split]]:
+def _acdc() -> tuple[Cohort, Splits]:
     from anatolab.data import open_cohort, split_patients
     from anatolab.types import InputError
 
@@ -246,31 +232,20 @@ def _acdc() -> tuple[Cohort, Callable[[int], Split]]:
     return cohort, lambda labeled: split_patients(cohort, labeled or len(cohort.published["train"]))
 
 
-def _cardiac() -> tuple[Cohort, Callable[[int], Split]]:
-    from anatolab.data import split_patients
-    from anatolab.data.phantoms import cardiac_cohort
+def _generated(anatomy: str, patients: int, train: int, validation: int, test: int) -> tuple[Cohort, Splits]:
+    from anatolab.data import phantoms, split_patients
 
-    cohort = cardiac_cohort(100, seed=0)
-    return cohort, lambda labeled: split_patients(cohort, labeled or 70, validation=10, test=20, seed=0)
-
-
-def _atrium() -> tuple[Cohort, Callable[[int], Split]]:
-    from anatolab.data import split_patients
-    from anatolab.data.phantoms import atrium_cohort
-
-    cohort = atrium_cohort(60, seed=0)
-    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=8, test=12, seed=0)
+    cohort = getattr(phantoms, f"{anatomy}_cohort")(patients, seed=0)
+    held = {"validation": validation, "test": test, "seed": 0}
+    return cohort, lambda labeled: split_patients(cohort, labeled or train, **held)
 
 
-def _abdomen() -> tuple[Cohort, Callable[[int], Split]]:
-    from anatolab.data import split_patients
-    from anatolab.data.phantoms import abdomen_cohort
-
-    cohort = abdomen_cohort(64, seed=0)
-    return cohort, lambda labeled: split_patients(cohort, labeled or 40, validation=10, test=14, seed=0)
-
-
-COHORTS = {"acdc": _acdc, "cardiac": _cardiac, "abdomen": _abdomen, "atrium": _atrium}
+COHORTS: dict[str, Callable[[], tuple[Cohort, Splits]]] = {
+    "acdc": _acdc,
+    "cardiac": lambda: _generated("cardiac", 100, 70, 10, 20),
+    "abdomen": lambda: _generated("abdomen", 64, 40, 10, 14),
+    "atrium": lambda: _generated("atrium", 60, 40, 8, 12),
+}
 
 
 def method_config(experiment: Experiment) -> Any:
