@@ -30,8 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anatolab.data import checks, pairs
 from anatolab.data.splits import published_lists
 from anatolab.types import Case, CaseRef, Cohort, InputError
@@ -248,27 +246,8 @@ def read_ssl4mis(root: Path) -> Cohort:
 
 
 def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) -> Case:
-    stacked = source != files[0]
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for path in files:
-        image, label = checks.read_h5(path, "image", "label")
-        if image.ndim != (2 if stacked else 3):
-            raise InputError(
-                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
-                "slices belong in data/slices, volumes in data."
-            )
-        checks.check_pair(image, label, path, path)
-        if images and image.shape != images[0].shape:
-            raise InputError(
-                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
-                "write the slices of this case again from one volume."
-            )
-        images.append(image)
-        labels.append(checks.check_label(label, path, CLASSES))
-        if not np.isfinite(image).all():
-            checks.check_image(image, path)
-    volume, label = (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
+    stacked, places = source != files[0], ("data/slices", "data")
+    volume, label = pairs.load_slices(files, checks.read_h5, CLASSES, stacked=stacked, places=places)
     return Case(patient, phase, checks.check_image(volume, source)[None], label, None, None, source)
 
 

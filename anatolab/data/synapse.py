@@ -124,32 +124,19 @@ def _files(folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str
 
 
 def _load_transunet(patient: str, files: tuple[Path, ...]) -> Case:
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for path in files:
-        stacked = path.suffix == ".npz"
-        image, label = (checks.read_npz if stacked else checks.read_h5)(path, "image", "label")
-        if image.ndim != (2 if stacked else 3):
-            raise InputError(
-                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
-                "slices belong in train_npz, volumes in test_vol_h5."
-            )
-        checks.check_pair(image, label, path, path)
-        if images and image.shape != images[0].shape:
-            raise InputError(
-                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
-                "write the slices of this case again from one volume."
-            )
-        if not np.isfinite(image).all():
-            checks.check_image(image, path)
-        if image.size and not (image.min() >= -1e-3 and image.max() <= 1.001):
-            raise InputError(
-                f"{path}: its intensities run from {image.min():g} to {image.max():g} where TransUNet's files hold 0 "
-                "to 1; clip to [-125, 275] HU and scale to [0, 1], or give the raw NIfTI files."
-            )
-        images.append(image)
-        labels.append(checks.check_label(label, path, CLASSES))
-    volume, mask = (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
+    stacked, places = files[0].suffix == ".npz", ("train_npz", "test_vol_h5")
+    volume, mask = pairs.load_slices(files, _read_scaled, CLASSES, stacked=stacked, places=places)
     low, high = WINDOW
     hounsfield = checks.check_image(volume, files[0]) * np.float32(high - low) + np.float32(low)
     return Case(patient, "", hounsfield[None], mask, None, None, files[0], window=WINDOW)
+
+
+def _read_scaled(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
+    """Image and label of one of TransUNet's files, the image in [0, 1] as far as it is finite."""
+    image, label = (checks.read_npz if path.suffix == ".npz" else checks.read_h5)(path, *keys)
+    if image.size and np.isfinite(image).all() and not (image.min() >= -1e-3 and image.max() <= 1.001):
+        raise InputError(
+            f"{path}: its intensities run from {image.min():g} to {image.max():g} where TransUNet's files hold 0 "
+            "to 1; clip to [-125, 275] HU and scale to [0, 1], or give the raw NIfTI files."
+        )
+    return image, label
