@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from anatolab import records
-
-if TYPE_CHECKING:
-    from anatolab.types import Cohort, Split
-
-    Splits = Callable[[int], Split]  # of a budget of labeled patients
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class Experiment:
 
     id: str
     method: str  # a key of anatolab.methods.METHODS
-    cohort: str  # a key of COHORTS
+    cohort: str  # a key of COHORTS in tools/cohorts.py
     labeled: int  # patients; 0 = all
     title: str
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -219,33 +213,6 @@ def by_id(experiment: str) -> Experiment:
     if found is None:
         raise records.RecordError(f"{experiment!r} is no wanted run; `python tools/records.py list` names them.")
     return found
-
-
-def _acdc() -> tuple[Cohort, Splits]:
-    from anatolab.data import open_cohort, split_patients
-    from anatolab.types import InputError
-
-    root = os.environ.get("ANATOLAB_DATA")
-    if not root:
-        raise InputError("ANATOLAB_DATA is not set; let it name the folder that holds ACDC/ to make records on ACDC.")
-    cohort = open_cohort(Path(root) / "ACDC")
-    return cohort, lambda labeled: split_patients(cohort, labeled or len(cohort.published["train"]))
-
-
-def _generated(anatomy: str, patients: int, train: int, validation: int, test: int) -> tuple[Cohort, Splits]:
-    from anatolab.data import phantoms, split_patients
-
-    cohort = getattr(phantoms, f"{anatomy}_cohort")(patients, seed=0)
-    held = {"validation": validation, "test": test, "seed": 0}
-    return cohort, lambda labeled: split_patients(cohort, labeled or train, **held)
-
-
-COHORTS: dict[str, Callable[[], tuple[Cohort, Splits]]] = {
-    "acdc": _acdc,
-    "cardiac": lambda: _generated("cardiac", 100, 70, 10, 20),
-    "abdomen": lambda: _generated("abdomen", 64, 40, 10, 14),
-    "atrium": lambda: _generated("atrium", 60, 40, 8, 12),
-}
 
 
 def method_config(experiment: Experiment) -> Any:

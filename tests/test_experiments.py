@@ -7,7 +7,6 @@ from anatolab import experiments, records
 from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D
 from anatolab.methods import METHODS
 from anatolab.nn import multiple_of
-from anatolab.types import InputError
 
 BOOK = Path(__file__).resolve().parents[1] / "book" / "records"
 
@@ -19,11 +18,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "records"
 
 
-def test_ids_are_unique_and_methods_cohorts_and_sizes_exist() -> None:
+def test_ids_are_unique_and_methods_and_sizes_exist() -> None:
     assert len({e.id for e in EXPERIMENTS}) == len(EXPERIMENTS)
     for e in EXPERIMENTS:
         assert e.method in METHODS
-        assert e.cohort in experiments.COHORTS
         assert e.size in SIZES
         assert len(set(e.seeds)) == len(e.seeds) > 0
         experiments.method_config(e)
@@ -72,12 +70,6 @@ def test_a_run_on_volumes_says_the_depth_of_its_patches_and_one_on_slices_does_n
 def test_an_unknown_run_is_named() -> None:
     with pytest.raises(records.RecordError, match="'nothing' is no wanted run"):
         experiments.by_id("nothing")
-
-
-def test_acdc_needs_its_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ANATOLAB_DATA", raising=False)
-    with pytest.raises(InputError, match="ANATOLAB_DATA is not set"):
-        experiments.COHORTS["acdc"]()
 
 
 def test_a_run_names_its_own_network_and_one_that_does_not_has_the_sizes() -> None:

@@ -1,6 +1,7 @@
 """Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,10 @@ import torch
 from anatolab import experiments, records
 from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D, Experiment, Size
 from anatolab.methods import METHODS
+from anatolab.types import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # whose scripts import from one another
 
 
 def module() -> ModuleType:
@@ -36,13 +39,23 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "records"
 
 
+def test_every_wanted_run_is_on_a_cohort_that_there_is() -> None:
+    assert {e.cohort for e in EXPERIMENTS} <= set(tool.COHORTS)
+
+
+def test_acdc_needs_its_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANATOLAB_DATA", raising=False)
+    with pytest.raises(InputError, match="ANATOLAB_DATA is not set"):
+        tool.COHORTS["acdc"]()
+
+
 def test_a_run_on_volumes_becomes_a_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from anatolab.data import split_patients
     from anatolab.data.phantoms import atrium_cohort
 
     cohort = atrium_cohort(4, seed=0, size=32)
     split = split_patients(cohort, 1, validation=1, seed=0)
-    monkeypatch.setitem(experiments.COHORTS, "atrium", lambda: (cohort, lambda labeled: split))
+    monkeypatch.setitem(tool.COHORTS, "atrium", lambda: (cohort, lambda labeled: split))
     small = Size("tiny", 16, 2, 1, 1, "light_unet", 4, depth=8)
     monkeypatch.setitem(SIZES_3D, "tiny", small)
     record = tool.run(replace(experiments.by_id("atrium-3-mean-teacher"), size="tiny"), 0, progress=False)
@@ -64,7 +77,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Experiment:
         found = cardiac_cohort(6, seed=0, size=96)
         return found, lambda labeled: split_patients(found, labeled, validation=2, seed=0)
 
-    monkeypatch.setitem(experiments.COHORTS, "toy", cohort)
+    monkeypatch.setitem(tool.COHORTS, "toy", cohort)
     monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], side=32, updates=3))
     wanted = replace(TINY, overrides={})
     monkeypatch.setattr(experiments, "EXPERIMENTS", (wanted,))
@@ -130,7 +143,7 @@ def test_packed_acdc_is_small_and_gives_the_same_training_rows(
     cohort = open_cohort(real_data / "ACDC")
     few = {"train": cohort.published["train"][:2], "validation": cohort.published["validation"][:1]}
     small = replace(cohort, published={**cohort.published, **few})
-    monkeypatch.setitem(experiments.COHORTS, "acdc", lambda: (small, None))
+    monkeypatch.setitem(tool.COHORTS, "acdc", lambda: (small, None))
     packed = open_cohort(tool.pack_data(tmp_path / "pack"))
     assert packed.published == few
     one = prepare(small, few["train"], size=(128, 128))

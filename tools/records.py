@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from cohorts import COHORTS
 
 from anatolab import experiments, records
-from anatolab.experiments import COHORTS, SIZES, Experiment, by_id, config_of, method_config, stands
+from anatolab.experiments import SIZES, Experiment, by_id, config_of, method_config, stands
 
 if TYPE_CHECKING:
     from anatolab.types import Cohort
