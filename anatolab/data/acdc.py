@@ -24,7 +24,6 @@ Reference:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -181,13 +180,8 @@ def _gt(image: Path) -> Path:
 
 def is_ssl4mis(root: Path) -> bool:
     """Whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
-    data = root / "data"
-    return any(
-        pattern.fullmatch(path.name)
-        for folder, pattern in ((data / "slices", _SLICE), (data, _VOLUME))
-        if folder.is_dir()
-        for path in folder.iterdir()
-    )
+    folders = ((root / "data" / "slices", _SLICE), (root / "data", _VOLUME))
+    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
 
 
 def read_ssl4mis(root: Path) -> Cohort:
@@ -208,18 +202,10 @@ def read_ssl4mis(root: Path) -> Cohort:
     """
     data = root / "data"
     slices: dict[str, dict[int, Path]] = {}
-    volumes: dict[str, Path] = {}
     ignored: list[str] = []
-    for path in _files(data / "slices"):
-        if match := _SLICE.fullmatch(path.name):
-            slices.setdefault(match[1], {})[int(match[2])] = path
-        else:
-            ignored.append(f"data/slices/{path.name}")
-    for path in _files(data):
-        if match := _VOLUME.fullmatch(path.name):
-            volumes[match[1]] = path
-        else:
-            ignored.append(f"data/{path.name}")
+    for match, path in pairs.matching(data / "slices", _SLICE, root, ignored):
+        slices.setdefault(match[1], {})[int(match[2])] = path
+    volumes = {match[1]: path for match, path in pairs.matching(data, _VOLUME, root, ignored)}
     problems = _slice_problems(slices, root)
     refs = []
     for name in sorted(slices.keys() | volumes.keys()):
@@ -274,7 +260,3 @@ def _slice_problems(slices: dict[str, dict[int, Path]], root: Path) -> list[str]
                 "below 1); remove the file, or correct the list."
             )
     return problems
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()

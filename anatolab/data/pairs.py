@@ -59,6 +59,19 @@ def scan(
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
+def matching(
+    folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]
+) -> list[tuple[re.Match[str], Path]]:
+    """The files of a folder, which may be absent, whose whole name matches; all others go to ``ignored``."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := pattern.fullmatch(path.name):
+            found.append((match, path))
+        elif path.is_file():
+            ignored.append(str(path.relative_to(root)))
+    return found
+
+
 def refs_of(
     images: Mapping[str, tuple[Path, ...]],
     labels: Mapping[str, Path],

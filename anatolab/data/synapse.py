@@ -72,7 +72,8 @@ def read_official(root: Path) -> Cohort:
 
 def is_transunet(root: Path) -> bool:
     """Whether ``train_npz`` holds TransUNet's slices, or ``test_vol_h5`` its volumes."""
-    return bool(_files(root / "train_npz", _SLICE, root, []) or _files(root / "test_vol_h5", _VOLUME, root, []))
+    folders = ((root / "train_npz", _SLICE), (root / "test_vol_h5", _VOLUME))
+    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
 
 
 def read_transunet(root: Path) -> Cohort:
@@ -80,7 +81,7 @@ def read_transunet(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
     slices: dict[str, dict[int, Path]] = {}
-    for match, path in _files(root / "train_npz", _SLICE, root, ignored):
+    for match, path in pairs.matching(root / "train_npz", _SLICE, root, ignored):
         slices.setdefault(match[1], {})[int(match[2])] = path
     files = {patient: tuple(numbers[n] for n in sorted(numbers)) for patient, numbers in slices.items()}
     for patient, numbers in slices.items():
@@ -89,7 +90,7 @@ def read_transunet(root: Path) -> Cohort:
                 f"{root / 'train_npz' / f'{patient}_slice{lost[0]:03d}.npz'}: is missing ({len(lost)} of "
                 f"{max(numbers) + 1} slices of this volume); copy it there, or remove the whole volume."
             )
-    for match, path in _files(root / "test_vol_h5", _VOLUME, root, ignored):
+    for match, path in pairs.matching(root / "test_vol_h5", _VOLUME, root, ignored):
         if match[1] in files:
             problems.append(f"{path}: patient {match[1]} is also in train_npz; keep one of the two.")
         files[match[1]] = (path,)
@@ -111,16 +112,6 @@ def _cohort(layout: str, refs: tuple[CaseRef, ...], root: Path, ignored: list[st
 
 def _scan(root: Path, kind: str, ignored: list[str], problems: list[str]) -> dict[str, tuple[re.Match[str], Path]]:
     return pairs.scan([root / base / kind for base in _BASES], rf"{kind}(\d{{4}})", root, ignored, problems)
-
-
-def _files(folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]) -> list[tuple[re.Match[str], Path]]:
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := pattern.fullmatch(path.name):
-            found.append((match, path))
-        else:
-            ignored.append(str(path.relative_to(root)))
-    return found
 
 
 def _load_transunet(patient: str, files: tuple[Path, ...]) -> Case:
