@@ -29,8 +29,6 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 PEERS = {
     ("records", "types"),
     ("training", "inference"),  # validation during a run
-    ("experiments", "analysis"),  # an experiment may record an analysis
-    ("experiments", "viz"),  # the pictures of a run
     ("viz", "analysis"),
     ("cli", "experiments"),
 }

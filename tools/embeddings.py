@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from cohorts import COHORTS
 
 from anatolab import experiments, records
 from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
@@ -63,7 +64,7 @@ def dice_of(method: Any, rows: Any, classes: int) -> float:
 def follow(name: str, size: experiments.Size, updates: int, folder: Path) -> None:
     """Trains one method, and leaves what was read at each moment in ``folder/<name>.pt``."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    cohort, split_of = experiments.COHORTS["cardiac"]()
+    cohort, split_of = COHORTS["cardiac"]()
     split = split_of(3)
     config = replace(experiments.sized(METHODS[name].Config(), size), updates=updates)
     tiny = size.name == "tiny"

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from cohorts import COHORTS
 from torch import Tensor
 
 from anatolab import experiments, records
@@ -143,7 +144,7 @@ def along_training(data: str, seed: int, updates: int) -> records.Record:
     """Trains once and measures a copy of the method at three moments, which leaves the training as it is."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     size = experiments.SIZES["demo"]
-    cohort, split_of = experiments.COHORTS[data]()
+    cohort, split_of = COHORTS[data]()
     split = split_of(3)
     rows = prepare(cohort, split.train, size=(size.side, size.side))
     torch.manual_seed(seed)

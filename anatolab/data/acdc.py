@@ -24,13 +24,10 @@ Reference:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from anatolab.data import checks, pairs
 from anatolab.data.splits import published_lists
@@ -183,13 +180,8 @@ def _gt(image: Path) -> Path:
 
 def is_ssl4mis(root: Path) -> bool:
     """Whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
-    data = root / "data"
-    return any(
-        pattern.fullmatch(path.name)
-        for folder, pattern in ((data / "slices", _SLICE), (data, _VOLUME))
-        if folder.is_dir()
-        for path in folder.iterdir()
-    )
+    folders = ((root / "data" / "slices", _SLICE), (root / "data", _VOLUME))
+    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
 
 
 def read_ssl4mis(root: Path) -> Cohort:
@@ -210,18 +202,10 @@ def read_ssl4mis(root: Path) -> Cohort:
     """
     data = root / "data"
     slices: dict[str, dict[int, Path]] = {}
-    volumes: dict[str, Path] = {}
     ignored: list[str] = []
-    for path in _files(data / "slices"):
-        if match := _SLICE.fullmatch(path.name):
-            slices.setdefault(match[1], {})[int(match[2])] = path
-        else:
-            ignored.append(f"data/slices/{path.name}")
-    for path in _files(data):
-        if match := _VOLUME.fullmatch(path.name):
-            volumes[match[1]] = path
-        else:
-            ignored.append(f"data/{path.name}")
+    for match, path in pairs.matching(data / "slices", _SLICE, root, ignored):
+        slices.setdefault(match[1], {})[int(match[2])] = path
+    volumes = {match[1]: path for match, path in pairs.matching(data, _VOLUME, root, ignored)}
     problems = _slice_problems(slices, root)
     refs = []
     for name in sorted(slices.keys() | volumes.keys()):
@@ -248,27 +232,8 @@ def read_ssl4mis(root: Path) -> Cohort:
 
 
 def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) -> Case:
-    stacked = source != files[0]
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for path in files:
-        image, label = checks.read_h5(path, "image", "label")
-        if image.ndim != (2 if stacked else 3):
-            raise InputError(
-                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
-                "slices belong in data/slices, volumes in data."
-            )
-        checks.check_pair(image, label, path, path)
-        if images and image.shape != images[0].shape:
-            raise InputError(
-                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
-                "write the slices of this case again from one volume."
-            )
-        images.append(image)
-        labels.append(checks.check_label(label, path, CLASSES))
-        if not np.isfinite(image).all():
-            checks.check_image(image, path)
-    volume, label = (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
+    stacked, places = source != files[0], ("data/slices", "data")
+    volume, label = pairs.load_slices(files, checks.read_h5, CLASSES, stacked=stacked, places=places)
     return Case(patient, phase, checks.check_image(volume, source)[None], label, None, None, source)
 
 
@@ -295,7 +260,3 @@ def _slice_problems(slices: dict[str, dict[int, Path]], root: Path) -> list[str]
                 "below 1); remove the file, or correct the list."
             )
     return problems
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()

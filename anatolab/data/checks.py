@@ -19,6 +19,7 @@ Spacing = tuple[float, float, float]
 NOTE = "generated.json"  # beside the patients: these are not the data set's, but generated as this file says
 A = TypeVar("A")
 B = TypeVar("B")
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)  # what parsers raise on a damaged file
 
 
 def collect(function: Callable[[A], B], items: Iterable[A], problems: list[str]) -> list[B]:
@@ -98,15 +99,7 @@ def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spaci
             array = np.asanyarray(image.dataobj)
         with nib.openers.ImageOpener(str(path)) as file:  # nibabel turns a spacing of 0 into 1
             stored = nib.nifti1.Nifti1Header.from_fileobj(file, check=False).get_zooms()[2::-1]
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        zlib.error,
-        nib.filebasedimages.ImageFileError,
-        nib.spatialimages.HeaderDataError,
-    ) as error:
+    except (*_UNREADABLE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
         raise InputError(f"{path}: cannot be read as NIfTI ({_reason(error)}); download or copy it again.") from error
     if array.ndim != ndim or array.dtype.fields is not None:
         due = "one 3-D volume of numbers" if ndim == 3 else "one 4-D volume, channels last,"
@@ -172,24 +165,11 @@ def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
             held = list(file.files)
             if all(key in held for key in keys):
                 return tuple(file[key] for key in keys)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*_UNREADABLE, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path}: cannot be read as .npz (truncated, no archive, or not of numbers); download or copy it again."
         ) from error
-    absent = next(key for key in keys if key not in held)
-    raise InputError(
-        f"{path}: holds no array named {absent!r} (it has: {', '.join(held) or 'nothing'}); "
-        "write the file again with this array."
-    )
+    raise _no_array(path, next(key for key in keys if key not in held), held)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -253,10 +233,7 @@ def read_h5(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
     try:
         with h5py.File(path, "r") as file:
             if absent := [key for key in keys if not isinstance(file.get(key), h5py.Dataset)]:
-                raise InputError(
-                    f"{path}: holds no array named {absent[0]!r} (it has: {', '.join(file) or 'nothing'}); "
-                    "write the file again with this array."
-                )
+                raise _no_array(path, absent[0], file)
             return tuple(np.asarray(file[key]) for key in keys)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, InputError):
@@ -405,6 +382,13 @@ def check_affine(
             f"{label_path}: its affine puts the {what} up to {apart:.3g} mm away from the image; "
             f"find the {what} of this image, or copy the image's header to it if the voxels do correspond."
         )
+
+
+def _no_array(path: Path, absent: str, held: Iterable[str]) -> InputError:
+    return InputError(
+        f"{path}: holds no array named {absent!r} (it has: {', '.join(held) or 'nothing'}); "
+        "write the file again with this array."
+    )
 
 
 def _shape(array: np.ndarray) -> str:

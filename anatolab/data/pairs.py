@@ -59,6 +59,19 @@ def scan(
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
+def matching(
+    folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]
+) -> list[tuple[re.Match[str], Path]]:
+    """The files of a folder, which may be absent, whose whole name matches; all others go to ``ignored``."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := pattern.fullmatch(path.name):
+            found.append((match, path))
+        elif path.is_file():
+            ignored.append(str(path.relative_to(root)))
+    return found
+
+
 def refs_of(
     images: Mapping[str, tuple[Path, ...]],
     labels: Mapping[str, Path],
@@ -141,6 +154,51 @@ def load_case(
         checks.check_affine(affine, label_affine, values.shape, label)
         mask = checks.map_label(values, label, codes, classes) if codes else checks.check_label(values, label, classes)
     return Case(patient, "", np.stack(volumes), mask, spacing, affine, path, dict(info or {}), window)
+
+
+def load_slices(
+    files: Sequence[Path],
+    read: Callable[..., tuple[np.ndarray, ...]],
+    classes: Sequence[str],
+    *,
+    stacked: bool,
+    places: tuple[str, str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label of a volume that lies in files without geometry, a slice a file or all in one.
+
+    Args:
+        files: The slices in their order, or the file of the volume.
+        read: Arrays of a file by their names, as :func:`anatolab.data.checks.read_h5`.
+        classes: Class names, background first.
+        stacked: Whether each file is a slice.
+        places: Where slices and where volumes belong, for messages.
+
+    Returns:
+        ``(z, y, x)``, the image as the files have it and finite, the label uint8.
+
+    Raises:
+        InputError: A file is wrong, or slices differ in shape.
+    """
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for path in files:
+        image, label = read(path, "image", "label")
+        if image.ndim != (2 if stacked else 3):
+            raise InputError(
+                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
+                f"slices belong in {places[0]}, volumes in {places[1]}."
+            )
+        checks.check_pair(image, label, path, path)
+        if images and image.shape != images[0].shape:
+            raise InputError(
+                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
+                "write the slices of this case again from one volume."
+            )
+        if not np.isfinite(image).all():
+            checks.check_image(image, path)
+        images.append(image)
+        labels.append(checks.check_label(label, path, classes))
+    return (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
 
 
 def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dict[str, tuple[Path, ...]]:

@@ -72,7 +72,8 @@ def read_official(root: Path) -> Cohort:
 
 def is_transunet(root: Path) -> bool:
     """Whether ``train_npz`` holds TransUNet's slices, or ``test_vol_h5`` its volumes."""
-    return bool(_files(root / "train_npz", _SLICE, root, []) or _files(root / "test_vol_h5", _VOLUME, root, []))
+    folders = ((root / "train_npz", _SLICE), (root / "test_vol_h5", _VOLUME))
+    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
 
 
 def read_transunet(root: Path) -> Cohort:
@@ -80,7 +81,7 @@ def read_transunet(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
     slices: dict[str, dict[int, Path]] = {}
-    for match, path in _files(root / "train_npz", _SLICE, root, ignored):
+    for match, path in pairs.matching(root / "train_npz", _SLICE, root, ignored):
         slices.setdefault(match[1], {})[int(match[2])] = path
     files = {patient: tuple(numbers[n] for n in sorted(numbers)) for patient, numbers in slices.items()}
     for patient, numbers in slices.items():
@@ -89,7 +90,7 @@ def read_transunet(root: Path) -> Cohort:
                 f"{root / 'train_npz' / f'{patient}_slice{lost[0]:03d}.npz'}: is missing ({len(lost)} of "
                 f"{max(numbers) + 1} slices of this volume); copy it there, or remove the whole volume."
             )
-    for match, path in _files(root / "test_vol_h5", _VOLUME, root, ignored):
+    for match, path in pairs.matching(root / "test_vol_h5", _VOLUME, root, ignored):
         if match[1] in files:
             problems.append(f"{path}: patient {match[1]} is also in train_npz; keep one of the two.")
         files[match[1]] = (path,)
@@ -113,43 +114,20 @@ def _scan(root: Path, kind: str, ignored: list[str], problems: list[str]) -> dic
     return pairs.scan([root / base / kind for base in _BASES], rf"{kind}(\d{{4}})", root, ignored, problems)
 
 
-def _files(folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]) -> list[tuple[re.Match[str], Path]]:
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if match := pattern.fullmatch(path.name):
-            found.append((match, path))
-        else:
-            ignored.append(str(path.relative_to(root)))
-    return found
-
-
 def _load_transunet(patient: str, files: tuple[Path, ...]) -> Case:
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for path in files:
-        stacked = path.suffix == ".npz"
-        image, label = (checks.read_npz if stacked else checks.read_h5)(path, "image", "label")
-        if image.ndim != (2 if stacked else 3):
-            raise InputError(
-                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
-                "slices belong in train_npz, volumes in test_vol_h5."
-            )
-        checks.check_pair(image, label, path, path)
-        if images and image.shape != images[0].shape:
-            raise InputError(
-                f"{path}: this slice has shape {image.shape}, the first of its volume {images[0].shape}; "
-                "write the slices of this case again from one volume."
-            )
-        if not np.isfinite(image).all():
-            checks.check_image(image, path)
-        if image.size and not (image.min() >= -1e-3 and image.max() <= 1.001):
-            raise InputError(
-                f"{path}: its intensities run from {image.min():g} to {image.max():g} where TransUNet's files hold 0 "
-                "to 1; clip to [-125, 275] HU and scale to [0, 1], or give the raw NIfTI files."
-            )
-        images.append(image)
-        labels.append(checks.check_label(label, path, CLASSES))
-    volume, mask = (np.stack(images), np.stack(labels)) if stacked else (images[0], labels[0])
+    stacked, places = files[0].suffix == ".npz", ("train_npz", "test_vol_h5")
+    volume, mask = pairs.load_slices(files, _read_scaled, CLASSES, stacked=stacked, places=places)
     low, high = WINDOW
     hounsfield = checks.check_image(volume, files[0]) * np.float32(high - low) + np.float32(low)
     return Case(patient, "", hounsfield[None], mask, None, None, files[0], window=WINDOW)
+
+
+def _read_scaled(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
+    """Image and label of one of TransUNet's files, the image in [0, 1] as far as it is finite."""
+    image, label = (checks.read_npz if path.suffix == ".npz" else checks.read_h5)(path, *keys)
+    if image.size and np.isfinite(image).all() and not (image.min() >= -1e-3 and image.max() <= 1.001):
+        raise InputError(
+            f"{path}: its intensities run from {image.min():g} to {image.max():g} where TransUNet's files hold 0 "
+            "to 1; clip to [-125, 275] HU and scale to [0, 1], or give the raw NIfTI files."
+        )
+    return image, label

@@ -31,7 +31,6 @@ import numpy as np
 from anatolab.metrics import overlap, surface
 from anatolab.types import InputError
 
-METRICS = ("dice", "jaccard", "hd95", "assd", "asd", "nsd")
 FLAGS = ("missed", "invented", "absent")
 CaseValues = Mapping[str, Mapping[str, float]]  # class -> metric -> value, as evaluate_volume returns it
 

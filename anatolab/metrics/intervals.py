@@ -75,19 +75,6 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_interval(
-    a: Mapping[str, float], b: Mapping[str, float], level: float = 0.95, seed: int = 0, draws: int = 10_000
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean of ``a - b`` over patients; both need the same patients.
-
-    Raises:
-        InputError: Patients that differ, or values as in :func:`bootstrap_interval`.
-    """
-    if a.keys() != b.keys():
-        raise InputError(f"Patients {sorted(a.keys() ^ b.keys())[:3]} are on one side only; compare the same patients.")
-    return bootstrap_interval([a[p] - b[p] for p in a], level, seed, draws)
-
-
 def sign_flip_test(differences: Sequence[float] | np.ndarray, *, draws: int = 100_000, seed: int = 0) -> float:
     """Two-sided p value of "the mean difference is 0" over all flips of sign, a patient a sign.
 

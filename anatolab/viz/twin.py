@@ -110,9 +110,9 @@ class Twin:
     def axis(self, name: str) -> dict[str, Any]:
         return self.layout.get(name[0] + "axis" + name[1:]) or {}
 
-    def at(self, name: str, values: Any) -> np.ndarray:
-        """Positions along an axis: numbers stay, dates become days, words become their place in the list."""
-        values = [] if values is None else list(values)
+    def at(self, name: str, values: Any, count: int = 0) -> np.ndarray:
+        """Positions along an axis: numbers stay, words become their place in the list, none are counted from 0."""
+        values = list(range(count) if values is None else values)
         if not any(isinstance(v, str) for v in values):
             return np.array([np.nan if v is None else v for v in values], dtype=float)
         if name not in self.categories:
@@ -254,9 +254,7 @@ class Twin:
     # -------------------------------------------------------------------------------------------------------- traces
     def scatter(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         count = max(len(trace[k]) if trace.get(k) is not None else 0 for k in "xy")
-        x, y = (
-            self.at(n, trace[k] if trace.get(k) is not None else range(count)) for n, k in zip(ids, "xy", strict=True)
-        )
+        x, y = (self.at(name, trace.get(key), count) for name, key in zip(ids, "xy", strict=True))
         line, marker = trace.get("line") or {}, trace.get("marker") or {}
         mode = trace.get("mode") or ("lines+markers" if count < 20 else "lines")
         alpha = trace.get("opacity", 1)
@@ -320,7 +318,7 @@ class Twin:
         along, value = ("y", "x") if flat else ("x", "y")
         size = self.at(ids["xy".index(value)], trace.get(value))
         name = ids["xy".index(along)]
-        where = self.at(name, trace[along] if trace.get(along) is not None else range(len(size)))
+        where = self.at(name, trace.get(along), len(size))
         together = [t for t in self.bars if axes_of(t) == ids]
         mode = self.layout.get("barmode", "group")
         unit = float(np.diff(np.unique(where)).min()) if len(np.unique(where)) > 1 else 1.0
@@ -363,7 +361,7 @@ class Twin:
         z = np.array([[np.nan if v is None else v for v in row] for row in trace["z"]], dtype=float)
         edges = []
         for name, key, count in ((ids[0], "x", z.shape[1]), (ids[1], "y", z.shape[0])):
-            at = self.at(name, trace[key]) if trace.get(key) is not None else np.arange(count, dtype=float)
+            at = self.at(name, trace.get(key), count)
             if len(at) == count:
                 middle = (at[1:] + at[:-1]) / 2
                 half = (at[1] - at[0]) / 2 if count > 1 else 0.5
@@ -412,8 +410,7 @@ class Twin:
 
     def contour(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         z = np.array([[np.nan if v is None else v for v in row] for row in trace["z"]], dtype=float)
-        x = self.at(ids[0], trace["x"]) if trace.get("x") is not None else np.arange(z.shape[1])
-        y = self.at(ids[1], trace["y"]) if trace.get("y") is not None else np.arange(z.shape[0])
+        x, y = self.at(ids[0], trace.get("x"), z.shape[1]), self.at(ids[1], trace.get("y"), z.shape[0])
         wanted, line = trace.get("contours") or {}, trace.get("line") or {}
         levels: Any = trace.get("ncontours") or 12
         if wanted.get("size"):

@@ -14,7 +14,6 @@ from anatolab.metrics import (
     Comparison,
     bootstrap_interval,
     compare,
-    paired_interval,
     seed_spread,
     sign_flip_test,
     verdict,
@@ -78,11 +77,11 @@ def test_interval_of_one_and_of_equal_units():
     assert bootstrap_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
 
 
-def test_paired_interval_is_that_of_the_differences():
+def test_the_interval_of_a_comparison_is_that_of_the_differences():
     a, b = {"x": 0.9, "y": 0.7, "z": 0.4}, {"z": 0.3, "y": 0.7, "x": 0.5}
-    np.testing.assert_allclose(paired_interval(a, b), bootstrap_interval([0.4, 0.0, 0.1]))
+    np.testing.assert_allclose(compare({0: a}, {0: b}).interval, bootstrap_interval([0.4, 0.0, 0.1]))
     with pytest.raises(InputError, match="'w'"):
-        paired_interval(a, b | {"w": 0.1})
+        compare({0: a}, {0: b | {"w": 0.1}})
 
 
 @pytest.mark.parametrize("values", [[], [0.1, float("nan")], [0.1, float("inf")], [[0.1], [0.2]]])

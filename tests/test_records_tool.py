@@ -1,0 +1,176 @@
+"""Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from anatolab import experiments, records
+from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D, Experiment, Size
+from anatolab.methods import METHODS
+from anatolab.types import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))  # whose scripts import from one another
+
+
+def module() -> ModuleType:
+    """tools/records.py, under a name that is not that of anatolab.records."""
+    spec = importlib.util.spec_from_file_location("records_tool", ROOT / "tools" / "records.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+tool = module()
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANATOLAB_RECORDS", str(tmp_path / "records"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "records"
+
+
+def test_every_wanted_run_is_on_a_cohort_that_there_is() -> None:
+    assert {e.cohort for e in EXPERIMENTS} <= set(tool.COHORTS)
+
+
+def test_acdc_needs_its_folder_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANATOLAB_DATA", raising=False)
+    with pytest.raises(InputError, match="ANATOLAB_DATA is not set"):
+        tool.COHORTS["acdc"]()
+
+
+def test_a_run_on_volumes_becomes_a_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import atrium_cohort
+
+    cohort = atrium_cohort(4, seed=0, size=32)
+    split = split_patients(cohort, 1, validation=1, seed=0)
+    monkeypatch.setitem(tool.COHORTS, "atrium", lambda: (cohort, lambda labeled: split))
+    small = Size("tiny", 16, 2, 1, 1, "light_unet", 4, depth=8)
+    monkeypatch.setitem(SIZES_3D, "tiny", small)
+    record = tool.run(replace(experiments.by_id("atrium-3-mean-teacher"), size="tiny"), 0, progress=False)
+    assert record.config["size"]["depth"] == 8
+    assert record.values["dice"].keys() == {"LA", "mean"}
+    assert records.path_of("atrium-3-mean-teacher", 0).exists()
+
+
+TINY = Experiment("toy-2-supervised", "supervised", "toy", 2, "toy", (0, 1), size="tiny", overrides={"augment": None})
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A wanted run of seconds: generated hearts, three updates."""
+    from anatolab.data import split_patients
+    from anatolab.data.phantoms import cardiac_cohort
+
+    def cohort():
+        found = cardiac_cohort(6, seed=0, size=96)
+        return found, lambda labeled: split_patients(found, labeled, validation=2, seed=0)
+
+    monkeypatch.setitem(tool.COHORTS, "toy", cohort)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], side=32, updates=3))
+    wanted = replace(TINY, overrides={})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (wanted,))
+    return wanted
+
+
+def test_a_run_becomes_a_record_that_stands_until_code_or_configuration_change(
+    tiny: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not experiments.stands(tiny, 0)
+    assert tool.make_records() == ["toy-2-supervised/seed0", "toy-2-supervised/seed1"]
+    assert tool.make_records() == []
+    record = records.load("toy-2-supervised")[0]
+    assert len(record.values["cases"]) == 4
+    assert record.values["dice"]["mean"] == pytest.approx(
+        np.mean([record.values["dice"][c] for c in ("RV", "Myo", "LV")]), abs=1e-4
+    )
+    assert record.split_sha256
+    assert record.provenance["data"].endswith("official")
+    assert record.config["fields"]["updates"] == 3
+    assert not Path("runs/records/toy-2-supervised").exists() or not any(Path("runs/records").rglob("*.pt"))
+    assert experiments.stands(tiny, 0)
+    monkeypatch.setitem(SIZES, "tiny", replace(SIZES["tiny"], updates=4))
+    assert not experiments.stands(tiny, 0)
+    assert tool.make_records(limit=-1) == []
+
+
+def test_the_same_seed_gives_the_same_numbers(tiny: Experiment) -> None:
+    one, two = (tool.run(tiny, 0).values for _ in range(2))
+    del one["train_s"], two["train_s"]
+    assert records.plain(one) == records.plain(two)
+
+
+def test_list_says_what_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tool.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(e.id in printed for e in EXPERIMENTS)
+    assert "not run" in printed
+
+
+def test_gpu_without_a_gpu_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert tool.main(["gpu"]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_gpu_dry_run_stops_at_its_limit_and_writes_an_archive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "gpu"
+    assert tool.main(["gpu", "--dry-run", "--limit", "0", "--out", str(out)]) == 0
+    assert "time is up before" in capsys.readouterr().out
+    assert (out / "records.tar.gz").stat().st_size <= 16 << 20
+
+
+@pytest.mark.real
+def test_packed_acdc_is_small_and_gives_the_same_training_rows(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anatolab.data import open_cohort, prepare
+
+    monkeypatch.setenv("ANATOLAB_DATA", str(real_data))
+    cohort = open_cohort(real_data / "ACDC")
+    few = {"train": cohort.published["train"][:2], "validation": cohort.published["validation"][:1]}
+    small = replace(cohort, published={**cohort.published, **few})
+    monkeypatch.setitem(tool.COHORTS, "acdc", lambda: (small, None))
+    packed = open_cohort(tool.pack_data(tmp_path / "pack"))
+    assert packed.published == few
+    one = prepare(small, few["train"], size=(128, 128))
+    two = prepare(packed, few["train"], size=(128, 128))
+    assert one.names == two.names
+    assert np.array_equal(one.labels, two.labels)
+    assert np.abs(one.images - two.images).max() < 0.02
+    case, again = small.of(few["validation"])[0].load(), packed.of(few["validation"])[0].load()
+    assert case.image.shape == again.image.shape
+    assert np.array_equal(case.label, again.label)
+    slices, volumes = ([f.stat().st_size for f in (tmp_path / "pack").rglob(p)] for p in ("*_slice_*", "*_frame0?.h5"))
+    whole = 1312 * np.mean(slices) + 20 * np.mean(volumes)  # what all of ACDC comes to
+    assert whole < 28e6  # most of it 128 x 128 slices; the validation volumes keep their native size
+
+
+def test_the_record_of_morse_holds_the_coarse_output_beside_the_refined_one(
+    tiny: Experiment, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everywhere_lv(method: object, image: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.0, 0.0, 0.0, 1.0]).reshape(1, 4, 1, 1).expand(len(image), 4, *image.shape[2:])
+
+    monkeypatch.setattr(METHODS["morse"], "predict_coarse", everywhere_lv)
+    wanted = replace(tiny, id="toy-2-morse", method="morse", overrides={"ramp": "constant"})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (tiny, wanted))
+    values = tool.run(wanted, 0, progress=False).values
+    assert values["coarse"]["dice"].keys() == values["dice"].keys()
+    assert values["coarse"]["per_patient"]["dice"].keys() == values["per_patient"]["dice"].keys()
+    assert values["coarse"]["dice"]["LV"] > 0 == values["coarse"]["dice"]["RV"]
+    assert values["coarse"]["dice"] != values["dice"]
+    assert "coarse" not in tool.run(tiny, 0, progress=False).values

@@ -1,0 +1,35 @@
+"""The cohorts that the other tools make records on, by the name that an experiment has for them, and their splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from anatolab.data import open_cohort, phantoms, split_patients
+from anatolab.types import Cohort, InputError, Split
+
+Splits = Callable[[int], Split]  # of a budget of labeled patients; 0: all
+
+
+def _acdc() -> tuple[Cohort, Splits]:
+    root = os.environ.get("ANATOLAB_DATA")
+    if not root:
+        raise InputError("ANATOLAB_DATA is not set; let it name the folder that holds ACDC/ to make records on ACDC.")
+    cohort = open_cohort(Path(root) / "ACDC")
+    return cohort, lambda labeled: split_patients(cohort, labeled or len(cohort.published["train"]))
+
+
+def _generated(
+    draw: Callable[..., Cohort], patients: int, train: int, validation: int, test: int
+) -> tuple[Cohort, Splits]:
+    cohort = draw(patients, seed=0)
+    return cohort, lambda labeled: split_patients(cohort, labeled or train, validation=validation, test=test, seed=0)
+
+
+COHORTS: dict[str, Callable[[], tuple[Cohort, Splits]]] = {
+    "acdc": _acdc,
+    "cardiac": lambda: _generated(phantoms.cardiac_cohort, 100, 70, 10, 20),
+    "abdomen": lambda: _generated(phantoms.abdomen_cohort, 64, 40, 10, 14),
+    "atrium": lambda: _generated(phantoms.atrium_cohort, 60, 40, 8, 12),
+}

@@ -1,0 +1,292 @@
+"""Makes the records of the book's trainings, here or on a lent GPU, and packs the data that travel there.
+
+    python tools/records.py list                      # the wanted runs, and which are recorded
+    python tools/records.py records acdc-3-action     # what is missing or stale; all wanted runs where none is named
+    python tools/records.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
+    python tools/records.py pack-data                 # ACDC at one size, for a machine that data must travel to
+
+`anatolab/experiments.py` says which runs are wanted; `make records` runs this in a checkout of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from cohorts import COHORTS
+
+from anatolab import experiments, records
+from anatolab.experiments import SIZES, Experiment, by_id, config_of, method_config, stands
+
+if TYPE_CHECKING:
+    from anatolab.types import Cohort
+
+PACKED = "PACKED.txt"  # in a folder that pack_data wrote
+
+
+def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress: bool | None = None) -> records.Record:
+    """Trains, evaluates and records one run; continues from ``out`` where that was interrupted.
+
+    Metrics are those of the validation patients on the native grid after the last update: nothing is selected.
+    """
+    import torch
+
+    from anatolab.data import prepare, prepare_volumes, split_sha256
+    from anatolab.inference import evaluate
+    from anatolab.methods import METHODS
+    from anatolab.metrics import summarize
+    from anatolab.nn import NETWORKS
+    from anatolab.training import Settings, train
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    size = experiment.budget
+    cohort, split_of = COHORTS[experiment.cohort]()
+    split = split_of(experiment.labeled)
+    if experiment.dims == 2:
+        rows: Any = prepare(cohort, split.train, size=(size.side, size.side))
+    else:
+        rows = prepare_volumes(cohort, split.train, patch=(size.depth, size.side, size.side))
+
+    torch.manual_seed(seed)
+    kind = METHODS[experiment.method]
+    network = NETWORKS[size.network](rows.images.shape[1], len(cohort.classes), spatial_dims=experiment.dims)
+    method = kind(network, method_config(experiment))
+    trained = train(method, rows, split, Settings(seed=seed), out=out, progress=progress)
+    if not trained.finished:
+        raise KeyboardInterrupt
+
+    device = next(method.parameters()).device
+    refs = cohort.of(split.validation)
+    volumes: dict[str, np.ndarray] = {}
+    cases = evaluate(method, refs, cohort.classes, size.image, device=device, volumes=volumes)
+    summary = summarize(cases, {ref.name: ref.patient for ref in refs})
+    extra: dict[str, Any] = {}
+    if hasattr(method, "predict_coarse"):  # what rendering changed
+        method.predict = method.predict_coarse
+        coarse = evaluate(method, refs, cohort.classes, size.image, device=device)
+        extra["coarse"] = summarize(coarse, {ref.name: ref.patient for ref in refs})
+    if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
+        picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
+    record = records.Record(
+        experiment=experiment.id,
+        seed=seed,
+        title=experiment.title,
+        config=config_of(experiment),
+        values=_rounded(
+            {
+                **summary,
+                **extra,
+                "cases": cases,
+                "curve": trained.log[:: max(1, len(trained.log) // 25)],
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "train_s": trained.wall_s,
+            }
+        ),
+        provenance={
+            **records.provenance(
+                started=started, wall_s=trained.wall_s, device=_device_name(device), threads=torch.get_num_threads()
+            ),
+            "data": f"{cohort.name}, {cohort.layout}{', packed as uint8' if (cohort.root / PACKED).exists() else ''}",
+        },
+        code=records.code_of(kind.__module__),
+        split_sha256=split_sha256(split),
+    )
+    records.write(record)
+    return record
+
+
+def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarray], dice: dict[str, float]) -> Path:
+    """Draws the middle slice of the best, the median and the worst patient, reference and prediction as contours.
+
+    Written beside the records, under ``figures``, as a PNG of at most 150 kB.
+    """
+    from matplotlib.figure import Figure
+
+    from anatolab.viz import overlay
+
+    order = sorted(dice, key=lambda p: dice[p])
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for axis, (rank, patient) in zip(axes, chosen.items(), strict=True):
+        case = cohort.of([patient])[-1].load()
+        assert case.label is not None
+        rows = np.flatnonzero((case.label > 0).any((1, 2)))
+        z = int(rows[len(rows) // 2])
+        label, predicted = case.label[z], volumes[case.name][z]
+        drawn = (label > 0) | (predicted > 0)
+        y, x = _around(drawn.any(1)), _around(drawn.any(0))
+        overlay(case.image[0, z, y, x], label[y, x], predicted[y, x], classes=cohort.classes, axes=axis)
+        axis.set_title(f"{rank}: {patient}, Dice {dice[patient]:.2f}", fontsize=9)
+    path = records.root() / "figures" / f"{experiment.id}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    return path
+
+
+def _around(drawn: np.ndarray, margin: int = 15) -> slice:
+    where = np.flatnonzero(drawn)
+    return slice(max(0, int(where[0]) - margin), int(where[-1]) + margin + 1)
+
+
+def make_records(
+    only: Sequence[str] = (), *, limit: float | None = None, workdir: Path | None = None, size: str | None = None
+) -> list[str]:
+    """Makes what is missing or stale, most telling first; an interrupted run is continued by the next call.
+
+    Args:
+        only: Ids, all wanted runs where empty.
+        limit: Seconds after which no further run is started.
+        workdir: Where unfinished runs keep their checkpoints; ``runs/records`` where None.
+        size: Make only runs of this size.
+
+    Returns:
+        What was made, as ``id/seed``.
+    """
+    import shutil
+
+    started, made = time.monotonic(), []
+    chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
+    todo = [(e, seed) for e in chosen for seed in e.seeds if (size is None or e.size == size) and not stands(e, seed)]
+    for done, (experiment, seed) in enumerate(sorted(todo, key=lambda pair: (pair[0].priority, pair[1]))):
+        if limit is not None and time.monotonic() - started > limit:
+            print(f"time is up: {len(todo) - done} runs are left for the next call", flush=True)
+            break
+        out = (workdir or Path("runs/records")) / experiment.id / f"seed{seed}"
+        record = run(experiment, seed, out=out)
+        shutil.rmtree(out, ignore_errors=True)
+        made.append(f"{experiment.id}/seed{seed}")
+        seconds = record.provenance["wall_s"]
+        print(f"{made[-1]}: Dice {records.get(record, 'dice.mean'):.3f} in {seconds:.0f} s", flush=True)
+    return made
+
+
+def pack_data(target: Path, *, side: int = 128) -> Path:
+    """Writes a small ACDC, for a machine that data must travel to, in the SSL4MIS layout, intensities as uint8.
+
+    Training slices have the training size, validation volumes their own, so that metrics stay on the native grid. It
+    holds ACDC's images (CC BY-NC-SA 4.0) and is not for publication; git ignores the default folder.
+    """
+    import h5py
+
+    from anatolab.data.cache import slices_of
+
+    cohort, _ = COHORTS["acdc"]()
+    root = target / "ACDC"
+    (root / "data" / "slices").mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path, image: np.ndarray, label: np.ndarray) -> None:
+        with h5py.File(path, "w", libver="latest") as file:  # "latest" has the smaller headers
+            for name, data in (("image", np.round(image * 255).astype(np.uint8)), ("label", label)):
+                file.create_dataset(name, data=data, chunks=data.shape, compression="gzip", compression_opts=9)
+
+    for part, file in (("train", "train.list"), ("validation", "val.list")):
+        refs = cohort.of(cohort.published[part])
+        (root / file).write_text("".join(f"{ref.name}\n" for ref in refs), encoding="utf-8")
+        for ref in refs:
+            case = ref.load()
+            if part == "train":
+                for number, (image, label) in enumerate(zip(*slices_of(case, (side, side)), strict=True), 1):
+                    write(root / "data" / "slices" / f"{ref.name}_slice_{number}.h5", image[0], label)
+            else:
+                assert case.label is not None
+                low, high = case.image.min(), case.image.max()
+                write(root / "data" / f"{ref.name}.h5", (case.image[0] - low) / (high - low), case.label)
+    (root / PACKED).write_text("ACDC, CC BY-NC-SA 4.0; not for publication\n", encoding="utf-8")
+    return root
+
+
+def gpu(limit: float, out: Path, *, dry_run: bool = False) -> int:
+    """Runs the GPU tests, the benchmarks and every missing record within a time limit; writes one archive.
+
+    Needs only a Python with torch and the wheels that anatolab imports. Stopped and called again, it continues.
+    """
+    import subprocess
+
+    import torch
+
+    if not torch.cuda.is_available() and not dry_run:
+        print("no CUDA device here; --dry-run goes through the motions on the CPU", file=sys.stderr)
+        return 2
+    started, failures = time.monotonic(), 0
+    out.mkdir(parents=True, exist_ok=True)
+    root = Path(__file__).resolve().parent.parent
+    benchmarks = sorted((root / "benchmarks").glob("bench_*.py"))
+    commands = [[sys.executable, "-m", "pytest", "-q", "tests/gpu"]]
+    commands += [[sys.executable, str(b), "--report", "--json", str(out / f"{b.stem}.json")] for b in benchmarks]
+    for command in commands:
+        left = limit - (time.monotonic() - started)
+        if left <= 0:
+            print("time is up before", " ".join(command[1:]), flush=True)
+            break
+        print("$", " ".join(command[1:]), flush=True)
+        try:
+            code = subprocess.run(command, cwd=root, timeout=left, check=False).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+            print("stopped at the time limit", flush=True)
+        failures += code not in (0, 5)  # 5: pytest found nothing to run
+    os.environ.setdefault("ANATOLAB_RECORDS", str(out / "records"))
+    if not dry_run:
+        make_records(limit=limit - (time.monotonic() - started), workdir=out / "runs")
+    with tarfile.open(out / "records.tar.gz", "w:gz") as archive:
+        for path in sorted((out / "records").rglob("*")) if (out / "records").exists() else []:
+            if path.is_file():
+                archive.add(path, path.relative_to(out))
+    return min(failures, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the wanted runs, and which are recorded")
+    make = commands.add_parser("records", help="make missing and stale records, most telling first")
+    make.add_argument("only", nargs="*", metavar="ID", help="only these")
+    make.add_argument("--limit", type=float, help="start no run after this many seconds")
+    make.add_argument("--size", choices=list(SIZES), help="only runs of this size")
+    lent = commands.add_parser("gpu", help="tests, benchmarks and missing records on a GPU, within a time limit")
+    lent.add_argument("--limit", type=float, default=3600.0, help="seconds")
+    lent.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for results and the archive")
+    lent.add_argument("--dry-run", action="store_true", help="on the CPU, without records")
+    pack = commands.add_parser("pack-data", help="ACDC at one size in one file, for a machine data must travel to")
+    pack.add_argument("--out", type=Path, default=Path(".pack"), help="becomes ANATOLAB_DATA there")
+    given = parser.parse_args(arguments)
+    if given.command == "list":
+        for e in sorted(experiments.EXPERIMENTS, key=lambda e: e.priority):
+            state = [f"seed{seed}: {'stands' if stands(e, seed) else 'not run'}" for seed in e.seeds]
+            print(f"{e.id:28} {', '.join(state)}")
+    elif given.command == "records":
+        make_records(given.only, limit=given.limit, size=given.size)
+    elif given.command == "pack-data":
+        print(pack_data(given.out))
+    else:
+        return gpu(given.limit, given.out, dry_run=given.dry_run)
+    return 0
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _device_name(device: Any) -> str:
+    import platform
+
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {platform.machine()}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
