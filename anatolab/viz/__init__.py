@@ -47,7 +47,7 @@ PALETTE = ("#2b7fd0", "#b98a00", "#d0445f", "#457d57", "#a15895", "#a19558", "#5
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 
-DRAWN = ("scatter", "bar", "heatmap", "image", "contour", "histogram", "box", "violin")  # by bundle and twin alike
+DRAWN = ("scatter", "bar", "heatmap", "image")  # by bundle and twin alike
 MAX_POINTS = 5_000  # a trace and state
 MAX_SPEC = 300_000  # bytes, gzip
 MAX_IMAGE = 150_000  # bytes
@@ -366,7 +366,7 @@ def _fit(trace: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     kind = trace["type"]
     if kind not in DRAWN:
         raise InputError(f"Trace type {kind!r} is not in the book's plotly bundle; use one of {', '.join(DRAWN)}.")
-    if kind in ("heatmap", "image", "contour"):
+    if kind in ("heatmap", "image"):
         return trace
     count = max((len(v) for k in ("x", "y") if isinstance(v := trace.get(k), list | tuple | np.ndarray)), default=0)
     if count <= MAX_POINTS:
@@ -523,7 +523,7 @@ def _table(plain: dict[str, Any]) -> str:
     summaries: list[list[str]] = []
     for i, trace in enumerate(plain["data"]):
         name = str(trace.get("name") or f"series {i + 1}")
-        if trace["type"] in ("heatmap", "contour") and (z := _numeric(trace.get("z", []))) is not None and z.ndim == 2:
+        if trace["type"] == "heatmap" and (z := _numeric(trace.get("z", []))) is not None and z.ndim == 2:
             if z.size > MAX_ROWS:
                 continue
             xs, ys = (_labels(trace.get(k), n) for k, n in (("x", z.shape[1]), ("y", z.shape[0])))

@@ -65,7 +65,6 @@ class Twin:
         self.place()
         shown = [t for t in self.data if t.get("visible", True) is True]
         self.bars = [t for t in shown if t["type"] == "bar"]
-        self.boxes = [t for t in shown if t["type"] in ("box", "violin")]
         for order, trace in enumerate(self.data):
             if trace.get("visible", True) is True:
                 color = self.colorway[order % len(self.colorway)]
@@ -235,7 +234,7 @@ class Twin:
 
     def bar_of(self, trace: dict[str, Any]) -> bool:
         """Whether the trace has a color bar."""
-        if trace["type"] in ("heatmap", "contour"):
+        if trace["type"] == "heatmap":
             return trace.get("showscale", True) is not False
         return bool((trace.get("marker") or {}).get("showscale"))
 
@@ -407,98 +406,6 @@ class Twin:
             pixels = np.clip(pixels, 0, 255).astype(np.uint8)
         axes.imshow(pixels, interpolation="nearest")
         axes.grid(visible=False)
-
-    def contour(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
-        z = np.array([[np.nan if v is None else v for v in row] for row in trace["z"]], dtype=float)
-        x, y = self.at(ids[0], trace.get("x"), z.shape[1]), self.at(ids[1], trace.get("y"), z.shape[0])
-        wanted, line = trace.get("contours") or {}, trace.get("line") or {}
-        levels: Any = trace.get("ncontours") or 12
-        if wanted.get("size"):
-            levels = np.arange(wanted["start"], wanted["end"] + wanted["size"] / 2, wanted["size"])
-        elif wanted.get("start") is not None and wanted.get("start") == wanted.get("end"):
-            levels = [wanted["start"]]
-        scale = colormap(trace.get("colorscale"), trace.get("reversescale"))
-        if wanted.get("coloring") in ("lines", "none") or wanted.get("type") == "constraint":
-            paint = {"colors": [rgba(line["color"])]} if line.get("color") else {"cmap": scale}
-            drawn = axes.contour(x, y, z, levels, linewidths=line.get("width", 1.5), **paint)
-        else:
-            drawn = axes.contourf(x, y, z, levels, cmap=scale, extend="both")
-        self.colorbar(trace, drawn, axes)
-
-    def histogram(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
-        key = "y" if trace.get("x") is None else "x"
-        values = self.at(ids["xy".index(key)], trace[key])
-        values = values[np.isfinite(values)]
-        bins: Any = trace.get(f"nbins{key}") or "auto"
-        if (asked := trace.get(f"{key}bins")) and asked.get("size"):
-            low, high = asked.get("start", values.min()), asked.get("end", values.max())
-            bins = np.arange(low, high + asked["size"] / 2, asked["size"])
-        bins = np.histogram_bin_edges(values, bins)
-        norm = str(trace.get("histnorm", ""))
-        scale = {"probability": 1 / max(1, len(values)), "percent": 100 / max(1, len(values))}.get(norm, 1.0)
-        weights = np.full(len(values), scale)
-        shade = rgba((trace.get("marker") or {}).get("color") or color, trace.get("opacity", 1))
-        *_, drawn = axes.hist(
-            values, bins=bins, weights=weights, density="density" in norm, color=shade, zorder=2,
-            orientation="horizontal" if key == "y" else "vertical",
-        )  # fmt: skip
-        self.label(trace, drawn)
-
-    def box(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
-        shade = rgba((trace.get("line") or {}).get("color") or (trace.get("marker") or {}).get("color") or color)
-        for where, values, wide, flat in self.groups(trace, ids):
-            drawn = axes.boxplot(
-                [values], positions=[where], widths=[wide], orientation="horizontal" if flat else "vertical",
-                patch_artist=True, manage_ticks=False, showfliers=trace.get("boxpoints", "outliers") is not False,
-                boxprops={"facecolor": (*shade[:3], 0.35), "edgecolor": shade},
-                medianprops={"color": shade, "linewidth": 2},
-                whiskerprops={"color": shade}, capprops={"color": shade},
-                flierprops={"marker": "o", "markersize": 3, "markerfacecolor": shade, "markeredgecolor": "none"},
-            )  # fmt: skip
-            if trace.get("boxpoints") == "all":
-                spots = np.full(len(values), where - 0.7 * wide)
-                axes.scatter(*((values, spots) if flat else (spots, values)), s=9, color=[shade], linewidths=0)
-            self.label(trace, drawn["boxes"][0])
-
-    def violin(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
-        shade = rgba((trace.get("line") or {}).get("color") or trace.get("fillcolor") or color)
-        for where, values, wide, flat in self.groups(trace, ids):
-            drawn = axes.violinplot(
-                [values],
-                positions=[where],
-                widths=[wide],
-                orientation="horizontal" if flat else "vertical",
-                showmedians=True,
-            )
-            for body in drawn["bodies"]:
-                body.set(facecolor=shade, edgecolor=shade, alpha=0.4)
-            for key in ("cmedians", "cmins", "cmaxes", "cbars"):
-                drawn[key].set_color(shade)
-            self.label(trace, drawn["bodies"][0])
-
-    def groups(self, trace: dict[str, Any], ids: tuple[str, str]) -> list[tuple[float, np.ndarray, float, bool]]:
-        """The samples of a box or violin trace: position, values, width, and whether it lies flat."""
-        flat = trace.get("orientation") == "h" or (trace.get("y") is None and trace.get("x") is not None)
-        value, along = ("x", "y") if flat else ("y", "x")
-        name = ids["xy".index(along)]
-        samples = self.at(ids["xy".index(value)], trace[value])
-        grouped = trace.get(along) is not None
-        keys = (
-            list(trace[along]) if grouped else [str(trace.get("name") or trace.get(f"{along}0") or "")] * len(samples)
-        )
-        places = self.at(name, keys)
-        wide, shift = 0.5, 0.0
-        mode = self.layout.get("boxmode" if trace["type"] == "box" else "violinmode")
-        if grouped and mode == "group":
-            together = [t for t in self.boxes if axes_of(t) == ids]
-            wide = 0.7 / len(together)
-            shift = wide * (next(i for i, t in enumerate(together) if t is trace) - (len(together) - 1) / 2)
-        known = np.isfinite(samples)
-        return [
-            (float(p) + shift, samples[(places == p) & known], 0.9 * wide, flat)
-            for p in np.unique(places)
-            if ((places == p) & known).any()
-        ]
 
 
 def axes_of(trace: dict[str, Any]) -> tuple[str, str]:
