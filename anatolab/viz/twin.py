@@ -63,8 +63,7 @@ class Twin:
     def png(self) -> bytes:
         """Draws everything and encodes it."""
         self.place()
-        shown = [t for t in self.data if t.get("visible", True) is True]
-        self.bars = [t for t in shown if t["type"] == "bar"]
+        self.bars = [t for t in self.data if t["type"] == "bar" and t.get("visible", True) is True]
         for order, trace in enumerate(self.data):
             if trace.get("visible", True) is True:
                 color = self.colorway[order % len(self.colorway)]
@@ -275,9 +274,7 @@ class Twin:
             drawn = axes.plot(x, y, color=shade, linestyle=dash, linewidth=line.get("width", 2), drawstyle=step)
             self.label(trace, drawn[0])
         if "markers" in mode:
-            symbol = (
-                str(marker.get("symbol", "circle")) if isinstance(marker.get("symbol", "circle"), str) else "circle"
-            )
+            symbol = marker["symbol"] if isinstance(marker.get("symbol"), str) else "circle"
             shape = _MARK.get(symbol.replace("-open", "").replace("-dot", ""), "o")
             raw = marker.get("size", 6)
             size = np.square(0.75 * (np.asarray(raw, dtype=float) if raw is not None else 6))
@@ -287,12 +284,8 @@ class Twin:
             if edge.get("color") and isinstance(edge["color"], str):
                 style["edgecolors"] = [rgba(edge["color"])]
             if is_numbers(own):
-                style |= {
-                    "c": np.asarray(own, dtype=float),
-                    "cmap": colormap(marker.get("colorscale")),
-                    "alpha": opacity,
-                }
-                style |= {"vmin": marker.get("cmin"), "vmax": marker.get("cmax")}
+                style |= {"c": np.asarray(own, dtype=float), "cmap": colormap(marker.get("colorscale"))}
+                style |= {"alpha": opacity, "vmin": marker.get("cmin"), "vmax": marker.get("cmax")}
             else:
                 style["c"] = [rgba(c, opacity) for c in own] if isinstance(own, list) else [rgba(own or color, opacity)]
             if symbol.endswith("-open"):
@@ -377,24 +370,12 @@ class Twin:
         self.colorbar(trace, drawn, axes)
         if trace.get("text") is not None or "z" in str(trace.get("texttemplate", "")):
             at_x, at_y = ((e[1:] + e[:-1]) / 2 for e in edges)
-            form = re.search(r"z:([^}]*)", str(trace.get("texttemplate", "")))
+            texts, form = trace.get("text"), re.search(r"z:([^}]*)", str(trace.get("texttemplate", "")))
             for r, c in np.ndindex(z.shape):
                 if np.isfinite(z[r, c]):
-                    shown = (
-                        clean(trace["text"][r][c])
-                        if trace.get("text") is not None
-                        else format(z[r, c], form[1] if form else "g")
-                    )
-                    light = sum(drawn.cmap(drawn.norm(z[r, c]))[:3]) > 1.6
-                    axes.text(
-                        at_x[c],
-                        at_y[r],
-                        shown,
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="black" if light else "white",
-                    )
+                    shown = format(z[r, c], form[1] if form else "g") if texts is None else clean(texts[r][c])
+                    color = "black" if sum(drawn.cmap(drawn.norm(z[r, c]))[:3]) > 1.6 else "white"
+                    axes.text(at_x[c], at_y[r], shown, ha="center", va="center", fontsize=8, color=color)
 
     def image(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         if trace.get("source"):
@@ -465,11 +446,10 @@ def colormap(scale: Any, reverse: Any = False) -> Any:
         found: Any = matplotlib.colormaps["viridis"]
     elif isinstance(scale, str):
         lower = scale.lower()
-        name, back = (lower[:-2], True) if lower.endswith("_r") else (lower, False)
-        name = {"gray": "gray", "greys": "Greys_r", "rdbu": "RdBu_r", "blues": "Blues"}.get(name, name)
+        name = {"greys": "Greys_r", "rdbu": "RdBu_r"}.get(lower.removesuffix("_r"), lower.removesuffix("_r"))
         known = {n.lower(): n for n in matplotlib.colormaps}
         found = matplotlib.colormaps[known.get(name.lower(), "viridis")]
-        found = found.reversed() if back else found
+        found = found.reversed() if lower.endswith("_r") else found
     else:
         found = LinearSegmentedColormap.from_list("stops", [(float(at), rgba(color)) for at, color in scale])
     return found.reversed() if reverse else found

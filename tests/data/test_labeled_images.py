@@ -13,10 +13,11 @@ from anatolab.data.celeba import read_celeba
 from anatolab.data.chexpert import read_chexpert, read_xlsx
 from anatolab.data.labeled import LabeledImages
 from anatolab.data.metashift import read_metashift
-from anatolab.data.phantoms.scenes import finch_or_duck, write_scenes
+from anatolab.data.phantoms.scenes import finch_or_duck
 from anatolab.data.table import read_table
 from anatolab.data.waterbirds import FOLDER, TRAIN_COUNTS, read_waterbirds
 from anatolab.types import InputError
+from tests.scene_files import write_scenes
 
 Read = Callable[[Path], LabeledImages]
 

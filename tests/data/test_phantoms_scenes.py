@@ -19,9 +19,9 @@ from anatolab.data.phantoms.scenes import (
     finch_or_duck,
     pretraining_scenes,
     recombined_scenes,
-    write_scenes,
 )
 from anatolab.types import InputError
+from tests.scene_files import write_scenes
 
 PINNED = (0.110543, 105.1114)  # mean mask and mean pixel of finch_or_duck((40, 8, 8), seed=7)
 

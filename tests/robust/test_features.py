@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from anatolab.data.phantoms import finch_or_duck, write_scenes
+from anatolab.data.phantoms import finch_or_duck
 from anatolab.data.table import read_table
 from anatolab.robust import Cfr, ErmProjection, Rows, Sgd, extract, features_of, predict
 from anatolab.types import InputError
+from tests.scene_files import write_scenes
 
 
 class FromImages:

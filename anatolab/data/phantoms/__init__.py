@@ -11,7 +11,6 @@ from anatolab.data.phantoms.scenes import (
     finch_or_duck,
     pretraining_scenes,
     recombined_scenes,
-    write_scenes,
 )
 
 KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once a patient
@@ -41,5 +40,4 @@ __all__ = [
     "write_abdomen",
     "write_atrium",
     "write_cardiac",
-    "write_scenes",
 ]

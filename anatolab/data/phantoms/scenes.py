@@ -9,14 +9,12 @@ and the same backgrounds are recombined, so that what differs is one of the two 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from anatolab.data.labeled import SPLITS, LabeledImages
+from anatolab.data.labeled import LabeledImages
 from anatolab.types import InputError
 
 VERSION = 1  # part of every seed: raise it with any change of what is drawn
@@ -234,39 +232,6 @@ def recombined_scenes(
         images.append(_bytes(cover * paint + (1 - cover) * places + noise))
         masks.append(cover[0, ..., 0] >= 0.5)
     return np.stack(images), np.stack(masks)
-
-
-def write_scenes(root: str | Path, scenes: LabeledImages | None = None) -> Path:
-    """Writes generated scenes as files: ``table.csv`` with filename, split, y and a; ``images`` and ``masks`` as PNG.
-
-    Args:
-        root: A folder, made where it is not there.
-        scenes: What to write; :func:`finch_or_duck` where None.
-
-    Returns:
-        The folder, for :func:`anatolab.data.table.read_table`.
-
-    Raises:
-        InputError: The images are not in memory.
-    """
-    from PIL import Image
-
-    scenes = finch_or_duck() if scenes is None else scenes
-    if scenes.pixels is None or scenes.masks is None:
-        raise InputError(f"{scenes.name}: its images are files already; give generated scenes.")
-    root = Path(root)
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    lines = ["filename,split,y,a"]
-    for i, (image, mask) in enumerate(zip(scenes.pixels, scenes.masks, strict=True)):
-        name = f"{i:05d}.png"
-        Image.fromarray(image).save(root / "images" / name)
-        Image.fromarray(mask).save(root / "masks" / name)
-        lines.append(f"images/{name},{SPLITS[scenes.split[i]]},{scenes.y[i]},{scenes.a[i]}")
-    (root / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    names = {"name": scenes.name, "classes": scenes.classes, "attributes": scenes.attributes}
-    (root / "table.json").write_text(json.dumps({**names, **scenes.provenance}, indent=1) + "\n", encoding="utf-8")
-    return root
 
 
 def _draw(
