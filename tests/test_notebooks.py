@@ -260,3 +260,8 @@ def test_a_notebook_that_fails_is_reported(tmp_path: Path) -> None:
     result = book_cache.run(path)
     assert result.err is not None
     assert "no such record" in result.exc_string
+
+
+def test_an_output_without_an_execution_count_is_said() -> None:
+    unrun = cell("print(1)", "1", CONTRACT) | {"execution_count": None}
+    assert "execution count" in notebooks.problems("a.ipynb", notebook(unrun), 100)[0]

@@ -80,6 +80,8 @@ def problems(name: str, notebook: Notebook, size: int) -> list[str]:
         here = tags(cell)
         if i in to_compare and not cell["outputs"]:
             found.append(f"cell {i} is compared by nbval but stores no output, so that nothing would be compared")
+        if cell["outputs"] and cell.get("execution_count") is None:
+            found.append(f"cell {i} stores an output but no execution count, without which nbval takes it for not run")
         if any(output["output_type"] == "error" for output in cell["outputs"]):
             found.append(f"cell {i} stores an error")
         if ("nbval-check-output" in here) != ("keep_output" in here):
