@@ -36,7 +36,7 @@ ABSTRACTS = {
     "you2023morse": "blur implicit stochastic backbones gains theory",
     "you2024cfr": "costly spurious last-layer no-groups reliance generalizes",
 }
-OF_TOOLS = {"variance-acdc", "robust-vit", "robust-rn", "cfr-cost"}  # records that tools/ makes
+OF_TOOLS = {"variance-acdc", "robust-vit", "attribution-rn", "cfr-cost"}  # records that tools/ makes
 
 
 def test_every_statement_of_every_abstract_has_a_line() -> None:
