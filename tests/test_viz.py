@@ -106,7 +106,7 @@ class TestInTheBook:
 
     @pytest.mark.parametrize("trace", [go.Scattergl(y=[1]), go.Scatter3d(x=[1], y=[1], z=[1]), go.Pie(values=[1])])
     def test_refuses_what_the_bundle_cannot_draw(self, trace: Any) -> None:
-        with pytest.raises(InputError, match="not in the book's plotly bundle"):
+        with pytest.raises(InputError, match="The book draws no trace of type"):
             viz.show(go.Figure(trace), alt=ALT)
 
     def test_thins_clouds_and_says_so(self) -> None:

@@ -365,7 +365,7 @@ def _fit(trace: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """Refuses what the bundle cannot draw, and thins clouds of points that are too dense to draw quickly."""
     kind = trace["type"]
     if kind not in DRAWN:
-        raise InputError(f"Trace type {kind!r} is not in the book's plotly bundle; use one of {', '.join(DRAWN)}.")
+        raise InputError(f"The book draws no trace of type {kind!r}; use one of {', '.join(DRAWN)}.")
     if kind in ("heatmap", "image"):
         return trace
     count = max((len(v) for k in ("x", "y") if isinstance(v := trace.get(k), list | tuple | np.ndarray)), default=0)
