@@ -1,23 +1,19 @@
 """Carrying a record over a refactoring: the short training tells a change of the method from a change of its text."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.scripts import script
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def carry() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("carry", ROOT / "tools" / "carry.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("tools/carry.py")
 
 
 def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: ModuleType, tmp_path: Path) -> None:

@@ -11,13 +11,6 @@ from anatolab.nn import multiple_of
 BOOK = Path(__file__).resolve().parents[1] / "book" / "records"
 
 
-@pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ANATOLAB_RECORDS", str(tmp_path / "records"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "records"
-
-
 def test_ids_are_unique_and_methods_and_sizes_exist() -> None:
     assert len({e.id for e in EXPERIMENTS}) == len(EXPERIMENTS)
     for e in EXPERIMENTS:
@@ -93,7 +86,7 @@ def test_rendered_points_keep_the_share_of_the_image_that_is_published() -> None
     assert (flat.experts, flat.gate_stride, flat.head_width) == (32, 4, 64)
 
 
-def test_rows_of_components_differ_in_what_they_say(root: Path) -> None:
+def test_rows_of_components_differ_in_what_they_say() -> None:
     fields = [tuple(sorted(f.items())) for _, _, f in experiments.COMPONENTS]
     assert len(set(fields)) == len(fields)
     switched = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,19 +11,14 @@ import pytest
 from anatolab import records
 from anatolab.data.phantoms import abdomen, atrium, cardiac
 from anatolab.types import Case, CaseRef, Cohort
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def gate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gate", ROOT / "tools" / "gate.py")
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found
-    spec.loader.exec_module(found)
-    return found
+    return script("tools/gate.py")
 
 
 def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> None:

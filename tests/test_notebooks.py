@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nbformat
@@ -18,21 +16,13 @@ import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
+from tests.scripts import script
+
 ROOT = Path(__file__).resolve().parents[1]
 Notebook = dict[str, Any]
 
 
-def tool(name: str) -> ModuleType:
-    """A script of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-notebooks, book_cache = tool("notebooks"), tool("book_cache")
+notebooks, book_cache = script("tools/notebooks.py"), script("tools/book_cache.py")
 CONTRACT = ("nbval-check-output", "keep_output")
 
 

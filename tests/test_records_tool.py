@@ -1,10 +1,7 @@
 """Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,22 +11,12 @@ from anatolab import experiments, records
 from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D, Experiment, Size
 from anatolab.methods import METHODS
 from anatolab.types import InputError
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # whose scripts import from one another
 
 
-def module() -> ModuleType:
-    """tools/records.py, under a name that is not that of anatolab.records."""
-    spec = importlib.util.spec_from_file_location("records_tool", ROOT / "tools" / "records.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-tool = module()
+tool = script("tools/records.py", "records_tool")  # records is anatolab.records
 
 
 @pytest.fixture(autouse=True)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
 
+from tests.scripts import script
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "anatolab_exercises", ROOT / "book" / "_ext" / "anatolab_exercises.py"
-    )
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = found
-    spec.loader.exec_module(found)
-    return found
-
-
-book = module()
+book = script("book/_ext/anatolab_exercises.py")
 ALL = [e for path in sorted((ROOT / "notebooks").glob("*.ipynb")) for e in book.exercises(path)]
 CODED = [e for e in ALL if e.answer and e.cell]
 

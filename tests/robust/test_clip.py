@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from anatolab.data.phantoms import finch_or_duck, pretraining_scenes
 from anatolab.robust import load_clip
 from anatolab.robust.clip import SMALL, TEMPLATES, WEIGHTS
 from anatolab.types import InputError
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,9 +98,7 @@ def test_weights_are_those_of_their_record_and_small(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "steps"), [("scenes-vit", 50), ("scenes-rn", 8)])
 def test_pretraining_replays_its_first_steps(name: str, steps: int) -> None:
-    spec = importlib.util.spec_from_file_location("weights_tool", ROOT / "tools" / "weights.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = script("tools/weights.py")
     record = json.loads((WEIGHTS / f"{name}.json").read_text())
     model, fresh = tool.start(name, record["seed"])
     assert {k: record[k] for k in fresh} == json.loads(json.dumps(fresh))

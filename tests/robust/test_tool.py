@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ import torch
 from anatolab.robust import Cfr, ErmProjection, Sgd
 from anatolab.robust._fit import train_projection
 from anatolab.robust.clip import WEIGHTS, load_small
+from tests.scripts import script
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import robust
+robust = script("tools/robust.py")
 
 SHORT = Sgd(epochs=3, batch=64)
 pytestmark = pytest.mark.filterwarnings("ignore:CFR. the calibration set")
