@@ -40,9 +40,13 @@ NAMES = {
 
 
 @cache
-def read(_changed: int) -> ledger.Ledger:
-    """The ledger as it is on disk now."""
+def read_once(_changed: int) -> ledger.Ledger:
     return ledger.read()
+
+
+def read() -> ledger.Ledger:
+    """The ledger as it is on disk now."""
+    return read_once(ledger.path().stat().st_mtime_ns)
 
 
 class LedgerDirective(RecordTable):
@@ -50,7 +54,7 @@ class LedgerDirective(RecordTable):
 
     def book(self) -> ledger.Ledger:
         self.env.note_dependency(str(ledger.path()))
-        return read(ledger.path().stat().st_mtime_ns)
+        return read()
 
     def outcome(self, test: ledger.Check | None) -> ledger.Outcome:
         for experiment in test.experiments if test else ():
@@ -147,7 +151,9 @@ class LedgerSummary(LedgerDirective):
 
     def build(self, body: Any) -> list[nodes.Node]:
         counts: dict[str, Counter[str]] = {}
+        waiting = 0
         for entry, _, outcome in self.lines():
+            waiting += bool(outcome.missing)
             counts.setdefault(entry.paper, Counter())[outcome.word] += 1
         head = [[nodes.Text("paper")], *([badge(word)] for word in WORDS), [nodes.Text("lines")]]
         lines = [
@@ -164,7 +170,6 @@ class LedgerSummary(LedgerDirective):
         )
         book = self.book()
         bare = sum(not e.tests for e in book.entries)
-        waiting = sum(bool(o.missing) for _, _, o in self.lines())
         said = (
             f"{len(book.entries)} claims, of which {bare} have no test, each for a reason that stands in its line; "
             f"{waiting} of {total.total()} lines wait for a run and print “not run”."
@@ -292,7 +297,7 @@ class Line(SphinxRole):
     """``{line}`action-memory-1` ``: a link to a line of the ledger."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        known = {test.id if test else entry.id for entry, test in ledger.read().tests}
+        known = {test.id if test else entry.id for entry, test in read().tests}
         if self.text not in known:
             logger.warning(
                 "{line}`%s`: no line of the ledger", self.text, location=self.get_location(), type="anatolab"
