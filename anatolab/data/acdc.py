@@ -181,7 +181,7 @@ def _gt(image: Path) -> Path:
 def is_ssl4mis(root: Path) -> bool:
     """Whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
     folders = ((root / "data" / "slices", _SLICE), (root / "data", _VOLUME))
-    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
+    return any(True for folder, pattern in folders for _ in pairs.matching(folder, pattern, root, []))
 
 
 def read_ssl4mis(root: Path) -> Cohort:

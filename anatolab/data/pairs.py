@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +61,13 @@ def scan(
 
 def matching(
     folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]
-) -> list[tuple[re.Match[str], Path]]:
+) -> Iterator[tuple[re.Match[str], Path]]:
     """The files of a folder, which may be absent, whose whole name matches; all others go to ``ignored``."""
-    found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if match := pattern.fullmatch(path.name):
-            found.append((match, path))
+            yield match, path
         elif path.is_file():
             ignored.append(str(path.relative_to(root)))
-    return found
 
 
 def refs_of(

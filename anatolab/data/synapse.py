@@ -73,7 +73,7 @@ def read_official(root: Path) -> Cohort:
 def is_transunet(root: Path) -> bool:
     """Whether ``train_npz`` holds TransUNet's slices, or ``test_vol_h5`` its volumes."""
     folders = ((root / "train_npz", _SLICE), (root / "test_vol_h5", _VOLUME))
-    return any(pairs.matching(folder, pattern, root, []) for folder, pattern in folders)
+    return any(True for folder, pattern in folders for _ in pairs.matching(folder, pattern, root, []))
 
 
 def read_transunet(root: Path) -> Cohort:
