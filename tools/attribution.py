@@ -11,14 +11,13 @@ projection is a whole attention pooling.
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from recording import Clock
 from torch import Tensor
 
 from anatolab import records
@@ -60,7 +59,7 @@ def maps_of(model: Any, margin: Any, images: Tensor) -> dict[str, np.ndarray]:
 
 def measured(tower: str, seed: int) -> records.Record:
     """Fits and measures once."""
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    clock = Clock()
     torch.manual_seed(seed)
     clip, birds, sets = load_clip(f"scenes-{tower}"), finch_or_duck(seed=seed), counterfactual_scenes(SETS, seed)
     start = start_of(clip, birds.classes)
@@ -91,9 +90,7 @@ def measured(tower: str, seed: int) -> records.Record:
         title=f"attribution and counterfactual reliance, {'ViT' if tower == 'vit' else 'ResNet'}",
         config=records.plain(config),
         values=records.plain(values),
-        provenance=records.provenance(
-            started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-        ),
+        provenance=clock.provenance(),
         code=records.code_of("anatolab.robust.cfr"),
     )
     records.write(record)

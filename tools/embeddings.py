@@ -17,15 +17,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cohorts import COHORTS
+from recording import Clock
 
 from anatolab import experiments, records
 from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
@@ -63,7 +62,7 @@ def dice_of(method: Any, rows: Any, classes: int) -> float:
 
 def follow(name: str, size: experiments.Size, updates: int, folder: Path) -> None:
     """Trains one method, and leaves what was read at each moment in ``folder/<name>.pt``."""
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    clock = Clock()
     cohort, split_of = COHORTS["cardiac"]()
     split = split_of(3)
     config = replace(experiments.sized(METHODS[name].Config(), size), updates=updates)
@@ -109,9 +108,7 @@ def follow(name: str, size: experiments.Size, updates: int, folder: Path) -> Non
         "classes": list(cohort.classes),
         "split": split_sha256(split),
         "code": records.code_of(METHODS[name].__module__),
-        "made": records.provenance(
-            started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-        ),
+        "made": clock.provenance(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{name}.{os.getpid()}.tmp"
@@ -173,7 +170,7 @@ def main() -> None:
             follow(name, size, args.updates, args.folder)
     if args.method:
         return
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    clock = Clock()
     reads = {name: torch.load(args.folder / f"{name}.pt", weights_only=True) for name in METHODS_SHOWN}
     one = reads["action"]
     values: dict[str, Any] = {name: mapped(read) for name, read in reads.items()}
@@ -214,9 +211,7 @@ def main() -> None:
             title=titles[end],
             config=config,
             values=records.plain(part),
-            provenance=records.provenance(
-                started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-            ),
+            provenance=clock.provenance(),
             code=records.code_of("anatolab.analysis.embeddings"),
             split_sha256=one["split"],
         )

@@ -17,16 +17,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from recording import Clock
 from torch import Tensor, nn
 
 from anatolab import records
@@ -330,9 +329,7 @@ def judged(values: dict[str, Any]) -> dict[str, bool]:
     return {**held, "full": best >= targets["full"], **under}
 
 
-def keep(
-    name: str, found: dict[str, Any], config: dict[str, Any], split: Split, started: str, wall_s: float
-) -> records.Record:
+def keep(name: str, found: dict[str, Any], config: dict[str, Any], split: Split, clock: Clock) -> records.Record:
     """Adds what was measured to the record; one of another generator's version or setting is started anew."""
     path = records.path_of(f"gate-{name}", 0)
     old = records.read(path) if path.exists() else None
@@ -351,7 +348,7 @@ def keep(
         title=GATES[name].title,
         config=records.plain(config),
         values=values,
-        provenance=records.provenance(started=started, wall_s=wall_s, device="cpu", threads=torch.get_num_threads()),
+        provenance=clock.provenance(),
         code=records.code_of(generator_of(name)),
         split_sha256=split_sha256(split),
     )
@@ -367,7 +364,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1), help="runs with three labeled patients")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    clock = Clock()
 
     name, gate = args.cohort, GATES[args.cohort]
     updates = args.updates or gate.updates
@@ -384,7 +381,7 @@ def main() -> None:
     config = config_of(gate, cohort.provenance, updates)
 
     def done(found: dict[str, Any]) -> None:
-        record = keep(name, found, config, split, started, time.monotonic() - clock)
+        record = keep(name, found, config, split, clock)
         print(found.get("dice", ""), "passed:", record.values["passed"], flush=True)
 
     if "likeness" in args.only:

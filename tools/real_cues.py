@@ -27,7 +27,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from robust import keep, now
+from recording import Clock
+from robust import keep
 
 from anatolab import records
 from anatolab.metrics import group_accuracy
@@ -179,14 +180,14 @@ def main() -> None:
     root = Path(os.environ["ANATOLAB_DATA"]) / "spurious"
     picture(root)
     for seed in args.seeds:
-        (began, clock), cpu = now(), time.process_time()
+        clock, cpu = Clock(), time.process_time()
         sets = {"cue_conflict": cue_conflict, "bar": bar}
         found: dict[str, Any] = {
             name: study(*of(root, np.random.default_rng((seed, k))), seed) for k, (name, of) in enumerate(sets.items())
         }
         values = {**found, "clip": clip(root), "cpu_s": time.process_time() - cpu}
         config = {"aligned": ALIGNED, "balanced": BALANCED, "components": 64}
-        keep("real-cues", seed, "real images with a known cue, last layers", config, values, began, clock)
+        keep("real-cues", seed, "real images with a known cue, last layers", config, values, clock)
         print({k: {m: v.get("worst") for m, v in found[k]["methods"].items()} for k in sets}, flush=True)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cohorts import COHORTS
+from recording import rounded
 
 from anatolab import experiments, records
 from anatolab.experiments import SIZES, Experiment, by_id, config_of, method_config, stands
@@ -80,7 +81,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
         seed=seed,
         title=experiment.title,
         config=config_of(experiment),
-        values=_rounded(
+        values=rounded(
             {
                 **summary,
                 **extra,
@@ -270,14 +271,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return gpu(given.limit, given.out, dry_run=given.dry_run)
     return 0
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return round(value, 5) if isinstance(value, float) else value
 
 
 def _device_name(device: Any) -> str:

@@ -20,13 +20,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from recording import Clock, rounded
 
 from anatolab import records
 from anatolab.data import cache_root
@@ -162,7 +162,7 @@ def methods_on(task: Task) -> dict[str, Any]:
 
 def methods(name: str, seed: int, without: list[str]) -> records.Record:
     """Every method once but those left out, and every rule of selection for ERM and CFR."""
-    began, clock = now()
+    clock = Clock()
     task, found = Task(name, seed), {}
     rules: dict[str, Any] = {"erm": {}, "cfr": {}}
 
@@ -196,7 +196,7 @@ def methods(name: str, seed: int, without: list[str]) -> records.Record:
         "anchors": {"groups": groups.tolist(), "minority": float(groups[1:3].sum() / groups.sum())},
         "train_counts": task.counts,
     }
-    return keep(f"robust-{name}", seed, "every method on frozen features", task.config, values, began, clock)
+    return keep(f"robust-{name}", seed, "every method on frozen features", task.config, values, clock)
 
 
 # Keys without a dot, which separates the parts of a key of a record.
@@ -235,7 +235,7 @@ WHY: dict[str, dict[str, Any]] = {
 
 def cells(seed: int) -> records.Record:
     """CFR with one setting changed at a time, and its contrast with negatives of other classes and of the own."""
-    began, clock = now()
+    clock = Clock()
     task = Task("vit", seed)
     generator = task.generator()
     erm = train_projection(task.start, task.train.h, task.train.y, Sgd(), Best("last", None), generator)
@@ -265,7 +265,7 @@ def cells(seed: int) -> records.Record:
         for name, told in WHY.items()
     }
     values = {"cells": found, "negatives": why, "erm": task.accuracy(erm)}
-    return keep("cfr-cells", seed, "CFR with one setting changed at a time", task.config, values, began, clock)
+    return keep("cfr-cells", seed, "CFR with one setting changed at a time", task.config, values, clock)
 
 
 def forked(work: Callable[[], Any]) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def memory(key: str) -> float:
 
 def cost() -> records.Record:
     """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
-    began, clock = now()
+    clock = Clock()
     found: dict[str, Any] = {}
     for name in ("vit", "rn"):
         task = Task(name, 0)
@@ -339,22 +339,10 @@ def cost() -> records.Record:
         }
         print(name, found[name], flush=True)
     config = {"rows": 4800, "batch": 128, "epochs": 1, "rounds": 3}
-    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, found, began, clock)
+    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, found, clock)
 
 
-def now() -> tuple[str, float]:
-    return datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-
-
-def rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [rounded(v) for v in value]
-    return round(value, 5) if isinstance(value, float) else value
-
-
-def keep(name: str, seed: int, title: str, config: Any, values: Any, began: str, clock: float) -> records.Record:
+def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Clock) -> records.Record:
     """Writes a record of what was measured."""
     record = records.Record(
         experiment=name,
@@ -363,9 +351,7 @@ def keep(name: str, seed: int, title: str, config: Any, values: Any, began: str,
         title=title,
         config=records.plain(config),
         values=rounded(records.plain(values)),
-        provenance=records.provenance(
-            started=began, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-        ),
+        provenance=clock.provenance(),
         code=records.code_of("anatolab.robust"),
     )
     records.write(record)

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from cohorts import COHORTS
+from recording import Clock
 from torch import Tensor
 
 from anatolab import experiments, records
@@ -142,7 +141,7 @@ def measured(method: Any, batch: Batch) -> dict[str, Any]:
 
 def along_training(data: str, seed: int, updates: int) -> records.Record:
     """Trains once and measures a copy of the method at three moments, which leaves the training as it is."""
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    clock = Clock()
     size = experiments.SIZES["demo"]
     cohort, split_of = COHORTS[data]()
     split = split_of(3)
@@ -181,9 +180,7 @@ def along_training(data: str, seed: int, updates: int) -> records.Record:
         title="variance of three contrasts under stratified and antithetic draws",
         config=records.plain({"fields": asdict(config), "draws": DRAWS, "gradients": GRADIENTS}),
         values=records.plain(values),
-        provenance=records.provenance(
-            started=started, wall_s=time.monotonic() - clock, device="cpu", threads=torch.get_num_threads()
-        ),
+        provenance=clock.provenance(),
         code=records.code_of("anatolab.methods.arco"),
         split_sha256=split_sha256(split),
     )

@@ -1,0 +1,32 @@
+"""What the tools share that make records: a clock whose reading is the provenance, and rounding."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from anatolab import records
+
+
+class Clock:
+    """Runs from where it is made."""
+
+    def __init__(self) -> None:
+        self.started, self.begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+
+    def provenance(self) -> dict[str, Any]:
+        """That of what was measured on this processor since then."""
+        seconds, threads = time.monotonic() - self.begin, torch.get_num_threads()
+        return records.provenance(started=self.started, wall_s=seconds, device="cpu", threads=threads)
+
+
+def rounded(value: Any) -> Any:
+    """The same with every float at five decimals."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return round(value, 5) if isinstance(value, float) else value
