@@ -153,6 +153,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
         ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
+        ("one-way", "MONA with consistency that teaches the student alone", {"symmetric": False}),
         ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
     ],
     "arco": [
@@ -197,7 +198,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_morse("abdomen", "basic_unet", priority=3),
     *_methods("acdc", 7, priority=3),
     *_methods("acdc", 1, priority=4),
-    *_methods("abdomen", 3, priority=4),
+    *_methods("abdomen", 3, priority=4, rows=[*ROWS, next(row for row in _PARTS if row[0] == "mona-one-way")]),
     *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
     *_methods("atrium", 3, priority=5, dims=3),
     *_morse("atrium", None, priority=5, dims=3),

@@ -2,14 +2,14 @@
 
 ``mode="strict"`` (the default):
 
-================================== ===== ======= ===== =============== ============
-organ                              Dice  Jaccard NSD   HD95, ASSD, ASD counted as
-================================== ===== ======= ===== =============== ============
-in both                            value value   value value           (nothing)
-missed (only in the reference)     0     0       0     NaN             ``missed``
-invented (only in the prediction)  0     0       0     NaN             ``invented``
-in neither                         NaN   NaN     NaN   NaN             ``absent``
-================================== ===== ======= ===== =============== ============
+================================== ============= ================= =============== ============
+organ                              Dice, Jaccard NSD, boundary IoU HD95, ASSD, ASD counted as
+================================== ============= ================= =============== ============
+in both                            value         value             value           (nothing)
+missed (only in the reference)     0             0                 NaN             ``missed``
+invented (only in the prediction)  0             0                 NaN             ``invented``
+in neither                         NaN           NaN               NaN             ``absent``
+================================== ============= ================= =============== ============
 
 A missed organ is as wrong as an answer gets, so overlap is 0; a distance to nothing is no number, so it is NaN and
 counted, and a mean distance is read beside that count. An organ that is rightly not found says nothing about overlap:
@@ -18,7 +18,7 @@ Dice 1 would reward rare organs, so it is left out of every mean, and counted.
 ``mode="official"`` repeats the scripts that ACTION and ARCO released, for comparison with printed tables only: an
 invented organ gets Dice 1, Jaccard 1 and all distances 0 (as if perfect), an empty prediction gets 0 for everything
 (distances as if perfect), also where the reference is empty too. They measure in voxels: pass ``spacing=None``. Their
-ASD is directed, ``asd`` here. They have no NSD, which stays as in ``strict``.
+ASD is directed, ``asd`` here. They have no NSD and no boundary IoU, which stay as in ``strict``.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ def evaluate_volume(
         spacing: Voxel size along each axis in mm, in array order; None measures in voxels.
         hd95: Definition of HD95, ``"pooled"`` (medpy) or ``"max"`` (MONAI).
         mode: Rule for empty masks, ``"strict"`` or ``"official"``.
-        tolerance: Of NSD, in mm (in voxels if ``spacing`` is None).
+        tolerance: Of ``"nsd"``, in mm (in voxels if ``spacing`` is None); ``"nsd_1"`` is that at 1 beside it.
         case: What messages call this volume.
 
     Returns:
-        ``{class: {"dice", "jaccard", "hd95", "assd", "asd", "nsd", "missed", "invented", "absent"}}``, all floats; the
-        last three are 0 or 1. ``asd`` runs from the prediction to the reference.
+        ``{class: {"dice", "jaccard", "hd95", "assd", "asd", "nsd", "nsd_1", "boundary_iou", "missed", "invented",
+        "absent"}}``, all floats; the last three are 0 or 1. ``asd`` runs from the prediction to the reference, and
+        ``boundary_iou`` is that of rims of 2 pixels in each slice: slices are often thick, and an organ's first and
+        last would else be rim as a whole.
 
     Raises:
         InputError: Shapes differ, labels outside the class table, a spacing that does not fit, an unknown mode.
@@ -78,10 +80,9 @@ def evaluate_volume(
     pred, ref = overlap.clean_labels(pred, ref, len(classes), case=case)
     counts = overlap.overlap_counts(pred, ref, len(classes))
     dice, jaccard = overlap.dice(counts), overlap.jaccard(counts)
+    rim = (0,) * (pred.ndim - 2) + (2, 2)
     values: dict[str, dict[str, float]] = {}
-    for k, name in enumerate(classes):
-        if k == 0:
-            continue
+    for k, name in enumerate(classes[1:], start=1):
         distances = surface.surface_distances(pred == k, ref == k, spacing)
         has_pred, has_ref = counts.pred[k] > 0, counts.ref[k] > 0
         row = {
@@ -91,6 +92,8 @@ def evaluate_volume(
             "assd": surface.assd(distances),
             "asd": surface.asd(distances),
             "nsd": surface.nsd(distances, tolerance),
+            "nsd_1": surface.nsd(distances, 1.0),
+            "boundary_iou": surface.boundary_iou(pred == k, ref == k, rim),
         }
         if mode == "official" and not (has_pred and has_ref):
             perfect = 1.0 if has_pred else 0.0

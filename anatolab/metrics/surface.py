@@ -177,7 +177,7 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
     return float(within / pooled.size) if pooled.size else float("nan")
 
 
-def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int = 2) -> float:
+def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int | Sequence[int] = 2) -> float:
     """Intersection over union of the inner rims of two masks; NaN where both are empty.
 
     The rim is the mask without its erosion by ``width`` voxels with a full 3 x 3 (x 3) element; beyond the volume lies
@@ -186,23 +186,24 @@ def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int = 2) -> float:
     Args:
         pred: Mask, bool, any number of axes.
         ref: Mask of the same shape.
-        width: Rim width in voxels, at least 1.
+        width: Rim width in voxels, at least 1, or a number an axis: ``(0, 2, 2)`` gives each slice a rim of its own.
 
     Raises:
-        InputError: Shapes differ, or a width below 1.
+        InputError: Shapes differ, or no width of at least 1.
 
     Reference:
         Cheng et al., Boundary IoU, CVPR 2021, eq. 2.
     """
-    if pred.shape != ref.shape or width < 1:
+    widths = (width,) * pred.ndim if isinstance(width, int) else tuple(width)
+    if pred.shape != ref.shape or len(widths) != pred.ndim or min(widths) < 0 or max(widths) < 1:
         raise InputError(
             f"boundary_iou needs two masks of one shape and width >= 1, not {pred.shape}, {ref.shape}, {width}."
         )
-    rims = []
-    for mask in (np.asarray(pred, bool), np.asarray(ref, bool)):
+    box, rims = _bounding_box(pred | ref), []
+    for mask in (np.asarray(pred, bool)[box], np.asarray(ref, bool)[box]):
         inner = mask.copy()
-        for axis in range(mask.ndim):  # a full cube erodes axis by axis
-            for _ in range(width):
+        for axis, steps in enumerate(widths):  # a full cube erodes axis by axis
+            for _ in range(steps):
                 _erode(inner, inner.copy(), axis)
         rims.append(mask ^ inner)
     union = np.count_nonzero(rims[0] | rims[1])

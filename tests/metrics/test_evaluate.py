@@ -67,7 +67,7 @@ def test_empty_rule(mode, case, overlap, nsd, distance):
     values = evaluate_volume(pred, ref, CLASSES, None, mode=mode)
     row = values["LV"]
     np.testing.assert_equal([row["dice"], row["jaccard"]], [overlap, overlap])
-    np.testing.assert_equal(row["nsd"], nsd)
+    np.testing.assert_equal([row["nsd"], row["nsd_1"], row["boundary_iou"]], [nsd] * 3)
     np.testing.assert_equal([row[d] for d in DISTANCES], [distance] * 3)
     assert {f: row[f] for f in ("missed", "invented", "absent")} == {
         f: float(f == case) for f in ("missed", "invented", "absent")
@@ -83,6 +83,22 @@ def test_definition_and_tolerance_are_passed_on():
     assert rows[0] < rows[1]
     loose, tight = (evaluate_volume(pred, ref, CLASSES, None, tolerance=t)["RV"]["nsd"] for t in (20.0, 0.0))
     assert loose == 1 > tight
+
+
+@pytest.mark.parametrize(("spacing", "within"), [(None, True), ((10.0, 1.0, 1.0), True), ((10.0, 1.5, 1.5), False)])
+def test_nsd_at_one_is_in_mm_or_voxels(spacing, within):
+    """A box that is one pixel longer: its surface is within 1 mm of the other's where a pixel is 1 mm."""
+    row = evaluate_volume(volume(((1, 7), (1, 6))), volume(A), CLASSES, spacing, tolerance=3.0)["RV"]
+    assert row["nsd"] == 1
+    assert (row["nsd_1"] == 1) == within
+    assert row["nsd_1"] > 0.5
+
+
+def test_rims_are_those_of_slices():
+    """Rectangles of 5 x 5 and 6 x 5: without their cores of 1 and 2 pixels they share 23 of 29, in every slice."""
+    pred, ref = volume(((1, 7), (1, 6))), volume(A)
+    for volumes in ((pred, ref), (pred[1:2], ref[1:2]), (pred[1], ref[1])):
+        assert evaluate_volume(*volumes, CLASSES, None)["RV"]["boundary_iou"] == pytest.approx(23 / 29)
 
 
 def test_unknown_reference_is_left_out_on_both_sides():

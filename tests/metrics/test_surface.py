@@ -288,8 +288,9 @@ def test_bad_arguments_are_refused():
         nsd(distances, -1)
     with pytest.raises(InputError, match="direction"):
         asd(distances, "sideways")
-    with pytest.raises(InputError, match="width"):
-        boundary_iou(np.ones((2, 2), bool), np.ones((2, 2), bool), 0)
+    for width in (0, (0, 0), (-1, 2), (1, 1, 1)):
+        with pytest.raises(InputError, match="width"):
+            boundary_iou(np.ones((2, 2), bool), np.ones((2, 2), bool), width)
 
 
 def test_boundary_iou():
@@ -302,3 +303,13 @@ def test_boundary_iou():
     assert boundary_iou(big, big & False) == 0
     full = np.ones((6, 6), bool)  # beyond the volume is background: the rim runs along the edge
     assert boundary_iou(full, box((6, 6), (1, 5), (1, 5)), 1) == 0
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("width", [1, (0, 2, 2), (1, 0, 3)])
+def test_boundary_iou_equals_erosion_of_the_whole_volume(name, width):
+    pred, ref = cases(name)
+    box_of = np.ones([2 * w + 1 for w in ((width,) * 3 if isinstance(width, int) else width)])
+    rims = [m & ~ndimage.binary_erosion(m, box_of) for m in (pred, ref)]
+    expected = (rims[0] & rims[1]).sum() / (rims[0] | rims[1]).sum()
+    assert boundary_iou(pred, ref, width) == pytest.approx(expected)
