@@ -86,7 +86,7 @@ def run(path: Path) -> ExecutionResult:
     peak: list[int | None] = []
 
     class Measured(AsyncKernelManager):
-        async def shutdown_kernel(self, *args: Any, **kwargs: Any) -> None:
+        async def shutdown_kernel(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
             peak.append(peak_memory_mb(getattr(self.provisioner, "pid", None)))
             await AsyncKernelManager.shutdown_kernel(self, *args, **kwargs)
 

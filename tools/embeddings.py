@@ -39,7 +39,8 @@ PER_CLASS, SEED, STARTS = 100, 0, 5  # pixels; of the training and of the choice
 PERPLEXITY, NEIGHBORS = 30.0, 15
 
 
-TINY = {"lr": 0.1}  # a few hundred updates need larger steps, and images of 64 pixels one level less of the network
+# A few hundred updates need larger steps, and images of 64 pixels one level less of the network.
+TINY: dict[str, Any] = {"lr": 0.1}
 
 
 @torch.no_grad()

@@ -224,6 +224,7 @@ class PerVoxel:
     @staticmethod
     def dice(probability: np.ndarray, case: Case, threshold: float) -> float:
         """Dice of what lies above a threshold."""
+        assert case.label is not None
         found, truth = probability > threshold, case.label == 1
         return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
 

@@ -83,7 +83,7 @@ def start(name: str, seed: int, **told: Any) -> tuple[nn.Module, dict[str, Any]]
     }
 
 
-def losses(model: nn.Module, record: dict[str, Any]) -> Iterator[float]:
+def losses(model: Any, record: dict[str, Any]) -> Iterator[float]:
     """Trains the model, step by step; gives the loss of each."""
     from open_clip import ClipLoss
 
@@ -118,8 +118,10 @@ def gates(clip: Clip) -> dict[str, float]:
     from sklearn.linear_model import LogisticRegression
 
     val = finch_or_duck().of("val")
+    assert val.pixels is not None
+    model: Any = clip.model
     with torch.no_grad():
-        z = clip.model.encode_image(clip.preprocess(val.pixels), normalize=True)
+        z = model.encode_image(clip.preprocess(val.pixels), normalize=True)
     zero_shot = (z @ clip.text_head(val.classes)).argmax(1).numpy()
     fit = np.arange(len(val)) % 2 == 0
     least = np.bincount(val.group[fit]).min()
