@@ -30,9 +30,8 @@ def per_patient(experiment: str, metric: str = "dice") -> SeedValues:
         >>> per_patient("no-such-experiment")
         {}
     """
-    if not records.exists(experiment):
-        return {}
-    found = {r.seed: records.get(r, f"per_patient.{metric}") for r in records.load(experiment)}
+    runs = records.load(experiment) if records.exists(experiment) else []
+    found = {r.seed: records.get(r, f"per_patient.{metric}") for r in runs}
     return {s: {p: math.nan if v is None else float(v) for p, v in values.items()} for s, values in found.items()}
 
 

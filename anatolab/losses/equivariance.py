@@ -19,7 +19,7 @@ def equivariance(moved_logits: Tensor, logits_of_moved: Tensor, mask: Tensor, *,
     Args:
         moved_logits: :math:`T(F(x))`, ``(b, classes, *s)``; with gradient if symmetric, else detached.
         logits_of_moved: :math:`F(T(x))`, ``(b, classes, *s)``, with gradient.
-        mask: ``(b, *s)`` bool or weights, in [0, 1]: pixels that stayed in the field of view.
+        mask: ``(b, *s)`` bool or weights, in [0, 1]: pixels that stayed in the field of view, or some of them.
         symmetric: Both directions; else only the first, averaged over each image and then over images, as released.
 
     Returns:

@@ -11,12 +11,12 @@ the hard anchors are recalled.
 The released code differs. Switches of :meth:`Mona.Config.official` reproduce: linear heads, the strong view given to
 the teacher in the pre-training, reliable instead of hard anchors, banks that a pixel enters only if three classes are
 likelier than its own (with up to three classes they stay empty), neighbors picked by the student and measured on the
-teacher (no gradient at all), and the equivariance in one direction. Not reproduced, because they are defects without a
-reading in the paper: classes shifted to other banks where one is absent; the term computed and left out in 3-D; helper
-files swapped between 2-D and 3-D; a bank of whole feature maps (4.7 GB; here they are pooled to 16 x 16 cells first);
-a teacher in training mode; thin-plate jitter of the moved image. Anchors by list position are ARCO's
-(:func:`anatolab.sampling.released_positions`). Its intensity augmentation is replaced by the recipe that all methods of
-a table share.
+teacher (no gradient at all), and the equivariance in one direction, where the teacher is sure of foreground alone. Not
+reproduced, because they are defects without a reading in the paper: classes shifted to other banks where one is absent;
+the term computed and left out in 3-D; helper files swapped between 2-D and 3-D; a bank of whole feature maps (4.7 GB;
+here they are pooled to 16 x 16 cells first); a teacher in training mode; thin-plate jitter of the moved image. Anchors
+by list position are ARCO's (:func:`anatolab.sampling.released_positions`). Its intensity augmentation is replaced by
+the recipe that all methods of a table share.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from anatolab.losses import equivariance
 from anatolab.methods._mine import Miner, Mining, mine
 from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
+from anatolab.methods._reading import Reading
 from anatolab.schedules import Temperature
 from anatolab.transforms import Affine, strong_view
 from anatolab.types import Batch, Losses, Stage
@@ -51,6 +51,7 @@ class Mona(nn.Module):
 
         equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is recalled)
         symmetric: bool = True  # both directions of the divergence; one in the code
+        everywhere: bool = True  # compares all pixels; in the code, those that the teacher is sure are foreground
 
         @classmethod
         def paper(cls, **told: Any) -> Mona.Config:
@@ -60,8 +61,9 @@ class Mona(nn.Module):
         @classmethod
         def official(cls, **told: Any) -> Mona.Config:
             """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
+            heads = Pretraining(linear_heads=True, strong="teacher")
             code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "symmetric": False}
-            return cls(**{"pretraining": Pretraining(linear_heads=True, strong="teacher"), **code, **told})
+            return cls(**{"pretraining": heads, "everywhere": False, **code, **told})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -82,23 +84,18 @@ class Mona(nn.Module):
         c = self.config
         reading, losses = mine(self, batch, done)
         if c.equivariance_weight:
-            losses.terms["equivariance"] = self.equivariance(reading.seen, reading.logits, batch.num_labeled)
+            losses.terms["equivariance"] = self.equivariance(reading)
             losses.weights["equivariance"] = c.equivariance_weight
         return losses
 
-    def equivariance(self, seen: Tensor, logits: Tensor, n: int) -> Tensor:
-        """Consistency, L_eqv, of the unlabeled rows: a second strong view is moved, and so is the segmentation.
-
-        Args:
-            seen: Images ``(b, c, *s)`` before their intensities were changed.
-            logits: The student's ``(b, classes, *s)``, with gradient.
-            n: Labeled rows.
-        """
-        c = self.config
-        move = Affine.draw(seen[n:], c.augment)
-        again, _ = self.student(move.image(strong_view(seen[n:], c.augment)))
-        inside = move.image(torch.ones_like(seen[n:, :1]))[:, 0]
-        return equivariance(move.image(logits[n:]), again, inside, symmetric=c.symmetric)
+    def equivariance(self, reading: Reading) -> Tensor:
+        """Consistency, L_eqv, of the unlabeled rows: a second strong view is moved, and so is the segmentation."""
+        c, n = self.config, reading.num_labeled
+        seen, foreground = reading.seen[n:], reading.label[n:, None] > 0
+        move = Affine.draw(seen, c.augment)
+        again, _ = self.student(move.image(strong_view(seen, c.augment)))
+        inside = move.image((foreground | c.everywhere).to(seen))[:, 0]
+        return equivariance(move.image(reading.logits[n:]), again, inside, symmetric=c.symmetric)
 
     def after_step(self) -> None:
         """The teacher follows the student, heads included."""

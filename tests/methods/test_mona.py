@@ -1,6 +1,7 @@
 """MONA and ARCO: banks of every class, what the released switches do, and how the two methods meet."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from torch import nn
 
 import anatolab.methods._mine as mine
+import anatolab.methods._reading as _reading
 from anatolab.losses import anatomical_contrast
 from anatolab.methods import Action, ActionPP, Arco, Mona
 from anatolab.nn import light_unet
+from anatolab.types import IGNORE
 from tests.methods.small import batch, make, stage
 
 PAIR = pytest.mark.parametrize("kind", [Mona, Arco])
@@ -145,6 +148,31 @@ def test_without_equivariance_mona_is_arco_with_naive_draws_step_for_step() -> N
         assert not all(torch.equal(a, b) for a, b in zip(other, theirs, strict=True))
 
 
+def test_the_released_equivariance_looks_at_sure_foreground_alone() -> None:
+    """What the student says elsewhere does not count, no foreground is no loss, and one side learns."""
+    method = make(Mona, pretraining={"shares": (0.0, 0.0)}, symmetric=False, everywhere=False)
+    b = batch()
+    everything = _reading.read(method, b, 0.0)
+    where, elsewhere = torch.zeros_like(everything.label), torch.zeros_like(everything.logits)
+    where[:, :8], elsewhere[:, :, 16:] = 1, 9 * torch.rand_like(elsewhere[:, :, 16:])
+
+    def term(label: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)  # the same motion
+        return method.eval().equivariance(replace(everything, label=label, logits=logits))
+
+    logits = everything.logits.detach().requires_grad_()
+    found = term(where, logits)
+    assert found > 0
+    assert torch.equal(term(where, logits + elsewhere), found)
+    for nothing in (0, IGNORE):
+        assert term(torch.full_like(where, nothing), logits) == 0
+    method.config = replace(method.config, everywhere=True)
+    assert not torch.isclose(term(where, logits + elsewhere), term(where, logits))
+    found.backward()
+    assert logits.grad is None
+    assert max(float(p.grad.abs().max()) for p in method.student.net.parameters() if p.grad is not None) > 0
+
+
 @pytest.mark.parametrize("kind", [Action, ActionPP, Mona, Arco])
 @pytest.mark.parametrize("sampler", ["stratified", "antithetic", "released"])
 @pytest.mark.parametrize("dims", [2, 3])
@@ -169,4 +197,7 @@ def test_the_profiles(kind: type) -> None:
     official = kind.Config.official()
     assert official.pretraining.linear_heads
     assert (official.anchors, official.bank_rule, official.measured) == ("reliable", "rank", "teacher")
+    if kind is Mona:
+        assert not official.symmetric
+        assert not official.everywhere
     assert kind.Config().pixel_sampler == {Mona: "naive", Arco: "stratified"}[kind]
