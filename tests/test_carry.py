@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from anatolab import records
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,3 +45,16 @@ def test_a_change_of_prediction_alone_is_seen_and_one_of_its_last_digit_is_not(
     there = carry.trained(tmp_path, "acdc-all-morse")
     assert there["state"] == here["state"]
     assert there["predicted"] != here["predicted"]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no git repository, so no commit to compare with")
+def test_what_else_has_changed_beside_the_methods_is_seen(carry: ModuleType, tmp_path: Path) -> None:
+    """Of a commit and other methods, another hash; of the commit itself, that of a committed tree."""
+    methods, module = ROOT / "anatolab" / "methods", "anatolab.analysis.embeddings"
+    assert carry.differs_in_methods_alone("HEAD", module, methods) or records.git_state()["dirty"]
+    shutil.copytree(methods, tmp_path / "methods")
+    changed = tmp_path / "methods" / "mona.py"
+    changed.write_text(
+        changed.read_text().replace("equivariance_weight: float = 1.0", "equivariance_weight: float = 2.0")
+    )
+    assert not carry.differs_in_methods_alone("HEAD", module, tmp_path / "methods")

@@ -11,6 +11,9 @@ on the same generated batches, and predict the last of them. Where every tensor 
 bit, and the class of every pixel (a faster prediction may round its logits otherwise), the record gets today's
 hash and configuration, and its provenance says from which commit it was carried, over how many updates, and the hash of
 the state. Where one bit differs nothing is written: make the record again. The tree must be committed.
+
+The records of `tools/embeddings.py` reach five methods at once. They are carried where each of the five trains to the
+same bits, and nothing else that they reach has changed.
 """
 
 from __future__ import annotations
@@ -18,11 +21,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from anatolab import experiments, records
 
@@ -70,6 +78,7 @@ with torch.no_grad():
 terms = {k: float(v) for k, v in losses.terms.items()}
 print(json.dumps({"state": state.hexdigest(), "terms": terms, "predicted": predicted}))
 """
+TRAININGS = {"arco": "acdc-3-arco-sg"}  # experiments that train like an embedding's, where not acdc-3-<method>
 EASY = {"weak_threshold": 0.3, "strong_threshold": 0.3}  # an untrained teacher is to be sure of something
 
 
@@ -83,43 +92,89 @@ def trained(checkout: Path, experiment: str) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@contextmanager
+def checkout_of(commit: str) -> Iterator[Path]:
+    """The files of a commit in a folder of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(["tar", "x", "-C", folder], input=archive.stdout, check=True)
+        yield Path(folder)
+
+
+@cache
+def trained_at(commit: str, experiment: str) -> dict[str, object]:
+    """What :func:`trained` gives by the code of a commit."""
+    with checkout_of(commit) as checkout:
+        return trained(checkout, experiment)
+
+
+def last_commit(record: records.Record) -> str:
+    """The commit whose code is known to make this record: that of the run, or the last it was carried to."""
+    carried = record.provenance.get("carried", [])
+    return str(carried[-1]["to"] if carried else record.provenance["commit"])
+
+
+def differs_in_methods_alone(commit: str, module: str, methods: Path) -> bool:
+    """Whether a commit with these methods put in for its own has today's code in all that a module reaches."""
+    hashed = f"from anatolab import records; print(records.closure_sha256({module!r}))"
+    with checkout_of(commit) as checkout:
+        shutil.rmtree(checkout / "anatolab" / "methods")
+        shutil.copytree(methods, checkout / "anatolab" / "methods")
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        done = subprocess.run([sys.executable, "-c", hashed], cwd=checkout, env=environment, capture_output=True)
+    return done.stdout.decode().strip() == records.closure_sha256(module)
+
+
+def carry(record: records.Record, today: str, wanted: Sequence[str], config: dict[str, Any]) -> bool:
+    """Writes a record anew if these experiments train to equal bits; says so, and whether it was written."""
+    commit = last_commit(record)
+    pairs = {name: (trained_at(commit, name), trained_at(today, name)) for name in wanted}
+    differing = [name for name, (before, now) in pairs.items() if before != now]
+    verdict = f"DIFFER {[pairs[name] for name in differing]}" if differing else "equal"
+    print(f"{record.experiment}/seed{record.seed}: {commit[:7]} and {today[:7]}", verdict, flush=True)
+    if differing:
+        return False
+    states = {name: now["state"] for name, (_, now) in pairs.items()}
+    state = states if len(states) > 1 else next(iter(states.values()))
+    note = {"from": commit, "to": today, "updates": UPDATES, "state_sha256": state}
+    provenance = {**record.provenance, "carried": [*record.provenance.get("carried", []), note]}
+    code = records.code_of(record.code["module"])
+    records.write(replace(record, config=config, code=code, provenance=provenance))
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", metavar="ID")
     only = parser.parse_args().only
-    today = records.git_state()
-    if today["dirty"]:
+    state = records.git_state()
+    if state["dirty"]:
         raise SystemExit("the package differs from the last commit; commit first, so that the record can name it.")
-    results: dict[tuple[str, str], dict[str, object]] = {}
-    failed = 0
+    today, failed = state["commit"], 0
     for wanted in [experiments.by_id(name) for name in only] or experiments.EXPERIMENTS:
         for seed in wanted.seeds:
             path = records.path_of(wanted.id, seed)
-            if not path.exists() or experiments.stands(wanted, seed):
-                continue
-            record = records.read(path)
-            carried = record.provenance.get("carried", [])
-            commit = carried[-1]["to"] if carried else record.provenance["commit"]
-            for at in (commit, today["commit"]):
-                if (at, wanted.id) not in results:
-                    with tempfile.TemporaryDirectory() as folder:
-                        archive = subprocess.run(["git", "archive", at], cwd=ROOT, capture_output=True, check=True)
-                        subprocess.run(["tar", "x", "-C", folder], input=archive.stdout, check=True)
-                        results[at, wanted.id] = trained(Path(folder), wanted.id)
-            before, now = results[commit, wanted.id], results[today["commit"], wanted.id]
-            equal = before == now
-            failed += not equal
-            verdict = "equal" if equal else f"DIFFER {before} {now}"
-            print(f"{wanted.id}/seed{seed}: {commit[:7]} and {today['commit'][:7]}", verdict, flush=True)
-            if equal:
-                note = {"from": commit, "to": today["commit"], "updates": UPDATES, "state_sha256": now["state"]}
-                config = experiments.config_of(wanted)
+            if path.exists() and not experiments.stands(wanted, seed):
+                record, config = records.read(path), experiments.config_of(wanted)
                 gone = {k: v for k, v in record.config["fields"].items() if config["fields"].get(k, v) != v}
                 if gone:
                     raise SystemExit(f"{path}: recorded with {gone}, wanted otherwise; this is another run.")
-                provenance = {**record.provenance, "carried": [*carried, note]}
-                code = records.code_of(record.code["module"])
-                records.write(replace(record, config=config, code=code, provenance=provenance))
+                failed += not carry(record, today, [wanted.id], config)
+    for path in [] if only else sorted(records.root().glob("embeddings-*/seed*.json")):
+        record = records.read(path)
+        if not records.is_stale(record):
+            continue
+        if not differs_in_methods_alone(last_commit(record), record.code["module"], ROOT / "anatolab" / "methods"):
+            print(f"{path.parent.name}: more than methods has changed; python tools/embeddings.py makes it again")
+            failed += 1
+            continue
+        trainings = {name: TRAININGS.get(name, f"acdc-3-{name}") for name in record.values["trainings"]}
+        fields = {
+            name: records.plain(asdict(experiments.method_config(experiments.by_id(id))))
+            | record.config["fields"][name]
+            for name, id in trainings.items()
+        }
+        failed += not carry(record, today, list(trainings.values()), {**record.config, "fields": fields})
     return min(failed, 1)
 
 
