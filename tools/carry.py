@@ -168,7 +168,7 @@ def main() -> int:
             print(f"{path.parent.name}: more than methods has changed; python tools/embeddings.py makes it again")
             failed += 1
             continue
-        trainings = {name: TRAININGS.get(name, f"acdc-3-{name}") for name in record.values["trainings"]}
+        trainings = {name: TRAININGS.get(name, f"acdc-3-{name}") for name in record.config["trainings"]}
         fields = {
             name: records.plain(asdict(experiments.method_config(experiments.by_id(id))))
             | record.config["fields"][name]
