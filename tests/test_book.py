@@ -222,17 +222,21 @@ def test_a_row_may_be_a_part_of_a_record_and_a_claim_a_number_a_run(tmp_path: Pa
             "parts",
             seed,
             0.5,
-            values={"good": {"worst": 0.8 + 0.01 * seed + 0.002}, "bad": {"worst": 0.6}},
+            values={
+                "good": {"worst": 0.8 + 0.01 * seed + 0.002, "each": {"a": 0.7, "b": 0.7}},
+                "bad": {"worst": 0.6, "each": {"a": 0.5, "b": 0.5}},
+            },
         )
     table = (
         "# Mini\n\n```{record-table}\nrows: [[G, parts, good], [B, parts, bad]]\n"
-        "columns: [{name: W, key: worst, format: .2f, best: max}]\n```\n\n```{claim}\nsays: Good beats bad.\n"
+        "columns: [{name: W, key: worst, format: .2f, patients: each, best: max}]\n```\n\n```{claim}\nsays: Good beats bad.\n"
         "source: none\nours: parts:good.worst\nagainst: parts:bad.worst\ndirection: higher\nmetric: W\n```\n"
     )
     (mini.root / "src" / "index.md").write_text(table)
     status, text, html = mini.build()
     assert status == 0, html
-    assert "0.83 ± 0.02" in " ".join(text.split())
+    assert "0.83 ± 0.02 [0.70, 0.70]" in " ".join(text.split())
+    assert "[0.50, 0.50]" in text
     assert re.search(r"<strong>\s*<a [^>]*>0\.83</a>", html)
     assert "over 6 draws of the data" in " ".join(text.split())
     assert "+0.202, +0.212, +0.222, +0.232, +0.242, +0.252" in text

@@ -200,7 +200,7 @@ class RecordTable(BookDirective):
             cells = []
             for column in columns:
                 others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if found[e]]
-                own = column | {"key": ".".join([*part, column["key"]])}
+                own = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
                 cells.append(self.cell(record, own, others) if record else [badge("not run")])
             lines.append([name, *cells])
         return [self.table(head, lines)]
