@@ -150,7 +150,6 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
         ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
-        ("one-way", "MONA with consistency in one direction", {"symmetric": False}),
         ("foreground", "MONA with the released consistency", FOREGROUND),
         ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
     ],
