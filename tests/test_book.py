@@ -229,7 +229,8 @@ def test_a_row_may_be_a_part_of_a_record_and_a_claim_a_number_a_run(tmp_path: Pa
         )
     table = (
         "# Mini\n\n```{record-table}\nrows: [[G, parts, good], [B, parts, bad]]\n"
-        "columns: [{name: W, key: worst, format: .2f, patients: each, best: max}]\n```\n\n```{claim}\nsays: Good beats bad.\n"
+        "columns: [{name: W, key: worst, format: .2f, patients: each, best: max}]\n```\n\n"
+        "```{claim}\nsays: Good beats bad.\n"
         "source: none\nours: parts:good.worst\nagainst: parts:bad.worst\ndirection: higher\nmetric: W\n```\n"
     )
     (mini.root / "src" / "index.md").write_text(table)
