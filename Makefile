@@ -64,7 +64,7 @@ notebooks: env  ## notebook tests: stored outputs against fresh ones
 	done
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
-	@$(PYTEST) -q -n $(JOBS) --durations 6 -m site
+	@$(PYTEST) -q --durations 6 -m site
 
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip
