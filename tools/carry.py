@@ -114,6 +114,7 @@ def last_commit(record: records.Record) -> str:
     return str(carried[-1]["to"] if carried else record.provenance["commit"])
 
 
+@cache
 def differs_in_methods_alone(commit: str, module: str, methods: Path) -> bool:
     """Whether a commit with these methods put in for its own has today's code in all that a module reaches."""
     hashed = f"from anatolab import records; print(records.closure_sha256({module!r}))"
