@@ -83,7 +83,8 @@ def evaluate_volume(
     rim = (0,) * (pred.ndim - 2) + (2, 2)
     values: dict[str, dict[str, float]] = {}
     for k, name in enumerate(classes[1:], start=1):
-        distances = surface.surface_distances(pred == k, ref == k, spacing)
+        found, truth = pred == k, ref == k
+        distances = surface.surface_distances(found, truth, spacing)
         has_pred, has_ref = counts.pred[k] > 0, counts.ref[k] > 0
         row = {
             "dice": float(dice[k]),
@@ -93,7 +94,7 @@ def evaluate_volume(
             "asd": surface.asd(distances),
             "nsd": surface.nsd(distances, tolerance),
             "nsd_1": surface.nsd(distances, 1.0),
-            "boundary_iou": surface.boundary_iou(pred == k, ref == k, rim),
+            "boundary_iou": surface.boundary_iou(found, truth, rim),
         }
         if mode == "official" and not (has_pred and has_ref):
             perfect = 1.0 if has_pred else 0.0
