@@ -137,6 +137,16 @@ def value(experiment: str, key: str) -> Any:
     return math.fsum(math.nan if v is None else v for v in found) / len(found)
 
 
+def measured(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The numbers of units, such as patients, as a record holds them; one that could not be measured is ``nan``.
+
+    Example:
+        >>> measured({"p0": 0.5, "p1": None})
+        {'p0': 0.5, 'p1': nan}
+    """
+    return {unit: math.nan if v is None else float(v) for unit, v in values.items()}
+
+
 def plain(value: Any) -> Any:
     """Turns dataclasses, tuples, paths and numpy values into what JSON holds; a non-finite number becomes ``None``."""
     if is_dataclass(value) and not isinstance(value, type):

@@ -31,8 +31,7 @@ def per_patient(experiment: str, metric: str = "dice") -> SeedValues:
         {}
     """
     runs = records.load(experiment) if records.exists(experiment) else []
-    found = {r.seed: records.get(r, f"per_patient.{metric}") for r in runs}
-    return {s: {p: math.nan if v is None else float(v) for p, v in values.items()} for s, values in found.items()}
+    return {r.seed: records.measured(records.get(r, f"per_patient.{metric}")) for r in runs}
 
 
 def between(ours: str, against: str, metric: str = "dice") -> Comparison | None:

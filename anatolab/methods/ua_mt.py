@@ -48,10 +48,7 @@ class UAMT(nn.Module):
         ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
         passes: int = 8  # T, noisy teacher predictions
         noise: float = 0.1  # of the teacher's input, in standard deviations of the image; clipped at twice that
-        threshold: tuple[float, float] = (
-            0.75,
-            1.0,
-        )  # H, from and to, as shares of log(classes)
+        threshold: tuple[float, float] = (0.75, 1.0)  # H, from and to, as shares of log(classes)
         augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:

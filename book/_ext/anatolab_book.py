@@ -172,8 +172,8 @@ def badge(text: str) -> nodes.inline:
 
 
 def per_patient(found: list[records.Record], key: str) -> dict[int, dict[str, float]]:
-    """Seed to patient to value, unmeasured values as NaN: what :func:`anatolab.metrics.compare` takes."""
-    return {r.seed: {p: math.nan if v is None else float(v) for p, v in records.get(r, key).items()} for r in found}
+    """Seed to patient to value: what :func:`anatolab.metrics.compare` takes."""
+    return {r.seed: records.measured(records.get(r, key)) for r in found}
 
 
 class RecordTable(BookDirective):

@@ -218,7 +218,7 @@ def units(record: records.Record, key: str) -> Units:
         found = dict(_matches(record.values, key.split("."), ()))
         if not found:
             raise records.RecordError(f"record {record.experiment!r} (seed {record.seed}) has no value {key!r}.")
-    values = {str(k): math.nan if v is None else float(v) for k, v in found.items()}
+    values = records.measured(found)
     if not key.startswith("cases.*."):
         return values
     of = {patient: [v for k, v in values.items() if k.startswith(patient)] for patient in _patients(record)}
