@@ -173,6 +173,7 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("fixed", "MORSE with fixed frequencies", {"encoding": "fixed"}),
     ("renorm", "MORSE with weights rescaled", {"rescale": "renorm"}),
     ("constant", "MORSE without the ramp", {"ramp": "constant"}),
+    ("dice", "MORSE with Dice in the loss of its points", {"render_dice": True}),
 ]
 _COMPONENTS = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
 
@@ -197,6 +198,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc", 1, priority=4),
     *_methods("abdomen", 3, priority=4, rows=[*ROWS, *(row for row in _PARTS if row[0] == "mona-foreground")]),
     *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
+    *_methods("abdomen", 0, priority=4, rows=_COMPONENTS[-1:]),
     *_methods("atrium", 3, priority=5, dims=3),
     *_morse("atrium", None, priority=5, dims=3),
     *_morse("atrium", "segresnet", priority=5, dims=3),

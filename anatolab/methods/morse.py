@@ -89,6 +89,7 @@ class Morse(nn.Module):
         head_init: Literal["small", "torch"] = "small"  # last layer near 0, as PointRend; torch's default in the code
         padding: Literal["border", "zeros"] = "border"  # around sampled maps; zeros in the code
         render_weight: float = 1.0  # lambda_rend (code); 0.1 (recalled)
+        render_dice: bool = False  # half of L_rend is the Dice loss of the points, as of L_sup; not part of the paper
         ramp: Literal["late", "constant"] = "late"  # 0 for the first half, then up to one half (code, U-Net)
         pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
         scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
@@ -184,6 +185,8 @@ class Morse(nn.Module):
         # L_rend: cross-entropy of the rendered points.
         truth = point_labels(label, points)
         losses.terms["render"] = cross_entropy(rendered, truth)
+        if c.render_dice:
+            losses.terms["render"] = 0.5 * losses.terms["render"] + 0.5 * dice_loss(rendered, truth)
         if fused.balance is not None:
             losses.terms["balance"], losses.weights["balance"] = fused.balance, c.balance_weight
         for name, given in (("coarse_wrong", coarse), ("render_wrong", rendered)):

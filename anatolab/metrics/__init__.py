@@ -14,16 +14,7 @@ from anatolab.metrics.intervals import (
 )
 from anatolab.metrics.overlap import OverlapCounts, dice, jaccard, overlap_counts
 from anatolab.metrics.ranks import Ranking, holm, rank_methods
-from anatolab.metrics.surface import (
-    SurfaceDistances,
-    asd,
-    assd,
-    boundary_iou,
-    hd,
-    hd95,
-    nsd,
-    surface_distances,
-)
+from anatolab.metrics.surface import SurfaceDistances, asd, assd, boundary_iou, hd, hd95, nsd, surface_distances
 
 __all__ = [
     "Claim",

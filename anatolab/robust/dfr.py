@@ -17,18 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import (
-    Labels,
-    LinearHead,
-    Rows,
-    Start,
-    balanced,
-    checked,
-    embed,
-    logistic,
-    predict,
-    worst,
-)
+from anatolab.robust._fit import Labels, LinearHead, Rows, Start, balanced, checked, embed, logistic, predict, worst
 from anatolab.types import InputError
 
 

@@ -15,17 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import (
-    Best,
-    Labels,
-    ProjectionHead,
-    Rows,
-    Select,
-    Selecting,
-    Sgd,
-    predict,
-    train_projection,
-)
+from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Selecting, Sgd, predict, train_projection
 
 
 class Jtt(Selecting["Jtt.Config"]):

@@ -16,7 +16,7 @@ from anatolab.inference import sliding_window
 from anatolab.losses import cross_entropy, dice_loss
 from anatolab.methods import Morse
 from anatolab.metrics import evaluate_volume
-from anatolab.nn import Concatenation, Experts, light_unet, tap
+from anatolab.nn import Concatenation, Experts, light_unet, point_labels, tap
 from anatolab.schedules import late_ramp
 from anatolab.training import Settings, train
 from anatolab.transforms import Recipe
@@ -94,6 +94,19 @@ def test_the_loss_is_half_of_cross_entropy_and_dice_with_squared_sums_and_the_re
     assert losses.total.item() == pytest.approx(total.item(), abs=1e-6)
     assert dice_loss(100.0 * (truth - 0.5), given.label).item() == pytest.approx(0, abs=1e-5)
     assert cross_entropy(torch.zeros(2, 3, 9), torch.ones(2, 9, dtype=torch.long)).item() == pytest.approx(math.log(3))
+
+
+def test_with_dice_in_the_rendering_loss_half_of_it_is_the_dice_of_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, given = torch.rand(2, 128, 2), batch()
+    monkeypatch.setattr("anatolab.methods.morse.training_points", lambda *_, **__: points)
+    plain, both = (make(render_dice=flag).eval() for flag in (False, True))
+    logits, maps = both.student(given.image)
+    soft, label = both.renderer(logits, maps)(points).softmax(1), point_labels(given.label, points)
+    truth = F.one_hot(label, 3).movedim(-1, 1).float()
+    dice = 1 - (2 * (soft * truth).sum((0, 2)) / ((soft**2).sum((0, 2)) + truth.sum((0, 2)))).mean()
+    ce = plain.training_step(given, 0.9).terms["render"]
+    assert ce.item() == pytest.approx(F.nll_loss(soft.log(), label).item(), abs=1e-5)
+    assert both.training_step(given, 0.9).terms["render"].item() == pytest.approx((ce + dice).item() / 2, abs=1e-5)
 
 
 def test_while_the_ramp_is_0_heads_are_not_run_and_their_statistics_stand_still() -> None:
