@@ -151,6 +151,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
         ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
         ("foreground", "MONA with the released consistency", FOREGROUND),
+        ("ramp", "MONA with consistency ramped up", {"equivariance_ramp": 0.4}),  # over as many updates as mean teacher
         ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
     ],
     "arco": [
@@ -196,7 +197,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_morse("abdomen", "basic_unet", priority=3),
     *_methods("acdc", 7, priority=3),
     *_methods("acdc", 1, priority=4),
-    *_methods("abdomen", 3, priority=4, rows=[*ROWS, *(row for row in _PARTS if row[0] == "mona-foreground")]),
+    *_methods("abdomen", 3, priority=4, rows=[*ROWS, *(r for r in _PARTS if r[0] in ("mona-foreground", "mona-ramp"))]),
     *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
     *_methods("abdomen", 0, priority=4, rows=_COMPONENTS[-1:]),
     *_methods("atrium", 3, priority=5, dims=3),

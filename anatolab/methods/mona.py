@@ -31,7 +31,7 @@ from anatolab.losses import equivariance
 from anatolab.methods._mine import Miner, Mining, mine
 from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
 from anatolab.methods._reading import Reading
-from anatolab.schedules import Temperature
+from anatolab.schedules import Temperature, sigmoid_ramp
 from anatolab.transforms import Affine, strong_view
 from anatolab.types import Batch, Losses, Stage
 
@@ -50,6 +50,7 @@ class Mona(nn.Module):
         """Settings of MONA, recommended by default: those it shares with ARCO, and the equivariance."""
 
         equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is recalled)
+        equivariance_ramp: float = 0.0  # share of the last stage over which that weight rises; no ramp in the code
         symmetric: bool = True  # both directions of the divergence; one in the code
         everywhere: bool = True  # compares all pixels; in the code, those that the teacher is sure are foreground
 
@@ -85,7 +86,8 @@ class Mona(nn.Module):
         reading, losses = mine(self, batch, done)
         if c.equivariance_weight:
             losses.terms["equivariance"] = self.equivariance(reading)
-            losses.weights["equivariance"] = c.equivariance_weight
+            ramp = sigmoid_ramp(done / c.equivariance_ramp if c.equivariance_ramp else 1.0)
+            losses.weights["equivariance"] = c.equivariance_weight * ramp
         return losses
 
     def equivariance(self, reading: Reading) -> Tensor:

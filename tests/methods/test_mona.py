@@ -148,6 +148,13 @@ def test_without_equivariance_mona_is_arco_with_naive_draws_step_for_step() -> N
         assert not all(torch.equal(a, b) for a, b in zip(other, theirs, strict=True))
 
 
+def test_the_equivariance_has_its_weight_at_once_or_ramps_up_over_a_share_of_the_stage() -> None:
+    for ramp, expected in ((0.0, [2.0, 2.0, 2.0]), (0.4, [2 * math.exp(-5), 2 * math.exp(-5 / 4), 2.0])):
+        step = stage(make(Mona, equivariance_weight=2.0, equivariance_ramp=ramp), "contrast")
+        weights = [step.step(batch(), done).weights["equivariance"] for done in (0.0, 0.2, 0.4)]
+        assert weights == pytest.approx(expected)
+
+
 def test_the_released_equivariance_looks_at_sure_foreground_alone() -> None:
     """What the student says elsewhere does not count, no foreground is no loss, and one side learns."""
     method = make(Mona, pretraining={"shares": (0.0, 0.0)}, symmetric=False, everywhere=False)
