@@ -199,7 +199,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc", 1, priority=4),
     *_methods("abdomen", 3, priority=4, rows=[*ROWS, *(r for r in _PARTS if r[0] in ("mona-foreground", "mona-ramp"))]),
     *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
-    *_methods("abdomen", 0, priority=4, rows=_COMPONENTS[-1:]),
+    *_methods("abdomen", 0, priority=4, rows=[r for r in _COMPONENTS if r[0] == "morse-dice"]),
     *_methods("atrium", 3, priority=5, dims=3),
     *_morse("atrium", None, priority=5, dims=3),
     *_morse("atrium", "segresnet", priority=5, dims=3),

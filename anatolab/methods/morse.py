@@ -182,7 +182,7 @@ class Morse(nn.Module):
         points = training_points(logits, c.points, oversample=c.oversample, hard_share=c.hard_share, padding=c.padding)
         rendered, coarse = self._render(fused, logits, points)
 
-        # L_rend: cross-entropy of the rendered points.
+        # L_rend: cross-entropy of the rendered points; half of it Dice, where the configuration asks for that.
         truth = point_labels(label, points)
         losses.terms["render"] = cross_entropy(rendered, truth)
         if c.render_dice:
