@@ -158,7 +158,8 @@ def refine(
     """Renders the most ambiguous pixels of a prediction, several times over.
 
     A later pass sees what an earlier one wrote, so that it goes on to pixels that are now the most ambiguous. Most of
-    them are the old ones (nine of ten with a trained head): those keep what was written, and are not rendered again.
+    them are the old ones (eight or nine of ten with a trained head): those keep what was written, and are not rendered
+    again.
 
     Args:
         logits: Coarse logits ``(b, classes, *s)``.
