@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from anatolab.files import write_atomically
+
 SCHEMA = 1
 PACKAGE = Path(__file__).resolve().parent
 VERSIONS_OF = ("torch", "monai", "numpy", "scipy", "lightning-fabric", "anatolab")
@@ -68,11 +70,8 @@ def path_of(experiment: str, seed: int) -> Path:
 def write(record: Record) -> Path:
     """Writes a record atomically: a reader sees the whole file or none."""
     path = path_of(record.experiment, record.seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(asdict(record)), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, text, overwrite=True)
     return path
 
 

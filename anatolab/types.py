@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anatolab.errors import InputError
+
 IGNORE = -1  # label of a pixel that no loss may read
 UNKNOWN = 255  # the same, where labels are stored as uint8
-
-
-class InputError(ValueError):
-    """Says in one sentence what is wrong with which file or setting, and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a part imports only from levels below its own, and the pairs in PEERS.
 LEVELS = (
+    {"errors"},
+    {"files"},
     {"types", "records"},
     {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics"},
     {"methods", "robust"},
