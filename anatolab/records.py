@@ -6,8 +6,6 @@ environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -17,11 +15,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from anatolab.files import write_atomically
+from anatolab.staleness import closure_sha256
 
 SCHEMA = 1
 PACKAGE = Path(__file__).resolve().parent
@@ -203,7 +201,7 @@ def git_state() -> dict[str, Any]:
 
 
 def is_stale(record: Record) -> bool:
-    """Whether the code that made this record has changed since (docstrings and comments aside)."""
+    """Whether what the code that made this record does has changed since (see :mod:`anatolab.staleness`)."""
     module = record.code.get("module")
     return bool(module) and closure_sha256(module) != record.code.get("sha256")
 
@@ -211,71 +209,3 @@ def is_stale(record: Record) -> bool:
 def code_of(module: str) -> dict[str, str]:
     """The entry that ties a record to a module and everything of anatolab it imports."""
     return {"module": module, "sha256": closure_sha256(module)}
-
-
-@cache
-def closure_sha256(module: str) -> str:
-    """Hash over the code of a module and of every definition of anatolab that it reaches by name.
-
-    Docstrings and comments do not count, nor do definitions beside the ones in use: a new loss in a file from which
-    another is imported leaves the records that do not use it fresh. A module that no longer exists hashes to the empty
-    string, so its records are stale.
-    """
-    seen: dict[str, str] = {}
-    todo: list[tuple[str, str]] = [(module, "")]  # module and top-level name; "" is the whole module
-    while todo:
-        name, wanted = todo.pop()
-        if _source(f"{name}.{wanted}"):
-            name, wanted = f"{name}.{wanted}", ""
-        source = _source(name)
-        if source is None or f"{name}:{wanted}" in seen:
-            continue
-        body, imported = _parts(source)
-        nodes = [node for node in body if not wanted or wanted in _bound(node)]
-        seen[f"{name}:{wanted}"] = "\n".join(ast.dump(node) for node in nodes)
-        used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} | {wanted}
-        todo += [imported[n] for n in used & imported.keys()]
-        todo += [target for node in nodes for target in _imports(node).values()]
-        todo += [(name, n) for node in body for n in _bound(node) & used if wanted]
-    if not seen:
-        return ""
-    return hashlib.sha256("\n".join(f"{k} {seen[k]}" for k in sorted(seen)).encode()).hexdigest()
-
-
-def _source(module: str) -> Path | None:
-    """The file of a module of anatolab."""
-    first, *parts = module.split(".")
-    base = PACKAGE.joinpath(*parts)
-    candidates = (base.with_suffix(".py"), base / "__init__.py") if parts else (base / "__init__.py",)
-    return next((p for p in candidates if first == "anatolab" and p.is_file()), None)
-
-
-def _parts(path: Path) -> tuple[list[ast.stmt], dict[str, tuple[str, str]]]:
-    """The top-level statements of a file without docstrings and imports, and what its imports bind."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    bound = {k: v for node in imports for k, v in _imports(node).items()}
-    return [node for node in tree.body if node not in imports], bound
-
-
-def _bound(node: ast.stmt) -> set[str]:
-    """The names that a top-level statement defines."""
-    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        return {node.name}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-
-
-def _imports(tree: ast.AST) -> dict[str, tuple[str, str]]:
-    """What imports of anatolab anywhere in a tree bind: name to (module, name in it); ruff bans relative imports."""
-    found: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {(a.asname or a.name.split(".")[0]): (a.name, "") for a in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found |= {(a.asname or a.name): (str(node.module), a.name) for a in node.names}
-    return {name: target for name, target in found.items() if target[0].split(".")[0] == "anatolab"}

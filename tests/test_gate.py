@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from anatolab import records
+from anatolab import records, staleness
 from anatolab.data.phantoms import abdomen, atrium, cardiac
 from anatolab.types import Case, CaseRef, Cohort
 from tests.scripts import script
@@ -32,12 +32,12 @@ def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> Non
 
 
 def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    parts = records._parts
-    monkeypatch.setattr(records, "_parts", lambda path: (read.append(path.name), parts(path))[1])
-    records.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
-    assert {"abdomen.py", "trunk.py", "fields.py"} <= set(read)
-    assert not {"layouts.py", "synapse.py", "cache.py"} & set(read)
+    read: set[str] = set()
+    module = staleness._Source.module
+    monkeypatch.setattr(staleness._Source, "module", lambda self, name: (read.add(name), module(self, name))[1])
+    staleness.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
+    assert {f"anatolab.data.phantoms.{name}" for name in ("abdomen", "trunk", "fields")} <= read
+    assert not {f"anatolab.data.{name}" for name in ("layouts", "synapse", "cache")} & read
 
 
 @pytest.mark.parametrize("name", ["cardiac", "abdomen", "atrium"])

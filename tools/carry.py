@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from anatolab import experiments, records
+from anatolab.staleness import closure_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 UPDATES = 24
@@ -117,13 +118,13 @@ def last_commit(record: records.Record) -> str:
 @cache
 def differs_in_methods_alone(commit: str, module: str, methods: Path) -> bool:
     """Whether a commit with these methods put in for its own has today's code in all that a module reaches."""
-    hashed = f"from anatolab import records; print(records.closure_sha256({module!r}))"
+    hashed = f"from anatolab.staleness import closure_sha256; print(closure_sha256({module!r}))"
     with checkout_of(commit) as checkout:
         shutil.rmtree(checkout / "anatolab" / "methods")
         shutil.copytree(methods, checkout / "anatolab" / "methods")
         environment = {**os.environ, "PYTHONPATH": str(checkout)}
         done = subprocess.run([sys.executable, "-c", hashed], cwd=checkout, env=environment, capture_output=True)
-    return done.stdout.decode().strip() == records.closure_sha256(module)
+    return done.stdout.decode().strip() == closure_sha256(module)
 
 
 def carry(record: records.Record, today: str, wanted: Sequence[str], config: dict[str, Any]) -> bool:
