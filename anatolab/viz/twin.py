@@ -14,20 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from anatolab.viz.styles import DASH, MARK, axes_of, clean, colormap, errors, is_numbers, rgba, words
+
 DPI = 130
-_DASH = {
-    "solid": "-",
-    "dash": "--",
-    "dot": ":",
-    "dashdot": "-.",
-    "longdash": (0, (8, 3)),
-    "longdashdot": (0, (8, 3, 2, 3)),
-}
-_MARK = {
-    "circle": "o", "square": "s", "diamond": "D", "cross": "P", "x": "X", "triangle-up": "^", "triangle-down": "v",
-    "triangle-left": "<", "triangle-right": ">", "star": "*", "hexagon": "h", "pentagon": "p", "line-ew": "_",
-    "line-ns": "|",
-}  # fmt: skip
 
 
 def draw(spec: dict[str, Any], colorway: Sequence[str], width: int, height: int) -> bytes:
@@ -177,7 +166,7 @@ class Twin:
             line = shape.get("line") or {}
             style: dict[str, Any] = {
                 "linewidth": line.get("width", 1.5),
-                "linestyle": _DASH.get(line.get("dash", "solid"), "-"),
+                "linestyle": DASH.get(line.get("dash", "solid"), "-"),
             }
             if shape.get("type") == "line":
                 from matplotlib.lines import Line2D
@@ -206,7 +195,7 @@ class Twin:
 
     def point(self, item: dict[str, Any], kx: str, ky: str) -> tuple[float, float]:
         """A position of a shape or annotation, as a fraction of the figure."""
-        found = []
+        result = []
         for side, key in enumerate((kx, ky)):
             reference = item.get("xy"[side] + "ref") or "xy"[side]
             value = item.get(key, 0)
@@ -214,18 +203,18 @@ class Twin:
             name = reference.split()[0]
             axes = next((a for ids, a in self.cells.items() if ids[side] == name), None)
             if reference == "paper" or axes is None:
-                found.append(start + size * float(value))
+                result.append(start + size * float(value))
             elif reference.endswith("domain"):
                 box = axes.get_position()
-                found.append((box.x0 + box.width * value, box.y0 + box.height * value)[side])
+                result.append((box.x0 + box.width * value, box.y0 + box.height * value)[side])
             else:
                 if isinstance(value, str):
                     value = float(self.at(name, [value])[0])
                 elif self.axis(name).get("type") == "log" and item.get("text") is not None:
                     value = 10.0**value  # annotations, other than shapes, are placed by the logarithm
                 at = axes.transData.transform((value, axes.get_ylim()[0]) if side == 0 else (axes.get_xlim()[0], value))
-                found.append(float(self.figure.transFigure.inverted().transform(at)[side]))
-        return found[0], found[1]
+                result.append(float(self.figure.transFigure.inverted().transform(at)[side]))
+        return result[0], result[1]
 
     def label(self, trace: dict[str, Any], handle: Any) -> None:
         if trace.get("name") and trace.get("showlegend") is not False:
@@ -270,12 +259,12 @@ class Twin:
         self.last = y
         if "lines" in mode:
             step = {"hv": "steps-post", "vh": "steps-pre", "hvh": "steps-mid"}.get(line.get("shape", ""), "default")
-            dash: Any = _DASH.get(line.get("dash", "solid"), "-")
+            dash: Any = DASH.get(line.get("dash", "solid"), "-")
             drawn = axes.plot(x, y, color=shade, linestyle=dash, linewidth=line.get("width", 2), drawstyle=step)
             self.label(trace, drawn[0])
         if "markers" in mode:
             symbol = marker["symbol"] if isinstance(marker.get("symbol"), str) else "circle"
-            shape = _MARK.get(symbol.replace("-open", "").replace("-dot", ""), "o")
+            shape = MARK.get(symbol.replace("-open", "").replace("-dot", ""), "o")
             raw = marker.get("size", 6)
             size = np.square(0.75 * (np.asarray(raw, dtype=float) if raw is not None else 6))
             opacity = alpha * (marker.get("opacity", 1) if not isinstance(marker.get("opacity", 1), list) else 1)
@@ -387,69 +376,3 @@ class Twin:
             pixels = np.clip(pixels, 0, 255).astype(np.uint8)
         axes.imshow(pixels, interpolation="nearest")
         axes.grid(visible=False)
-
-
-def axes_of(trace: dict[str, Any]) -> tuple[str, str]:
-    """The pair of plotly axes of a trace, e.g. ``("x", "y2")``."""
-    return str(trace.get("xaxis") or "x"), str(trace.get("yaxis") or "y")
-
-
-def words(holder: Any) -> str:
-    """The text of a title or annotation."""
-    return clean((holder.get("text") if isinstance(holder, dict) else holder) or "")
-
-
-def clean(text: Any) -> str:
-    """Plotly's little HTML as plain text; dollars that are no formula stay dollars."""
-    plain = re.sub(r"<[^>]+>", "", re.sub(r"<br\s*/?>", "\n", str(text)))
-    return plain.replace("$", r"\$")
-
-
-def is_numbers(value: Any) -> bool:
-    """Whether a color is given as numbers for a color scale."""
-    return isinstance(value, list | np.ndarray) and len(value) > 0 and not isinstance(value[0], str)
-
-
-def errors(spec: Any) -> np.ndarray | None:
-    """Error bars as matplotlib takes them, lower and upper."""
-    if not spec or spec.get("visible") is False or spec.get("array") is None:
-        return None
-    upper = np.nan_to_num(np.array(spec["array"], dtype=float))
-    lower = upper if spec.get("arrayminus") is None else np.nan_to_num(np.array(spec["arrayminus"], dtype=float))
-    return np.stack([lower, upper])
-
-
-def rgba(color: Any, alpha: float | None = 1) -> tuple[float, float, float, float]:
-    """A CSS color as four numbers in [0, 1].
-
-    Example:
-        >>> rgba("rgba(255, 0, 0, 0.5)")
-        (1.0, 0.0, 0.0, 0.5)
-    """
-    from matplotlib.colors import to_rgba
-
-    alpha = 1 if alpha is None else alpha
-    if found := re.fullmatch(r"rgba?\(([^)]*)\)", str(color).strip()):
-        parts = [float(p.strip().rstrip("%")) for p in found[1].split(",")]
-        red, green, blue = (p / 255 for p in parts[:3])
-        return red, green, blue, (parts[3] if len(parts) > 3 else 1) * alpha
-    red, green, blue, own = to_rgba(str(color))
-    return red, green, blue, own * alpha
-
-
-def colormap(scale: Any, reverse: Any = False) -> Any:
-    """A plotly color scale, by name or as stops, as a matplotlib color map; viridis where none is named."""
-    import matplotlib
-    from matplotlib.colors import LinearSegmentedColormap
-
-    if scale is None:
-        found: Any = matplotlib.colormaps["viridis"]
-    elif isinstance(scale, str):
-        lower = scale.lower()
-        name = {"greys": "Greys_r", "rdbu": "RdBu_r"}.get(lower.removesuffix("_r"), lower.removesuffix("_r"))
-        known = {n.lower(): n for n in matplotlib.colormaps}
-        found = matplotlib.colormaps[known.get(name.lower(), "viridis")]
-        found = found.reversed() if lower.endswith("_r") else found
-    else:
-        found = LinearSegmentedColormap.from_list("stops", [(float(at), rgba(color)) for at, color in scale])
-    return found.reversed() if reverse else found

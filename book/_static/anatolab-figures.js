@@ -24,7 +24,7 @@
     return Array.from({ length: shape[0] }, (_, i) => fold(flat.slice(i * size, (i + 1) * size), shape.slice(1)));
   };
 
-  // Undoes viz._pack: little-endian codes, the largest of which stands for "no value".
+  // Undoes anatolab/viz/spec.py: little-endian codes, the largest of which stands for "no value".
   const unpack = (packed) => {
     const bytes = Uint8Array.from(atob(packed.v), (c) => c.charCodeAt(0));
     const [codes, none] = packed.al === "u1" ? [bytes, 255] : [new Uint16Array(bytes.buffer), 65535];

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -7,7 +5,7 @@ import torch.nn.functional as F
 from numpy.testing import assert_allclose
 
 from anatolab.analysis import embeddings as e
-from anatolab.data import LabeledImages, Rows
+from anatolab.data import Rows
 from anatolab.data.phantoms import cardiac_cohort
 from anatolab.experiments import SIZES, sized
 from anatolab.methods import Action, Supervised
@@ -213,15 +211,3 @@ def test_embed_goes_from_a_run_folder_to_a_measured_map(tmp_path):
     assert found.quality == e.measure(found.points, found.map)
     with pytest.raises(InputError, match="size"):
         e.embed(method, cohort, cohort.patients)
-
-
-def test_scenes_are_balanced_over_groups_and_the_attribute_stands_for_the_patient():
-    clip = SimpleNamespace(model=torch.nn.Linear(1, 1), preprocess=torch.from_numpy, trunk=lambda x: x.float().mean(1))
-    n = 40
-    water = (np.arange(n) // 2 % 4 == 0).astype(np.int64)
-    pixels = np.random.default_rng(0).integers(0, 255, (n, 2, 2, 3)).astype(np.uint8)
-    y, split = np.arange(n) % 2, np.zeros(n, np.int64)
-    images = LabeledImages("birds", ("finch", "duck"), ("land", "water"), y, water, split, pixels=pixels)
-    points = e.clip_points(clip, images, per_group=4)
-    assert np.bincount(points.label).tolist() == [8, 8]
-    assert sorted(points.patient).count("land") == 8
