@@ -33,7 +33,7 @@ class Bank(nn.Module):
         super().__init__()
         self.size, self.dtype = size, dtype
         self.fill = 0  # rows that hold something
-        self.at = 0  # the next row to be overwritten
+        self.pointer = 0  # the next row to be overwritten
         self.register_buffer("buffer", torch.empty(0))
 
     @property
@@ -47,17 +47,17 @@ class Bank(nn.Module):
         rows = gathered(rows.detach())[-self.size :]
         if not self.fill:
             self.buffer = rows.new_zeros(self.size, *rows.shape[1:], dtype=self.dtype or rows.dtype)
-        first = min(len(rows), self.size - self.at)
-        self.buffer[self.at : self.at + first] = rows[:first].to(self.buffer.dtype)
+        first = min(len(rows), self.size - self.pointer)
+        self.buffer[self.pointer : self.pointer + first] = rows[:first].to(self.buffer.dtype)
         self.buffer[: len(rows) - first] = rows[first:].to(self.buffer.dtype)
-        self.at = (self.at + len(rows)) % self.size
+        self.pointer = (self.pointer + len(rows)) % self.size
         self.fill = min(self.fill + len(rows), self.size)
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor([self.fill, self.at])
+        return torch.tensor([self.fill, self.pointer])
 
     def set_extra_state(self, state: Tensor) -> None:
-        self.fill, self.at = state.tolist()
+        self.fill, self.pointer = state.tolist()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         saved = state_dict.get(f"{prefix}buffer")
@@ -87,13 +87,13 @@ class ClassBank(nn.Module):
 
     rows: Tensor
     fill: Tensor
-    at: Tensor
+    pointer: Tensor
 
     def __init__(self, classes: int, size: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(classes, size, dim, dtype=dtype))  # (classes, size, d)
         self.register_buffer("fill", torch.zeros(classes, dtype=torch.long))  # rows of a class that hold something
-        self.register_buffer("at", torch.zeros(classes, dtype=torch.long))  # the next to be overwritten
+        self.register_buffer("pointer", torch.zeros(classes, dtype=torch.long))  # the next to be overwritten
 
     @torch.no_grad()
     def push(self, rows: Tensor, count: Tensor) -> None:
@@ -104,11 +104,11 @@ class ClassBank(nn.Module):
         processes = [gathered(rows.detach()[None]), gathered(count[None])]
         for new, n in zip(*processes, strict=True):
             slot = torch.arange(new.shape[1], device=new.device)
-            where = (self.at[:, None] + slot) % size
-            index = where[..., None].expand(-1, -1, self.rows.shape[2])
+            place = (self.pointer[:, None] + slot) % size
+            index = place[..., None].expand(-1, -1, self.rows.shape[2])
             kept = torch.where(slot[:, None] < n[:, None, None], new.to(self.rows.dtype), self.rows.gather(1, index))
             self.rows.scatter_(1, index, kept)
-            self.at.copy_((self.at + n) % size)
+            self.pointer.copy_((self.pointer + n) % size)
             self.fill.copy_((self.fill + n).clamp_max(size))
 
 

@@ -49,7 +49,7 @@ class PixelPool:
 
 
 def flatten_pixels(representation: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-    """The pixels of a representation as rows, and what maps of the image's size say at each of them.
+    """Returns the pixels of a representation as rows, and the values of maps of the image's size at each of them.
 
     Args:
         representation: ``(b, d, *s)``, with gradient, on a grid that may be coarser than the image's.
@@ -59,19 +59,19 @@ def flatten_pixels(representation: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
         Features ``(n, d)`` and each map as ``(n,)``, n = b times the pixels of the representation's grid.
     """
     grid = representation.shape[2:]
-    found = [representation.movedim(1, -1).flatten(0, -2)]
+    columns = [representation.movedim(1, -1).flatten(0, -2)]
     for map_ in maps:
         for axis, side in enumerate(grid, 1):
             step = map_.shape[axis] / side
-            at = ((torch.arange(side, device=map_.device) + 0.5) * step).long()
-            map_ = map_.index_select(axis, at)
-        found.append(map_.flatten())
-    return tuple(found)
+            nearest = ((torch.arange(side, device=map_.device) + 0.5) * step).long()
+            map_ = map_.index_select(axis, nearest)
+        columns.append(map_.flatten())
+    return tuple(columns)
 
 
 @torch.no_grad()
-def own_probability(logits: Tensor, label: Tensor) -> Tensor:
-    """How probable each pixel's own class is to a network; without gradient.
+def label_probability(logits: Tensor, label: Tensor) -> Tensor:
+    """Returns a network's probability of each pixel's label, without gradient.
 
     Args:
         logits: ``(b, classes, *s)``.
@@ -104,14 +104,14 @@ def pool_pixels(label: Tensor, classes: int, hard: Tensor | None = None) -> Pixe
     return PixelPool(order, start, end - start, middle - start)
 
 
-def draw_anchors(pool: PixelPool, num: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draws ``num`` hard pixels of each class, uniformly and with replacement.
+def sample_anchors(pool: PixelPool, num: int, generator: torch.Generator | None = None) -> Tensor:
+    """Samples ``num`` hard pixels of each class, uniformly and with replacement.
 
     Returns:
         Pixel numbers ``(classes, num)``; in a class without a hard pixel they mean nothing (see ``pool.queried``).
     """
     chance = torch.rand(len(pool.count), num, device=pool.order.device, generator=generator)
-    return _at(pool, pool.start[:, None], pool.hard[:, None], chance)
+    return _pixel_at_share(pool, pool.start[:, None], pool.hard[:, None], chance)
 
 
 def negative_class_odds(prototypes: Tensor, present: Tensor, temperature: float) -> Tensor:
@@ -131,13 +131,13 @@ def negative_class_odds(prototypes: Tensor, present: Tensor, temperature: float)
         Active negative sampling of Liu et al., ReCo, ICLR 2022, as ACTION uses it.
     """
     unit = F.normalize(prototypes.detach().float(), dim=1)
-    own = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    odds = torch.exp((unit @ unit.T - 1) / temperature).masked_fill(own | ~present, 0.0)
+    diagonal = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    odds = torch.exp((unit @ unit.T - 1) / temperature).masked_fill(diagonal | ~present, 0.0)
     return odds / odds.sum(1, keepdim=True).clamp_min(torch.finfo(odds.dtype).tiny)
 
 
-def draw_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draws ``num`` keys for the anchors of each class: first a class by its odds, then a valid pixel of it uniformly.
+def sample_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.Generator | None = None) -> Tensor:
+    """Samples ``num`` keys for the anchors of each class: a class by its odds, then a valid pixel of it uniformly.
 
     Args:
         pool: Sorted pixels.
@@ -153,7 +153,7 @@ def draw_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.Gen
     # Rounding may leave the last step of the sum under a draw of almost 1: take the last class with any odds then.
     last = (len(odds) - 1 - (odds > 0).int().flip(1).argmax(1))[:, None]
     other = torch.minimum(other, last)
-    return _at(pool, pool.start[other], pool.count[other], chance[1])
+    return _pixel_at_share(pool, pool.start[other], pool.count[other], chance[1])
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,12 @@ def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid:
     region = torch.where(valid, label * b + images, classes * b).flatten()
     cell = torch.zeros_like(region)
     for axis, side in enumerate(sides):
-        at = torch.arange(side, device=label.device).reshape(-1, *[1] * (len(sides) - 1 - axis))
-        at = at.expand(b, *sides).flatten()
-        bounds = at.new_zeros(classes * b + 1)
-        low = bounds.scatter_reduce(0, region, at, "amin", include_self=False)
-        high = bounds.scatter_reduce(0, region, at, "amax", include_self=False)
-        cell = cell * grid + (at - low[region]) * grid // (high - low + 1)[region]
+        position = torch.arange(side, device=label.device).reshape(-1, *[1] * (len(sides) - 1 - axis))
+        position = position.expand(b, *sides).flatten()
+        bounds = position.new_zeros(classes * b + 1)
+        low = bounds.scatter_reduce(0, region, position, "amin", include_self=False)
+        high = bounds.scatter_reduce(0, region, position, "amax", include_self=False)
+        cell = cell * grid + (position - low[region]) * grid // (high - low + 1)[region]
     key = (region * grid ** len(sides) + cell).to(torch.int32)
     cells = b * grid ** len(sides)
     key, order = torch.where(valid.flatten(), key, classes * cells).to(torch.int32).sort(stable=True)
@@ -203,10 +203,10 @@ def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid:
     return Strata(order, bounds[:-1].reshape(classes, cells), count.reshape(classes, cells), first, size)
 
 
-def draw_pixels(
+def sample_pixels(
     strata: Strata, num: int, kind: PixelSampler = "stratified", generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draws ``num`` candidates of each class, so that a mean over them is unbiased for the mean over the class.
+    """Samples ``num`` candidates of each class, so that a mean over them is unbiased for the mean over the class.
 
     Args:
         strata: Of :func:`bin_pixels`.
@@ -227,25 +227,25 @@ def draw_pixels(
 
     Example:
         >>> label = torch.zeros(1, 8, 8, dtype=torch.long)
-        >>> drawn = draw_pixels(bin_pixels(label, 1, grid=2), 64)  # 16 of each quarter
+        >>> drawn = sample_pixels(bin_pixels(label, 1, grid=2), 64)  # 16 of each quarter
         >>> [int(((drawn // 8 < 4) & (drawn % 8 < 4)).sum()), int((drawn // 8 >= 4).sum())]
         [16, 32]
     """
     if kind not in ("naive", "stratified", "antithetic"):
-        raise ValueError(f"pixel_sampler={kind!r} draws from no cells; use 'naive', 'stratified' or 'antithetic'.")
+        raise ValueError(f"pixel_sampler={kind!r} is unknown; use 'naive', 'stratified' or 'antithetic'.")
     most = len(strata.order) - 1
     begin, total = strata.start[:, :1].int(), strata.count.sum(1, keepdim=True).int()
     slices = -(-num // 2) if kind == "antithetic" else num
     # In place and in 32 bits: for a hundred thousand draws, memory is what takes the time.
-    where, within = torch.rand(2, len(total), slices, device=begin.device, generator=generator)
+    slice_point, cell_point = torch.rand(2, len(total), slices, device=begin.device, generator=generator)
     if kind != "naive":
-        where.add_(torch.arange(slices, device=begin.device, dtype=where.dtype)).div_(slices)
-    at = where.mul_(total).int()
-    torch.minimum(at, total - 1, out=at).add_(begin).clamp_(0, most)
+        slice_point.add_(torch.arange(slices, device=begin.device, dtype=slice_point.dtype)).div_(slices)
+    place = slice_point.mul_(total).int()
+    torch.minimum(place, total - 1, out=place).add_(begin).clamp_(0, most)
     if kind == "naive":
-        return _take(strata.order, at)
-    first, last = _take(strata.first, at), _take(strata.size, at)
-    rank = within.mul_(last).int()
+        return _take(strata.order, place)
+    first, last = _take(strata.first, place), _take(strata.size, place)
+    rank = cell_point.mul_(last).int()
     torch.minimum(rank, last.sub_(1), out=rank)
     if kind == "antithetic":
         rank = torch.stack([rank, last - rank], 2).flatten(1)[:, :num]
@@ -253,9 +253,9 @@ def draw_pixels(
     return _take(strata.order, rank.add_(first).clamp_(0, most))
 
 
-def _take(values: Tensor, at: Tensor) -> Tensor:
-    """``values[at]`` of a vector, which takes a third of the time this way on a CPU."""
-    return values.index_select(0, at.flatten()).view_as(at)
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``values[index]`` of a vector, which takes a third of the time this way on a CPU."""
+    return values.index_select(0, index.flatten()).view_as(index)
 
 
 def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:
@@ -291,7 +291,7 @@ def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tenso
     return torch.cat([kept, torch.randint(count, (num - len(kept),))])
 
 
-def _at(pool: PixelPool, start: Tensor, count: Tensor, chance: Tensor) -> Tensor:
+def _pixel_at_share(pool: PixelPool, start: Tensor, count: Tensor, chance: Tensor) -> Tensor:
     """The pixel at a share in [0, 1) of a run of ``order``; float32 times a count below 2^24 rounds to at most it."""
     offset = torch.minimum((chance * count).long(), (count - 1).clamp_min(0))
     return pool.order[(start + offset).clamp_max(len(pool.order) - 1)]

@@ -1,4 +1,4 @@
-"""How a number changes over training; each takes the share done, in [0, 1]."""
+"""How a number changes over training; each takes the progress of a stage, in [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Literal
 from anatolab.types import InputError
 
 
-def poly(done: float, power: float = 0.9) -> float:
-    """Falls from 1 to 0 as ``(1 - done) ** power``: the learning rate of every method here.
+def poly(progress: float, power: float = 0.9) -> float:
+    """Falls from 1 to 0 as ``(1 - progress) ** power``: the learning rate of every method here.
 
     Example:
         >>> poly(0.0), poly(1.0), round(poly(0.5), 4)
         (1.0, 0.0, 0.5359)
     """
-    return (1 - min(max(done, 0.0), 1.0)) ** power
+    return (1 - min(max(progress, 0.0), 1.0)) ** power
 
 
-def sigmoid_ramp(done: float) -> float:
-    """Rises from exp(-5) to 1 as ``exp(-5 (1 - done)**2)``: weights of consistency terms.
+def sigmoid_ramp(progress: float) -> float:
+    """Rises from exp(-5) to 1 as ``exp(-5 (1 - progress)**2)``: weights of consistency terms.
 
     Reference:
         Laine and Aila, Temporal ensembling, ICLR 2017.
@@ -29,7 +29,7 @@ def sigmoid_ramp(done: float) -> float:
         >>> round(sigmoid_ramp(0.0), 6), sigmoid_ramp(1.0), sigmoid_ramp(2.0)
         (0.006738, 1.0, 1.0)
     """
-    return math.exp(-5 * (1 - min(max(done, 0.0), 1.0)) ** 2)
+    return math.exp(-5 * (1 - min(max(progress, 0.0), 1.0)) ** 2)
 
 
 SHAPES = ("constant", "cosine", "linear", "exponential", "step")
@@ -37,7 +37,7 @@ SHAPES = ("constant", "cosine", "linear", "exponential", "step")
 
 @dataclass(frozen=True)
 class Temperature:
-    r"""A temperature over training: call it with the share done, in [0, 1].
+    r"""A temperature over training: call it with the progress of a stage, in [0, 1].
 
     ``cosine`` oscillates, :math:`\tau_t = \tau^- + \frac12 (1 + \cos 2\pi t)(\tau^+ - \tau^-)` with ``periods`` dips to
     :math:`\tau^-`; large temperatures favor groups, small ones single instances. The others fall once, from
@@ -68,20 +68,20 @@ class Temperature:
                 f"use one of {', '.join(SHAPES)}, and 0 < low <= high."
             )
 
-    def __call__(self, done: float) -> float:
+    def __call__(self, progress: float) -> float:
         high, low = self.high, self.low
         if self.shape == "constant":
             return high
         if self.shape == "cosine":
-            return low + 0.5 * (1 + math.cos(2 * math.pi * self.periods * done)) * (high - low)
+            return low + 0.5 * (1 + math.cos(2 * math.pi * self.periods * progress)) * (high - low)
         if self.shape == "linear":
-            return high + done * (low - high)
+            return high + progress * (low - high)
         if self.shape == "exponential":
-            return high * (low / high) ** done
-        return high if done < 0.5 else low
+            return high * (low / high) ** progress
+        return high if progress < 0.5 else low
 
 
-def late_ramp(done: float) -> float:
+def late_ramp(progress: float) -> float:
     """Is 0 for the first half, then rises linearly to one half: the weight of MORSE's rendering loss.
 
     Reference:
@@ -91,4 +91,4 @@ def late_ramp(done: float) -> float:
         >>> late_ramp(0.0), late_ramp(0.5), late_ramp(0.75), late_ramp(1.0)
         (0.0, 0.0, 0.25, 0.5)
     """
-    return min(max(done - 0.5, 0.0), 0.5)
+    return min(max(progress - 0.5, 0.0), 0.5)

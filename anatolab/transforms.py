@@ -19,10 +19,10 @@ from anatolab.types import IGNORE
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Augmentation:
     """How images are augmented; every method of a table uses the same one.
 
-    The weak part moves anatomy and is shared by all views of an image; the strong part changes intensities.
+    The weak part warps anatomy and is shared by all views of an image; the strong part changes intensities.
     """
 
     rotate: float = 20.0  # degrees, uniform in +-rotate, in the plane of the last two axes
@@ -50,24 +50,24 @@ class Affine:
     shift: Tensor  # (b, d) voxels
 
     @classmethod
-    def draw(cls, image: Tensor, recipe: Recipe) -> Affine:
-        """Draws one map per sample of ``image`` (b, c, *s); in 3-D the slice axis is left alone."""
+    def sample(cls, image: Tensor, augmentation: Augmentation) -> Affine:
+        """Samples one map per sample of ``image`` (b, c, *s); in 3-D the slice axis is left alone."""
         b, d = image.shape[0], image.ndim - 2
         like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
         height, width = image.shape[-2:]
-        angle = _uniform(b, recipe.rotate, like) * (math.pi / 180)
-        if recipe.quarter_turns and height == width:
+        angle = _uniform(b, augmentation.rotate, like) * (math.pi / 180)
+        if augmentation.quarter_turns and height == width:
             angle = angle + torch.randint(4, (b,), device=image.device) * (math.pi / 2)
-        zoom = 1 / (1 + _uniform(b, recipe.scale, like))
+        zoom = 1 / (1 + _uniform(b, augmentation.scale, like))
         cos, sin = zoom * torch.cos(angle), zoom * torch.sin(angle)
         plane = torch.stack([cos, -sin, sin, cos], -1).reshape(b, 2, 2)
-        if recipe.flip:
+        if augmentation.flip:
             plane = plane * (torch.randint(2, (b, 2, 1), **like) * 2 - 1)
         matrix = torch.eye(d, **like).repeat(b, 1, 1)
         matrix[:, -2:, -2:] = plane
         shift = torch.zeros(b, d, **like)
-        shift[:, -2] = _uniform(b, recipe.translate, like) * height
-        shift[:, -1] = _uniform(b, recipe.translate, like) * width
+        shift[:, -2] = _uniform(b, augmentation.translate, like) * height
+        shift[:, -1] = _uniform(b, augmentation.translate, like) * width
         return cls(matrix, shift)
 
     def inverse(self) -> Affine:
@@ -82,25 +82,25 @@ class Affine:
         theta = torch.cat([matrix.flip(1, 2), (self.shift / half).flip(1)[..., None]], -1)  # grid_sample wants x first
         return F.affine_grid(theta, [len(theta), 1, *sides], align_corners=False)
 
-    def image(self, image: Tensor) -> Tensor:
+    def warp_image(self, image: Tensor) -> Tensor:
         """Resamples ``(b, c, *s)`` linearly; zero where the field of view ends. Gradient flows to ``image``."""
         grid = self.grid(image.shape[2:])
         return F.grid_sample(image.to(grid.dtype), grid, mode="bilinear", align_corners=False).to(image.dtype)
 
-    def label(self, label: Tensor) -> Tensor:
+    def warp_label(self, label: Tensor) -> Tensor:
         """Resamples class numbers ``(b, *s)`` by nearest neighbor; ``IGNORE`` where the field of view ends."""
         grid = self.grid(label.shape[1:])
-        moved = F.grid_sample((label - IGNORE)[:, None].to(grid.dtype), grid, mode="nearest", align_corners=False)
-        return moved[:, 0].round().to(label.dtype) + IGNORE
+        warped = F.grid_sample((label - IGNORE)[:, None].to(grid.dtype), grid, mode="nearest", align_corners=False)
+        return warped[:, 0].round().to(label.dtype) + IGNORE
 
 
-def weak_view(image: Tensor, label: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Moves image ``(b, c, *s)`` and label ``(b, *s)`` together by one random map per sample."""
-    affine = Affine.draw(image, recipe)
-    return affine.image(image), affine.label(label)
+def weak_view(image: Tensor, label: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor]:
+    """Warps image ``(b, c, *s)`` and label ``(b, *s)`` together by one random map per sample."""
+    affine = Affine.sample(image, augmentation)
+    return affine.warp_image(image), affine.warp_label(label)
 
 
-def strong_view(image: Tensor, recipe: Recipe) -> Tensor:
+def strong_view(image: Tensor, augmentation: Augmentation) -> Tensor:
     """Changes contrast, brightness, gamma, sharpness and noise of ``(b, c, *s)`` in [0, 1], each sample its own way.
 
     Geometry is untouched, so labels stay valid. The result is clipped to [0, 1].
@@ -109,16 +109,16 @@ def strong_view(image: Tensor, recipe: Recipe) -> Tensor:
     like: dict[str, Any] = {"device": image.device, "dtype": image.dtype}
 
     def sometimes(changed: Tensor, image: Tensor) -> Tensor:
-        return torch.where(_column(torch.rand(b, **like) < recipe.strong_probability, image), changed, image)
+        return torch.where(_column(torch.rand(b, **like) < augmentation.strong_probability, image), changed, image)
 
     mean = image.mean(tuple(range(1, image.ndim)), keepdim=True)
-    factor = _column(1 + _uniform(b, recipe.contrast, like), image)
+    factor = _column(1 + _uniform(b, augmentation.contrast, like), image)
     image = sometimes(mean + factor * (image - mean), image)
-    image = sometimes(image + _column(_uniform(b, recipe.brightness, like), image), image).clamp(0, 1)
-    image = sometimes(image.clamp_min(1e-6) ** _column(_uniform(b, recipe.gamma, like).exp(), image), image)
-    low, high = recipe.blur
+    image = sometimes(image + _column(_uniform(b, augmentation.brightness, like), image), image).clamp(0, 1)
+    image = sometimes(image.clamp_min(1e-6) ** _column(_uniform(b, augmentation.gamma, like).exp(), image), image)
+    low, high = augmentation.blur
     image = sometimes(gaussian_blur(image, low + (high - low) * torch.rand(b, **like)), image)
-    sigma = _column(recipe.noise * torch.rand(b, **like), image)
+    sigma = _column(augmentation.noise * torch.rand(b, **like), image)
     return sometimes(image + sigma * torch.randn_like(image), image).clamp(0, 1)
 
 
@@ -142,7 +142,7 @@ def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def cut_mask(image: Tensor, area: float = 0.5) -> Tensor:
-    """Draws one box per sample, as a mask ``(b, *s)`` that is true inside and covers about ``area`` of the image.
+    """Samples one box per sample, as a mask ``(b, *s)`` that is true inside and covers about ``area`` of the image.
 
     The aspect is random: side shares are ``area ** u_i`` with ``u`` uniform on the simplex.
 
@@ -163,7 +163,7 @@ def cut_mask(image: Tensor, area: float = 0.5) -> Tensor:
 
 
 def class_mask(label: Tensor, classes: int) -> Tensor:
-    """Draws half of the classes present in each sample of ``label`` (b, *s), as the mask of the *other* pixels.
+    """Samples half of the classes present in each sample of ``label`` (b, *s), as the mask of the *other* pixels.
 
     True where the next sample's pixel is taken, so that the drawn classes are pasted onto it.
 
@@ -190,27 +190,27 @@ def mix(mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.where(mask if t.ndim == mask.ndim else mask[:, None], t.roll(-1, 0), t) for t in tensors)
 
 
-def mix_unlabeled(image: Tensor, probability: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixes unlabeled images with the teacher's probabilities, as ``recipe.mix`` says.
+def mix_unlabeled(image: Tensor, probability: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixes unlabeled images with the teacher's probabilities, as ``augmentation.mix`` says.
 
     Args:
         image: ``(b, c, *s)``.
         probability: The teacher's ``(b, classes, *s)``.
-        recipe: Only ``mix`` is read.
+        augmentation: Only ``mix`` is read.
 
     Returns:
         Mixed image, mixed probability, and a mask ``(b, *s)`` of the pixels that losses may read (all but those that
         cutout blanked).
     """
-    if recipe.mix == "none":
+    if augmentation.mix == "none":
         return image, probability, torch.ones_like(probability[:, 0], dtype=torch.bool)
-    if recipe.mix == "classmix":
+    if augmentation.mix == "classmix":
         mask = class_mask(probability.argmax(1), probability.shape[1])
-    elif recipe.mix in ("cutmix", "cutout"):
+    elif augmentation.mix in ("cutmix", "cutout"):
         mask = cut_mask(image)
     else:
-        raise ValueError(f"mix={recipe.mix!r}; use 'cutmix', 'classmix', 'cutout' or 'none'.")
-    if recipe.mix == "cutout":
+        raise ValueError(f"mix={augmentation.mix!r}; use 'cutmix', 'classmix', 'cutout' or 'none'.")
+    if augmentation.mix == "cutout":
         return torch.where(mask[:, None], torch.zeros_like(image), image), probability, ~mask
     image, probability = mix(mask, image, probability)
     return image, probability, torch.ones_like(mask)

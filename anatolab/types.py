@@ -167,7 +167,7 @@ class Stage:
     updates: int
     trainable: nn.Module | Sequence[nn.Parameter]
     batch: tuple[int, int]  # labeled and unlabeled rows a step
-    step: Callable[[Batch, float], Losses]  # the batch, and the share of this stage that is done, in [0, 1)
+    step: Callable[[Batch, float], Losses]  # the batch, and the progress of this stage, in [0, 1)
 
 
 class Method(Protocol):

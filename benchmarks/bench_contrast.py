@@ -36,7 +36,7 @@ from anatolab.experiments import SIZES, sized
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Action, ActionPP
 from anatolab.nn import Teacher, basic_unet, light_unet
-from anatolab.sampling import draw_anchors, draw_negatives, negative_class_odds, pool_pixels
+from anatolab.sampling import negative_class_odds, pool_pixels, sample_anchors, sample_negatives
 from anatolab.types import IGNORE, Batch
 from tests.syncs import Synchronizations
 
@@ -64,8 +64,8 @@ def contrast(device: torch.device) -> tuple[dict[str, Callable[[], None]], float
     label = torch.randint(-1, CLASSES, (len(features),), device=device)
     pool = pool_pixels(label, CLASSES)
     prototypes = class_means(features, label, CLASSES)
-    anchors = draw_anchors(pool, ANCHORS)
-    negatives = draw_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), NEGATIVES)
+    anchors = sample_anchors(pool, ANCHORS)
+    negatives = sample_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), NEGATIVES)
     each = negatives[:, None].expand(-1, ANCHORS, -1)
 
     def ours() -> Tensor:

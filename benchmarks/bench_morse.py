@@ -116,7 +116,7 @@ def chunked(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tens
 
 def at_points(fusion: Experts, maps: list[Tensor], points: Tensor) -> Tensor:
     """The same features at some pixels."""
-    return fusion.at(fusion(maps), points)
+    return fusion.sample(fusion(maps), points)
 
 
 def peak_mib(work: Callable[[], Any], device: torch.device) -> float:

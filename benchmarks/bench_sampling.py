@@ -1,9 +1,9 @@
 """Drawing stratified pixels against naive gathering from the same candidates.
 
 131,072 draws from 16 cells of one class (256 anchors times 512 negatives in the released code's shapes), as
-:func:`anatolab.sampling.draw_pixels` does them, against ``torch.randint`` and indexing. At most 3 times that on a CPU;
-at most 150 microseconds on a GPU. Binning, which a step does once for all classes, is timed apart, without a target.
-Exits with 1 above a floor; ``--report`` prints the same and exits with 0.
+:func:`anatolab.sampling.sample_pixels` does them, against ``torch.randint`` and indexing. At most 3 times that on a
+CPU; at most 150 microseconds on a GPU. Binning, which a step does once for all classes, is timed
+apart, without a target. Exits with 1 above a floor; ``--report`` prints the same and exits with 0.
 
     python benchmarks/bench_sampling.py [--report] [--repeats 30] [--json FILE]
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from timing import seconds
 
-from anatolab.sampling import bin_pixels, draw_pixels
+from anatolab.sampling import bin_pixels, sample_pixels
 
 DRAWS = 131_072
 
@@ -39,8 +39,8 @@ def main() -> int:
         "naive gathering": lambda: strata.order.index_select(
             0, torch.randint(len(strata.order), (DRAWS,), device=device)
         ),
-        "stratified": lambda: draw_pixels(strata, DRAWS, "stratified"),
-        "antithetic": lambda: draw_pixels(strata, DRAWS, "antithetic"),
+        "stratified": lambda: sample_pixels(strata, DRAWS, "stratified"),
+        "antithetic": lambda: sample_pixels(strata, DRAWS, "antithetic"),
         "binning, 8 x 64 x 64": lambda: bin_pixels(batch, 4, grid=4),
     }
     rounds = [{name: seconds(part, device) for name, part in work.items()} for _ in range(args.repeats + 3)][3:]

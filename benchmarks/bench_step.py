@@ -51,7 +51,7 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
     method = kind(NETWORKS[SIZE.network](1, 4), sized(kind.Config(), SIZE)).to(device).train()
     stage = method.stages()[-1]  # of ACTION and ACTION++ the last one, which has all networks and terms
-    recipe = method.config.augment
+    augmentation = method.config.augmentation
     feed, sampler = Feed(rows(), device), TwoStreamSampler(range(100), range(100, 200), 4, 4, seed=0)
     parameters = list(method.student.parameters())
     optimizer: Any = torch.optim.SGD(parameters, 0.01, 0.9, fused=True)
@@ -64,10 +64,10 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     learned = [image, image[4:]] if kind is Mona else [image]
 
     def loader() -> None:
-        batch = feed(sampler.draw(), 4)
-        moved, _ = weak_view(batch.image, batch.label, recipe)
-        mixed, _, _ = mix_unlabeled(moved[4:], moved[4:].repeat(1, 4, 1, 1), recipe)
-        strong_view(torch.cat([moved[:4], mixed]), recipe)
+        batch = feed(sampler.sample(), 4)
+        moved, _ = weak_view(batch.image, batch.label, augmentation)
+        mixed, _, _ = mix_unlabeled(moved[4:], moved[4:].repeat(1, 4, 1, 1), augmentation)
+        strong_view(torch.cat([moved[:4], mixed]), augmentation)
 
     def networks() -> None:
         for images in taught:
@@ -76,7 +76,7 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
         sum(method.predict(images).square().mean() for images in learned).backward()
 
     def step() -> None:
-        losses = stage.step(feed(sampler.draw(), 4), 0.5)
+        losses = stage.step(feed(sampler.sample(), 4), 0.5)
         optimizer.zero_grad()
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(parameters, 10.0, foreach=True)

@@ -27,7 +27,7 @@ def test_every_method_of_a_table_has_the_same_budget() -> None:
         assert config.updates == size.updates
         assert config.labeled == size.labeled
         assert getattr(config, "unlabeled", size.unlabeled) == size.unlabeled
-        assert config.augment == METHODS["supervised"].Config().augment
+        assert config.augmentation == METHODS["supervised"].Config().augmentation
 
 
 def test_the_budget_of_demo_is_the_fixed_one() -> None:

@@ -49,7 +49,7 @@ def test_a_bank_comes_back_with_rows_pointer_and_fill_also_into_one_that_was_nev
     for one in (bank, fresh):
         one.push(torch.full((2, 2, 3), 9.0))
     assert torch.equal(bank.rows, fresh.rows)
-    assert (fresh.fill, fresh.at, fresh.rows.dtype) == (5, bank.at, torch.float16)
+    assert (fresh.fill, fresh.pointer, fresh.rows.dtype) == (5, bank.pointer, torch.float16)
 
 
 # --- banks by class -----------------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def test_a_run_on_volumes_becomes_a_record(root: Path, monkeypatch: pytest.Monke
     assert records.path_of("atrium-3-mean-teacher", 0).exists()
 
 
-TINY = Experiment("toy-2-supervised", "supervised", "toy", 2, "toy", (0, 1), size="tiny", overrides={"augment": None})
+TINY = Experiment(
+    "toy-2-supervised", "supervised", "toy", 2, "toy", (0, 1), size="tiny", overrides={"augmentation": None}
+)
 
 
 @pytest.fixture

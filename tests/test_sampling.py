@@ -9,13 +9,13 @@ import torch
 from anatolab.sampling import (
     Strata,
     bin_pixels,
-    draw_anchors,
-    draw_negatives,
-    draw_pixels,
     flatten_pixels,
+    label_probability,
     negative_class_odds,
-    own_probability,
     pool_pixels,
+    sample_anchors,
+    sample_negatives,
+    sample_pixels,
 )
 
 
@@ -42,7 +42,7 @@ def test_hard_and_easy_are_the_valid_pixels_of_a_class_and_disjoint(pixels: tupl
 def test_anchors_are_hard_pixels_of_their_class_each_about_equally_often(pixels: tuple) -> None:
     label, hard = pixels
     pool = pool_pixels(label, 5, hard)
-    anchors = draw_anchors(pool, 20_000)
+    anchors = sample_anchors(pool, 20_000)
     for c in (0, 2, 4):
         assert bool((label[anchors[c]] == c).all())
         assert bool(hard[anchors[c]].all())
@@ -55,7 +55,7 @@ def test_negatives_come_from_other_classes_as_often_as_the_odds_say(pixels: tupl
     label, hard = pixels
     pool = pool_pixels(label, 5, hard)
     odds = negative_class_odds(torch.randn(5, 8), pool.present, 0.5)
-    negatives = draw_negatives(pool, odds, 50_000)
+    negatives = sample_negatives(pool, odds, 50_000)
     for c in range(5):
         drawn = label[negatives[c]].bincount(minlength=5) / 50_000
         torch.testing.assert_close(drawn, odds[c], atol=0.012, rtol=0)
@@ -76,18 +76,18 @@ def test_where_no_other_class_is_present_there_are_no_odds_and_drawing_does_not_
     pool = pool_pixels(label, 4)
     odds = negative_class_odds(torch.randn(4, 3), pool.present, 0.5)
     assert odds[2].tolist() == [0.0] * 4
-    assert draw_negatives(pool, odds, 6).shape == (4, 6)
+    assert sample_negatives(pool, odds, 6).shape == (4, 6)
 
 
 def test_without_a_single_valid_pixel_drawing_does_not_fail() -> None:
     pool = pool_pixels(torch.full((10,), -1), 3)
     assert not pool.present.any()
-    assert draw_anchors(pool, 4).max() < 10
+    assert sample_anchors(pool, 4).max() < 10
 
 
 def test_a_generator_repeats_a_draw() -> None:
     pool = pool_pixels(torch.randint(0, 3, (100,)), 3)
-    one, two = (draw_anchors(pool, 9, torch.Generator().manual_seed(5)) for _ in range(2))
+    one, two = (sample_anchors(pool, 9, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(one, two)
 
 
@@ -104,10 +104,10 @@ def test_maps_are_read_at_the_pixel_nearest_to_the_center_of_each_representation
     assert torch.equal(features[1], representation[(0, slice(None), *[0] * (len(sides) - 1), 1)])
 
 
-def test_own_probability_is_the_softmax_at_the_label_without_gradient() -> None:
+def test_label_probability_is_the_softmax_at_the_label_without_gradient() -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     label = torch.randint(0, 3, (2, 4, 4))
-    own = own_probability(logits, label)
+    own = label_probability(logits, label)
     assert not own.requires_grad
     assert own[1, 2, 3].item() == pytest.approx(torch.softmax(logits[1, :, 2, 3], 0)[label[1, 2, 3]].item())
 
@@ -156,7 +156,7 @@ def test_cells_are_those_of_a_literal_grid(sides: tuple[int, ...], grid: int) ->
 @pytest.mark.parametrize(("kind", "slices"), [("stratified", 11), ("antithetic", 6)])
 def test_draws_are_those_of_the_literal_slices(kind: str, slices: int) -> None:
     label = masks(1)
-    drawn = draw_pixels(bin_pixels(label, 3), 11, kind, torch.Generator().manual_seed(7))  # type: ignore[arg-type]
+    drawn = sample_pixels(bin_pixels(label, 3), 11, kind, torch.Generator().manual_seed(7))  # type: ignore[arg-type]
     cell_chance, pixel_chance = torch.rand(2, 3, slices, generator=torch.Generator().manual_seed(7)).double()
     for c in range(3):
         literal: list[int] = []
@@ -175,5 +175,5 @@ def test_a_pair_is_mirrored_in_the_raster_of_its_cell() -> None:
     strata = bin_pixels(label, 3, grid=2)
     for c in range(3):
         mirror = {p: q for cell in rows_of(strata, c) for p, q in zip(cell, cell[::-1], strict=True)}
-        pairs = draw_pixels(strata, 400, "antithetic")[c].reshape(-1, 2)
+        pairs = sample_pixels(strata, 400, "antithetic")[c].reshape(-1, 2)
         assert all(mirror[p] == q for p, q in pairs.tolist())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anatolab.analysis import exact_variance
 from anatolab.losses import info_nce
-from anatolab.sampling import bin_pixels, draw_pixels, released_positions
+from anatolab.sampling import bin_pixels, released_positions, sample_pixels
 from tests.syncs import Synchronizations
 
 KINDS = ("naive", "stratified", "antithetic")
@@ -54,7 +54,7 @@ def moments(field: Tensor, label: Tensor, num: int, kind: str, repeats: int, gri
     """Mean and variance of the estimate over many draws."""
     strata = bin_pixels(label, 1, grid=grid)
     generator = torch.Generator().manual_seed(1)
-    means = torch.stack([field[draw_pixels(strata, num, kind, generator)[0]].mean() for _ in range(repeats)])
+    means = torch.stack([field[sample_pixels(strata, num, kind, generator)[0]].mean() for _ in range(repeats)])
     return means.mean().item(), means.var().item()
 
 
@@ -75,7 +75,7 @@ def test_the_mean_over_draws_is_unbiased_on_irregular_masks(shape: str, kind: st
 def test_every_candidate_has_the_same_chance_and_no_other_pixel_is_drawn(kind: str) -> None:
     label = organ("crescent")
     strata, generator = bin_pixels(label, 1), torch.Generator().manual_seed(0)
-    drawn = torch.cat([draw_pixels(strata, 250, kind, generator)[0] for _ in range(2000)])
+    drawn = torch.cat([sample_pixels(strata, 250, kind, generator)[0] for _ in range(2000)])
     count = torch.bincount(drawn, minlength=label.numel())
     inside = label.flatten() == 0
     assert count[~inside].sum() == 0
@@ -157,7 +157,7 @@ def test_whole_shares_are_proportional_allocation() -> None:
     }
     for kind in KINDS:
         torch.testing.assert_close(exact_variance(field, strata, 256, kind)[0], expected[kind])
-    drawn = draw_pixels(strata, 256, "stratified")[0]
+    drawn = sample_pixels(strata, 256, "stratified")[0]
     assert torch.bincount(drawn // SIDE // 16 * 4 + drawn % SIDE // 16).tolist() == [16] * 16
 
 
@@ -223,7 +223,7 @@ def test_the_variance_of_a_contrastive_gradient_is_exact_too_and_falls() -> None
     assert sag < naive
     generator, repeats = torch.Generator().manual_seed(0), 2000
     for kind, exact in zip(KINDS, (naive, sg, sag), strict=True):
-        means = torch.stack([gradient[draw_pixels(strata, 64, kind, generator)[0]].mean(0) for _ in range(repeats)])
+        means = torch.stack([gradient[sample_pixels(strata, 64, kind, generator)[0]].mean(0) for _ in range(repeats)])
         assert means.var(0).sum().item() == pytest.approx(exact, rel=0.1)
     noise = torch.randn(1024, 64, dtype=torch.float64)
     assert exact_variance(noise, strata, 64, "stratified") == pytest.approx(
@@ -290,7 +290,7 @@ def test_reflecting_in_the_center_of_a_cell_leaves_an_irregular_mask_and_is_bias
 
 
 def test_the_mirror_in_a_full_cell_is_the_point_reflection() -> None:
-    pairs = draw_pixels(bin_pixels(WHOLE, 1), 64, "antithetic")[0].reshape(32, 2)
+    pairs = sample_pixels(bin_pixels(WHOLE, 1), 64, "antithetic")[0].reshape(32, 2)
     y, x = pairs // SIDE, pairs % SIDE
     assert torch.equal(y.sum(1) % 32, torch.full((32,), 15))  # centers of cells of 16 lie at 7.5, 23.5, ...
     assert torch.equal(x.sum(1) % 32, torch.full((32,), 15))
@@ -342,7 +342,7 @@ def test_gradient_descent_settles_nearer_with_a_smaller_gradient_variance() -> N
     for kind in KINDS:
         generator, at, squares = torch.Generator().manual_seed(0), 0.0, []
         for _ in range(800):
-            gradient = at - field[draw_pixels(strata, 64, kind, generator)[0]].mean().item()
+            gradient = at - field[sample_pixels(strata, 64, kind, generator)[0]].mean().item()
             at -= 0.5 * gradient
             squares.append((at - field.mean().item()) ** 2)
         settled.append(sum(squares[50:]) / 750)
@@ -382,7 +382,7 @@ def test_one_plane_in_3d_is_2d() -> None:
     label = organ("disc")
     for kind in KINDS:
         flat, deep = (
-            draw_pixels(bin_pixels(given_, 1), 64, kind, torch.Generator().manual_seed(0))
+            sample_pixels(bin_pixels(given_, 1), 64, kind, torch.Generator().manual_seed(0))
             for given_ in (label, label[:, None])
         )
         # in 3-D one plane has 4 cells along depth, of which one is full: the same cells in the same order
@@ -392,7 +392,7 @@ def test_one_plane_in_3d_is_2d() -> None:
 def test_hard_pixels_alone_are_candidates() -> None:
     label = organ("disc")
     hard = torch.rand(label.shape) > 0.5
-    drawn = draw_pixels(bin_pixels(label, 1, hard), 200)[0]
+    drawn = sample_pixels(bin_pixels(label, 1, hard), 200)[0]
     assert hard.flatten()[drawn].all()
     assert (label.flatten()[drawn] == 0).all()
 
@@ -403,13 +403,13 @@ def test_draws_repeat_from_a_generator_stay_in_range_without_candidates_and_wait
     for kind in KINDS:
         with Synchronizations() as mode:
             strata = bin_pixels(label, 3)
-            drawn = draw_pixels(strata, 33, kind, torch.Generator().manual_seed(5))
+            drawn = sample_pixels(strata, 33, kind, torch.Generator().manual_seed(5))
         assert not mode.found, mode.found
-        assert torch.equal(drawn, draw_pixels(strata, 33, kind, torch.Generator().manual_seed(5)))
+        assert torch.equal(drawn, sample_pixels(strata, 33, kind, torch.Generator().manual_seed(5)))
         assert drawn.shape == (3, 33)
         assert 0 <= drawn.min() <= drawn.max() < label.numel()
 
 
 def test_an_unknown_sampler_is_named() -> None:
     with pytest.raises(ValueError, match="'stratified'"):
-        draw_pixels(bin_pixels(WHOLE, 1), 4, "layered")  # type: ignore[arg-type]
+        sample_pixels(bin_pixels(WHOLE, 1), 4, "layered")  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from anatolab.transforms import (
     Affine,
-    Recipe,
+    Augmentation,
     class_mask,
     cut_mask,
     gaussian_blur,
@@ -17,7 +17,7 @@ from anatolab.transforms import (
 )
 from anatolab.types import IGNORE
 
-STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False)
+STILL = Augmentation(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False)
 SIDES = [(24, 24), (6, 24, 24)]
 
 
@@ -48,40 +48,40 @@ def test_flips_and_quarter_turns_permute_pixels_and_keep_image_and_label_togethe
 def test_a_quarter_turn_is_rot90() -> None:
     image, _ = pair((8, 8), b=1)
     quarter = Affine(torch.tensor([[[0.0, 1.0], [-1.0, 0.0]]]), torch.zeros(1, 2))
-    torch.testing.assert_close(quarter.image(image), torch.rot90(image, 1, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(quarter.warp_image(image), torch.rot90(image, 1, (2, 3)), atol=1e-5, rtol=0)
 
 
 def test_a_shift_is_in_voxels_on_an_image_that_is_not_square() -> None:
     image, label = pair((8, 12), b=1)
     down = Affine(torch.eye(2)[None], torch.tensor([[2.0, -3.0]]))  # output(p) = input(p + shift)
-    moved = down.label(label)
+    moved = down.warp_label(label)
     assert torch.equal(moved[0, :-2, 3:], label[0, 2:, :-3])
     assert (moved[0, -2:] == IGNORE).all()
     assert (moved[0, :, :3] == IGNORE).all()
-    torch.testing.assert_close(down.image(image)[0, 0, :-2, 3:], image[0, 0, 2:, :-3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(down.warp_image(image)[0, 0, :-2, 3:], image[0, 0, 2:, :-3], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sides", SIDES)
 def test_the_inverse_undoes_the_map(sides: tuple[int, ...]) -> None:
     torch.manual_seed(1)
-    affine = Affine.draw(torch.zeros(5, 1, *sides), Recipe(translate=0.2))
+    affine = Affine.sample(torch.zeros(5, 1, *sides), Augmentation(translate=0.2))
     inverse = affine.inverse()
     points = torch.rand(5, len(sides), 7) * 20
     there = affine.matrix @ points + affine.shift[..., None]
     torch.testing.assert_close(inverse.matrix @ there + inverse.shift[..., None], points, atol=1e-4, rtol=0)
     y, x = torch.meshgrid(torch.arange(48.0) - 20, torch.arange(48.0) - 26, indexing="ij")
     blob = torch.exp(-(y**2 + x**2 / 2) / 50).expand(5, 1, *sides[:-2], 48, 48)
-    affine = Affine.draw(blob, Recipe(translate=0.05))
-    moved = affine.image(blob)
+    affine = Affine.sample(blob, Augmentation(translate=0.05))
+    moved = affine.warp_image(blob)
     assert (moved - blob).abs().amax(tuple(range(1, blob.ndim))).min() > 0.2
-    assert (affine.inverse().image(moved) - blob).abs().max() < 0.03  # what two linear resamplings smooth away
+    assert (affine.inverse().warp_image(moved) - blob).abs().max() < 0.03  # what two linear resamplings smooth away
 
 
 def test_samples_of_a_batch_are_moved_differently() -> None:
     image = torch.rand(1, 1, 16, 16).repeat(8, 1, 1, 1)
     torch.manual_seed(0)
-    weak, _ = weak_view(image, torch.zeros(8, 16, 16, dtype=torch.long), Recipe())
-    strong = strong_view(image, Recipe(strong_probability=1.0))
+    weak, _ = weak_view(image, torch.zeros(8, 16, 16, dtype=torch.long), Augmentation())
+    strong = strong_view(image, Augmentation(strong_probability=1.0))
     for moved in (weak, strong):
         assert len({tuple(m.flatten().tolist()) for m in moved}) == 8
 
@@ -89,11 +89,11 @@ def test_samples_of_a_batch_are_moved_differently() -> None:
 @pytest.mark.parametrize("sides", SIDES)
 def test_the_strong_view_stays_in_range_and_can_be_switched_off(sides: tuple[int, ...]) -> None:
     image, _ = pair(sides)
-    changed = strong_view(image, Recipe(strong_probability=1.0))
+    changed = strong_view(image, Augmentation(strong_probability=1.0))
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert (changed - image).abs().amax(tuple(range(1, image.ndim))).min() > 0.01
-    assert torch.equal(strong_view(image, Recipe(strong_probability=0.0)), image)
+    assert torch.equal(strong_view(image, Augmentation(strong_probability=0.0)), image)
 
 
 def test_blur_keeps_constants_and_has_the_stated_width() -> None:
@@ -144,7 +144,7 @@ def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
     torch.manual_seed(0)
     image = torch.rand(4, 1, 16, 16) + 1
     probability = torch.softmax(torch.randn(4, 3, 16, 16), 1)
-    mixed, target, valid = mix_unlabeled(image, probability, replace(Recipe(), mix=kind))
+    mixed, target, valid = mix_unlabeled(image, probability, replace(Augmentation(), mix=kind))
     assert mixed.shape == image.shape
     assert target.shape == probability.shape
     assert valid.dtype == torch.bool
@@ -155,25 +155,25 @@ def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
 
 def test_an_unknown_mix_is_refused() -> None:
     with pytest.raises(ValueError, match="mix='mixup'"):
-        mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Recipe(mix="mixup"))
+        mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Augmentation(mix="mixup"))
 
 
 def test_a_volume_is_moved_plane_by_plane_with_one_map_and_its_slice_axis_stays() -> None:
     volume, label = torch.rand(2, 1, 5, 24, 24), torch.randint(0, 3, (2, 5, 24, 24))
-    affine = Affine.draw(volume, Recipe())
+    affine = Affine.sample(volume, Augmentation())
     plane = Affine(affine.matrix[:, 1:, 1:], affine.shift[:, 1:])
-    moved, moved_label = affine.image(volume), affine.label(label)
+    moved, moved_label = affine.warp_image(volume), affine.warp_label(label)
     for z in range(5):
-        torch.testing.assert_close(moved[:, :, z], plane.image(volume[:, :, z]), atol=1e-4, rtol=0)
-        assert (moved_label[:, z] != plane.label(label[:, z])).float().mean() < 0.01  # ties of nearest neighbors
+        torch.testing.assert_close(moved[:, :, z], plane.warp_image(volume[:, :, z]), atol=1e-4, rtol=0)
+        assert (moved_label[:, z] != plane.warp_label(label[:, z])).float().mean() < 0.01  # ties of nearest neighbors
 
 
 def test_every_view_of_a_volume_keeps_its_shape_and_range() -> None:
     volume, probability = torch.rand(2, 1, 6, 16, 16), torch.softmax(torch.randn(2, 2, 6, 16, 16), 1)
-    changed = strong_view(volume, Recipe(strong_probability=1.0))
+    changed = strong_view(volume, Augmentation(strong_probability=1.0))
     assert changed.shape == volume.shape
     assert 0 <= changed.min() < changed.max() <= 1
     for kind in ("cutmix", "classmix", "cutout", "none"):
-        image, mixed, valid = mix_unlabeled(volume, probability, Recipe(mix=kind))
+        image, mixed, valid = mix_unlabeled(volume, probability, Augmentation(mix=kind))
         assert (image.shape, mixed.shape, valid.shape) == (volume.shape, probability.shape, volume[:, 0].shape)
         torch.testing.assert_close(mixed.sum(1), torch.ones(2, 6, 16, 16))

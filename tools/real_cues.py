@@ -38,9 +38,9 @@ from anatolab.robust import (
     Dfr,
     ErmLinearProbe,
     ErmProjection,
+    FeatureSet,
     GroupDro,
     Jtt,
-    Rows,
     Sgd,
     Start,
     ZeroShot,
@@ -53,12 +53,12 @@ ANIMALS = ("bear", "bird", "cat", "dog", "elephant")
 ALIGNED, BALANCED = 0.95, 21  # share of the training rows of cue conflict; rows of each group of BAR in validation
 
 
-def rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, at: np.ndarray) -> Rows:
+def rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, at: np.ndarray) -> FeatureSet:
     h, label, group = x[at].astype(np.float32), y[at].astype(np.int64), (2 * y + a)[at].astype(np.int64)
-    return Rows(torch.from_numpy(h), torch.from_numpy(label), torch.from_numpy(group))
+    return FeatureSet(torch.from_numpy(h), torch.from_numpy(label), torch.from_numpy(group))
 
 
-def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[Rows, Rows, Rows]:
+def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
     """Training, balanced validation and test; five, two and three of the ten contents of each shape."""
     data = np.load(root / "cueconflict_effnetlite0.npz", allow_pickle=False)
     y, a = np.isin(data["shape"], ANIMALS).astype(int), np.isin(data["texture"], ANIMALS).astype(int)
@@ -76,7 +76,7 @@ def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[Rows, Rows, Rows
     return rows(data["X"], y, a, train), rows(data["X"], y, a, val), rows(data["X"], y, a, test)
 
 
-def bar(root: Path, rng: np.random.Generator) -> tuple[Rows, Rows, Rows]:
+def bar(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
     """Training of the usual place only, balanced validation, and test."""
     data = np.load(root / "bar_effnetlite0.npz", allow_pickle=False)
     y, a = data["y"].astype(int), data["conflicting"].astype(int)
@@ -90,7 +90,7 @@ def bar(root: Path, rng: np.random.Generator) -> tuple[Rows, Rows, Rows]:
     return train, val, test
 
 
-def start_without_text(train: Rows, d: int = 64) -> tuple[Start, torch.Tensor, torch.Tensor]:
+def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Tensor, torch.Tensor]:
     """Principal components for a projection, class means for a text; and what standardizes the features."""
     mean, std = train.h.mean(0), train.h.std(0).clamp_min(1e-6)
     h = (train.h - mean) / std
@@ -100,11 +100,11 @@ def start_without_text(train: Rows, d: int = 64) -> tuple[Start, torch.Tensor, t
     return Start(Matrix(projection).requires_grad_(), text, 10.0), mean, std
 
 
-def study(train: Rows, val: Rows, test: Rows, seed: int) -> dict[str, Any]:
+def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> dict[str, Any]:
     """Every method on one set."""
     start, mean, std = start_without_text(train)
-    train, val, test = (Rows((r.h - mean) / std, r.y, r.groups) for r in (train, val, test))
-    pooled = Rows(torch.cat([train.h, val.h]), torch.cat([train.y, val.y]))
+    train, val, test = (FeatureSet((r.h - mean) / std, r.y, r.groups) for r in (train, val, test))
+    pooled = FeatureSet(torch.cat([train.h, val.h]), torch.cat([train.y, val.y]))
     penalty: Any = "l1" if train.y.max() == 1 else "l2"
     todo: dict[str, Any] = {
         "class_means": ZeroShot(start),

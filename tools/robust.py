@@ -42,11 +42,11 @@ from anatolab.robust import (
     Dfr,
     ErmLinearProbe,
     ErmProjection,
+    FeatureSet,
     GroupDro,
     Head,
     Jtt,
     ProjectionHead,
-    Rows,
     Sgd,
     Start,
     WiseFt,
@@ -100,7 +100,7 @@ class Task:
             warnings.simplefilter("ignore", UserWarning)
             return method.fit(self.train.h, self.train.y, self.train.groups, self.generator(), self.val)
 
-    def accuracy(self, head: Head, rows: Rows | None = None) -> dict[str, Any]:
+    def accuracy(self, head: Head, rows: FeatureSet | None = None) -> dict[str, Any]:
         """Accuracies on test rows, or on those given; `gap` is that of the weighted mean over the worst group."""
         rows = rows or self.test
         assert rows.groups is not None
@@ -117,7 +117,7 @@ class Task:
 class AllRules:
     """Every rule of selection along one training, which they do not change."""
 
-    def __init__(self, validation: Rows) -> None:
+    def __init__(self, validation: FeatureSet) -> None:
         self.rules = {rule: Best(rule, validation) for rule in RULES}
 
     def offer(self, head: Any) -> None:

@@ -33,16 +33,16 @@ from anatolab.analysis import exact_variance
 from anatolab.data import prepare, split_sha256
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Arco
-from anatolab.methods._reading import Reading, read
+from anatolab.methods._teacher_student import TeacherStudentOutput, forward_pair
 from anatolab.nn import NETWORKS
 from anatolab.sampling import (
     Strata,
     bin_pixels,
-    draw_negatives,
-    draw_pixels,
     flatten_pixels,
     negative_class_odds,
     pool_pixels,
+    sample_negatives,
+    sample_pixels,
 )
 from anatolab.training import Settings, train
 from anatolab.training.loop import Feed
@@ -56,30 +56,30 @@ TAU = 0.5
 def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[Tensor], Tensor], Tensor | None]]:
     """Of each contrast the strata, the draws a group, the loss of drawn pixels, and the loss of each pixel if any."""
     c, classes = method.config, method.student.net.classes
-    reading: Reading = read(method, batch, 0.5)
-    b, _, *grid = reading.representation.shape
+    output: TeacherStudentOutput = forward_pair(method, batch, 0.5)
+    b, _, *grid = output.representation.shape
     with torch.no_grad():
-        keys = flatten_pixels(method.teacher.net.pixel(method.teacher(reading.seen)[1]))[0]
-    hard = reading.own <= c.strong_threshold
-    pool = pool_pixels(reading.at, classes, hard)
-    prototypes = class_means(reading.features, reading.at, classes)
-    negatives = draw_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), c.num_negatives)
-    label = reading.at.reshape(b, *grid)
+        keys = flatten_pixels(method.teacher.net.pixel(method.teacher(output.image)[1]))[0]
+    hard = output.label_probability <= c.strong_threshold
+    pool = pool_pixels(output.pixel_label, classes, hard)
+    prototypes = class_means(output.features, output.pixel_label, classes)
+    negatives = sample_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), c.num_negatives)
+    label = output.pixel_label.reshape(b, *grid)
     found: dict[str, Any] = {}
 
     def action(at: Tensor) -> Tensor:
-        return anatomical_contrast(reading.features, at, negatives, prototypes, pool.queried, pool.present, TAU)
+        return anatomical_contrast(output.features, at, negatives, prototypes, pool.queried, pool.present, TAU)
 
-    every = F.normalize(reading.features.detach(), dim=1)
+    every = F.normalize(output.features.detach(), dim=1)
     center, far = F.normalize(prototypes, dim=1), F.normalize(keys, dim=1)[negatives]
-    own = reading.at.clamp_min(0)
+    own = output.pixel_label.clamp_min(0)
     near = (every * center[own]).sum(1) / TAU
-    away = torch.stack([every @ f.T / TAU for f in F.normalize(reading.features.detach(), dim=1)[negatives]])
+    away = torch.stack([every @ f.T / TAU for f in F.normalize(output.features.detach(), dim=1)[negatives]])
     apart = away[own, torch.arange(len(own))]
     by_pixel = torch.cat([near[:, None], apart], 1).logsumexp(1) - near
     found["action"] = (bin_pixels(label, classes, hard.reshape(b, *grid)), c.num_anchors, action, by_pixel)
 
-    labeled = torch.where(torch.arange(b)[:, None, None] < reading.num_labeled, label, -1)
+    labeled = torch.where(torch.arange(b)[:, None, None] < output.num_labeled, label, -1)
     positive = F.normalize(keys, dim=1)
 
     def pixels(rows: Tensor, of: Tensor, classes_of: Tensor) -> Tensor:
@@ -90,20 +90,20 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
 
     def info_nce(at: Tensor) -> Tensor:
         group = torch.arange(classes).repeat_interleave(at.shape[1])
-        loss = pixels(reading.features[at.flatten()], at.flatten(), group).reshape(at.shape).mean(1)
+        loss = pixels(output.features[at.flatten()], at.flatten(), group).reshape(at.shape).mean(1)
         present = pool_pixels(labeled.flatten(), classes).present
         return torch.where(present, loss, 0.0).sum() / present.sum()
 
     with torch.no_grad():
         chunks = torch.arange(len(own)).split(1024)
-        alone = torch.cat([pixels(reading.features[i], i, own[i]) for i in chunks])
+        alone = torch.cat([pixels(output.features[i], i, own[i]) for i in chunks])
     found["info_nce"] = (bin_pixels(labeled, classes), c.num_anchors, info_nce, alone)
 
     image = torch.arange(b)[:, None, None].expand(b, *grid)
     whole = F.normalize(keys.reshape(b, -1, keys.shape[1]).mean(1), dim=1)
 
     def simclr(at: Tensor) -> Tensor:
-        z = F.normalize(reading.features[at].mean(1), dim=1)
+        z = F.normalize(output.features[at].mean(1), dim=1)
         return F.cross_entropy(z @ whole.T / 0.1, torch.arange(b))
 
     found["simclr"] = (bin_pixels(image, b), 64, simclr, None)
@@ -119,10 +119,10 @@ def measured(method: Any, batch: Batch) -> dict[str, Any]:
         for kind in KINDS:
             torch.manual_seed(0)
             with torch.no_grad():
-                losses = torch.stack([loss(draw_pixels(strata, num, kind)) for _ in range(DRAWS)])
+                losses = torch.stack([loss(sample_pixels(strata, num, kind)) for _ in range(DRAWS)])
             gradients = [
                 torch.autograd.grad(
-                    loss(draw_pixels(strata, num, kind)), method.student.pixel.linear.weight, retain_graph=True
+                    loss(sample_pixels(strata, num, kind)), method.student.pixel.linear.weight, retain_graph=True
                 )[0].flatten()
                 for _ in range(GRADIENTS)
             ]

@@ -9,7 +9,7 @@ from anatolab.sampling import PixelSampler, Strata
 
 
 def exact_variance(field: Tensor, strata: Strata, num: int, kind: PixelSampler) -> Tensor:
-    r"""Variance of the mean of a field over ``num`` pixels of :func:`anatolab.sampling.draw_pixels`, for each class.
+    r"""Variance of the mean of a field over ``num`` pixels of :func:`anatolab.sampling.sample_pixels`, for each class.
 
     With the share :math:`p_{im}` of cell *m* in slice *i*, the moments of its pixels, and its mirror pairs *(h, h')*:
 

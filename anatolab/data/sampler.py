@@ -30,7 +30,7 @@ class TwoStreamSampler:
 
     Example:
         >>> sampler = TwoStreamSampler([0, 1, 2], [3, 4, 5, 6], 1, 2, seed=0)
-        >>> batches = torch.stack([sampler.draw() for _ in range(3)])
+        >>> batches = torch.stack([sampler.sample() for _ in range(3)])
         >>> sorted(batches[:, 0].tolist()), batches.shape
         ([0, 1, 2], torch.Size([3, 3]))
     """
@@ -53,7 +53,7 @@ class TwoStreamSampler:
         self._labeled = _Stream("labeled", labeled_rows, num_labeled, self._generator)
         self._unlabeled = _Stream("unlabeled", unlabeled_rows, num_unlabeled, self._generator)
 
-    def draw(self) -> Tensor:
+    def sample(self) -> Tensor:
         """The next batch.
 
         Returns:

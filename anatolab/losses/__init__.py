@@ -5,10 +5,10 @@ from anatolab.losses.calibration import calibration_loss
 from anatolab.losses.class_centers import (
     assign_centers,
     center_contrast,
-    move_means,
     optimized_centers,
     simplex_centers,
     uniformity,
+    update_means,
 )
 from anatolab.losses.consistency import consistency, predictive_entropy
 from anatolab.losses.distillation import relational_distillation
@@ -18,7 +18,7 @@ from anatolab.losses.hardness import hardness_weights
 from anatolab.losses.holistic import cosine_separation, targeted_contrast
 from anatolab.losses.info_nce import info_nce
 from anatolab.losses.nearest_neighbors import nearest_neighbors
-from anatolab.losses.pseudo_label import pseudo_label_loss
+from anatolab.losses.pseudo_label import share_weighted_pseudo_label_loss
 from anatolab.losses.supervised import cross_entropy, dice_loss
 
 __all__ = [
@@ -36,13 +36,13 @@ __all__ = [
     "group_losses",
     "hardness_weights",
     "info_nce",
-    "move_means",
     "nearest_neighbors",
     "optimized_centers",
     "predictive_entropy",
-    "pseudo_label_loss",
     "relational_distillation",
+    "share_weighted_pseudo_label_loss",
     "simplex_centers",
     "targeted_contrast",
     "uniformity",
+    "update_means",
 ]

@@ -33,7 +33,7 @@ def anatomical_contrast(
 
     Args:
         features: Representations of all pixels ``(n, d)``, with gradient, of any length.
-        anchors: Pixel numbers ``(classes, q)`` of :func:`anatolab.sampling.draw_anchors`.
+        anchors: Pixel numbers ``(classes, q)`` of :func:`anatolab.sampling.sample_anchors`.
         negatives: Row numbers of ``keys``, ``(classes, m)`` shared by the anchors of a class, or ``(classes, q, m)``.
         prototypes: Mean representation of each class ``(classes, d)``; detached.
         queried: ``(classes,)`` bool, classes with a hard pixel.
@@ -52,11 +52,11 @@ def anatomical_contrast(
     with torch.autocast(features.device.type, enabled=False):
         query = F.normalize(features[anchors].to(dtype), dim=-1)  # (c, q, d)
         rows = (features if keys is None else keys).detach()
-        far_rows = F.normalize(rows[negatives].to(dtype), dim=-1)  # (c, m, d) or (c, q, m, d)
-        center = F.normalize(prototypes.detach().to(dtype), dim=-1)
-        far = torch.einsum("cqd,cmd->cqm" if far_rows.ndim == 3 else "cqd,cqmd->cqm", query, far_rows)
-        near = torch.einsum("cqd,cd->cq", query, center)
-        logits = torch.cat([near[..., None], far], -1) / temperature
+        negative = F.normalize(rows[negatives].to(dtype), dim=-1)  # (c, m, d) or (c, q, m, d)
+        prototype = F.normalize(prototypes.detach().to(dtype), dim=-1)
+        negative_cosine = torch.einsum("cqd,cmd->cqm" if negative.ndim == 3 else "cqd,cqmd->cqm", query, negative)
+        positive_cosine = torch.einsum("cqd,cd->cq", query, prototype)
+        logits = torch.cat([positive_cosine[..., None], negative_cosine], -1) / temperature
         loss = (logits.logsumexp(-1) - logits[..., 0]).mean(1)
         classes = present.sum()
         used = queried & present & (classes > 1)

@@ -87,7 +87,7 @@ def optimized_centers(
 
 
 def assign_centers(
-    centers: Tensor, means: Tensor, *, cost: Literal["cosine", "l2"] = "cosine", seen: Tensor | None = None
+    centers: Tensor, means: Tensor, *, cost: Literal["cosine", "l2"] = "cosine", observed: Tensor | None = None
 ) -> Tensor:
     r"""The one-to-one assignment of classes to centers under which class means lie nearest to their centers.
 
@@ -96,7 +96,7 @@ def assign_centers(
         means: Unit class means ``(classes, d)``.
         cost: ``cosine`` maximizes the sum of cosines, which minimizes squared distances; ``l2`` minimizes the sum of
             distances, as printed.
-        seen: ``(classes,)`` bool; classes without a mean yet take the centers that are left.
+        observed: ``(classes,)`` bool; classes without a mean yet take the centers that are left.
 
     Returns:
         For each class the number of its center ``(classes,)`` int64, a permutation, on the CPU.
@@ -113,34 +113,36 @@ def assign_centers(
 
     centers, means = centers.detach().cpu().double(), means.detach().cpu().double()
     price = -means @ centers.T if cost == "cosine" else torch.cdist(means, centers)
-    if seen is not None:
-        price = torch.where(seen.cpu()[:, None], price, 0.0)
+    if observed is not None:
+        price = torch.where(observed.cpu()[:, None], price, 0.0)
     return torch.from_numpy(np.asarray(linear_sum_assignment(price.numpy())[1])).long()
 
 
-def move_means(means: Tensor, seen: Tensor, features: Tensor, label: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+def update_means(
+    means: Tensor, observed: Tensor, features: Tensor, label: Tensor, rate: float
+) -> tuple[Tensor, Tensor]:
     r"""Running unit means of classes after a batch: :math:`(1-\eta)\,\phi_c + \eta\,\phi_c(\mathcal B)`, normalized.
 
-    A class that the batch lacks stays where it was; one seen for the first time starts at its batch mean.
+    A class that the batch lacks stays where it was; one observed for the first time starts at its batch mean.
 
     Args:
         means: ``(classes, d)`` unit rows.
-        seen: ``(classes,)`` bool, classes that have a mean.
+        observed: ``(classes,)`` bool, classes that have a mean.
         features: ``(n, d)``, normalized here; no gradient flows.
         label: ``(n,)`` int64; negative labels are left out.
         rate: :math:`\eta` in [0, 1].
 
     Returns:
-        Means and seen after the batch.
+        Means and observed classes after the batch.
 
     Reference:
         You et al., ACTION++, MICCAI 2023.
     """
     member = (label == torch.arange(len(means), device=label.device)[:, None]).to(means.dtype)
     batch = F.normalize(member @ F.normalize(features.detach().to(means.dtype), dim=1), dim=1)
-    here = member.any(1)
-    moved = torch.where(seen[:, None], F.normalize((1 - rate) * means + rate * batch, dim=1), batch)
-    return torch.where(here[:, None], moved, means), seen | here
+    in_batch = member.any(1)
+    updated = torch.where(observed[:, None], F.normalize((1 - rate) * means + rate * batch, dim=1), batch)
+    return torch.where(in_batch[:, None], updated, means), observed | in_batch
 
 
 def center_contrast(
@@ -196,8 +198,8 @@ def center_contrast(
         to_centers = phi @ centers.detach().to(dtype).T / temperature
         positive = (anchor_label[:, None] == key_label) & (anchor_label >= 0)[:, None]
         if exclude_self:
-            own = torch.eye(len(phi), len(key), dtype=torch.bool, device=phi.device)
-            to_keys, positive = to_keys.masked_fill(own, out), positive & ~own
+            self_pair = torch.eye(len(phi), len(key), dtype=torch.bool, device=phi.device)
+            to_keys, positive = to_keys.masked_fill(self_pair, out), positive & ~self_pair
         parts = [to_keys, to_centers] if centers_in_denominator else [to_keys]
         log_z = torch.cat(parts, 1).logsumexp(1)
         count = positive.sum(1)

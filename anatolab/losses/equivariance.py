@@ -1,4 +1,4 @@
-"""Consistency under motion: segmenting a moved image is moving the segmentation."""
+"""Equivariance: segmenting a warped image is warping the segmentation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def equivariance(moved_logits: Tensor, logits_of_moved: Tensor, mask: Tensor, *, symmetric: bool = True) -> Tensor:
-    r"""KL divergence between the moved segmentation of an image and the segmentation of the moved image.
+def equivariance(warped_logits: Tensor, logits_of_warped: Tensor, mask: Tensor, *, symmetric: bool = True) -> Tensor:
+    r"""Computes the KL divergence between the warped segmentation of an image and the segmentation of the warped image.
 
     .. math::
 
@@ -17,8 +17,8 @@ def equivariance(moved_logits: Tensor, logits_of_moved: Tensor, mask: Tensor, *,
     Exactly 0 where no pixel is in the mask. Computed in float32 also under autocast.
 
     Args:
-        moved_logits: :math:`T(F(x))`, ``(b, classes, *s)``; with gradient if symmetric, else detached.
-        logits_of_moved: :math:`F(T(x))`, ``(b, classes, *s)``, with gradient.
+        warped_logits: :math:`T(F(x))`, ``(b, classes, *s)``; with gradient if symmetric, else detached.
+        logits_of_warped: :math:`F(T(x))`, ``(b, classes, *s)``, with gradient.
         mask: ``(b, *s)`` bool or weights, in [0, 1]: pixels that stayed in the field of view, or some of them.
         symmetric: Both directions; else only the first, averaged over each image and then over images, as released.
 
@@ -37,8 +37,8 @@ def equivariance(moved_logits: Tensor, logits_of_moved: Tensor, mask: Tensor, *,
     """
     weight = mask.float().flatten(1)
     if not symmetric:
-        moved_logits = moved_logits.detach()
-    log_p, log_q = (torch.log_softmax(x.float(), 1).flatten(2) for x in (moved_logits, logits_of_moved))
+        warped_logits = warped_logits.detach()
+    log_p, log_q = (torch.log_softmax(x.float(), 1).flatten(2) for x in (warped_logits, logits_of_warped))
     p, q = log_p.exp(), log_q.exp()
     if symmetric:
         divergence = ((p - q) * (log_p - log_q)).sum(1)  # both directions in one sum

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 
-def hardness_weights(own: Tensor, label: Tensor, gamma: float) -> Tensor:
+def hardness_weights(label_probability: Tensor, label: Tensor, gamma: float) -> Tensor:
     r"""Weights of sum 1 that grow as a row's own class is less probable, times the inverse frequency of its class.
 
     .. math:: \mu_i \propto \frac{n}{n_{y_i}} \exp(-\gamma\, p_i(y_i))
 
     Args:
-        own: Probability of each row's own class under a frozen head, ``(n,)``; no gradient flows.
+        label_probability: Probability of each row's label under a frozen head, ``(n,)``; no gradient flows.
         label: ``(n,)`` int64.
         gamma: :math:`\gamma`; at 0 classes are balanced and rows of a class alike.
 
@@ -27,6 +27,6 @@ def hardness_weights(own: Tensor, label: Tensor, gamma: float) -> Tensor:
         >>> [round(float(w), 6) for w in mu]
         [0.000351, 0.000863, 0.946764, 0.052022]
     """
-    count = torch.bincount(label).to(own.dtype)
-    weight = torch.exp(-gamma * own.detach()) / count[label]
+    count = torch.bincount(label).to(label_probability.dtype)
+    weight = torch.exp(-gamma * label_probability.detach()) / count[label]
     return weight / weight.sum()

@@ -72,8 +72,8 @@ def targeted_contrast(
         Li et al., Targeted supervised contrastive learning, CVPR 2022, as CFR's code uses it.
     """
     z = F.normalize(features, dim=1)
-    own = (z * z.detach()).sum(1, keepdim=True)
-    logits = torch.cat([own, z @ queue.detach().T, z @ targets.detach().to(z.dtype).T], 1) / temperature
+    self_similarity = (z * z.detach()).sum(1, keepdim=True)
+    logits = torch.cat([self_similarity, z @ queue.detach().T, z @ targets.detach().to(z.dtype).T], 1) / temperature
     log_p = logits.log_softmax(1)
     queued = log_p[:, 1 : 1 + len(queue)]
     same = (label[:, None] == queue_label).to(z.dtype)

@@ -41,6 +41,6 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
     dtype = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
         q, k, n = (F.normalize(x.to(dtype), dim=-1) for x in (query, positive.detach(), negatives.detach()))
-        far = torch.einsum("qd,nd->qn" if n.ndim == 2 else "qd,qnd->qn", q, n)
-        logits = torch.cat([(q * k).sum(-1, keepdim=True), far], 1) / temperature
+        negative_cosine = torch.einsum("qd,nd->qn" if n.ndim == 2 else "qd,qnd->qn", q, n)
+        logits = torch.cat([(q * k).sum(-1, keepdim=True), negative_cosine], 1) / temperature
         return (logits.logsumexp(1) - logits[:, 0]).sum() / max(len(q), 1)

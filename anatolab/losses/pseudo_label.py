@@ -1,4 +1,4 @@
-"""Cross-entropy with the teacher's classes, heard in the measure in which the teacher is sure of an image."""
+"""Losses of unlabeled pixels against pseudo-labels, the teacher's classes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pseudo_label_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    r"""Cross-entropy over the valid pixels of each image, scaled by the share of them that the teacher is sure of.
+def share_weighted_pseudo_label_loss(
+    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    r"""Computes cross-entropy over the valid pixels of each image, scaled by the share of confident ones.
 
     .. math::
 
@@ -15,14 +17,14 @@ def pseudo_label_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: 
         \ell_p = \mathrm{CE}(F(x)_p, \hat y_p),\quad
         \eta_b = \frac{|\{p \in b : \hat c_p \ge \theta\}|}{|\{p \in b\}|}
 
-    Exactly 0 where no image has a sure pixel, or no pixel any loss.
+    Exactly 0 where no image has a confident pixel, or no pixel any loss.
 
     Args:
         logits: ``(b, classes, *s)``, with gradient.
-        label: The teacher's classes ``(b, *s)`` int64.
-        confidence: The probability of that class ``(b, *s)``, in [0, 1].
+        pseudo_label: The teacher's classes ``(b, *s)`` int64.
+        confidence: The teacher's probability of that class ``(b, *s)``, in [0, 1].
         valid: ``(b, *s)`` bool, pixels that count.
-        threshold: :math:`\theta`; from it on the teacher is sure.
+        threshold: :math:`\theta`; from it on a pseudo-label is confident.
 
     Returns:
         A scalar in nats.
@@ -33,11 +35,13 @@ def pseudo_label_loss(logits: Tensor, label: Tensor, confidence: Tensor, valid: 
     Example:
         >>> import torch
         >>> logits, label = torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
-        >>> sure, all_ = torch.full((1, 2, 2), 0.99), torch.ones(1, 2, 2, dtype=torch.bool)
-        >>> [round(float(pseudo_label_loss(logits, label, c, all_, 0.97)), 4) for c in (sure, sure * 0.9)]
-        [1.3863, 0.0]
+        >>> confidence, valid = torch.full((1, 2, 2), 0.99), torch.ones(1, 2, 2, dtype=torch.bool)
+        >>> round(float(share_weighted_pseudo_label_loss(logits, label, confidence, valid, 0.97)), 4)
+        1.3863
+        >>> float(share_weighted_pseudo_label_loss(logits, label, confidence - 0.1, valid, 0.97))
+        0.0
     """
-    loss = F.cross_entropy(logits.float(), label, reduction="none") * valid
-    sure = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
-    scaled = loss.flatten(1).sum(1) @ sure.to(loss.dtype)
+    loss = F.cross_entropy(logits.float(), pseudo_label, reduction="none") * valid
+    confident = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+    scaled = loss.flatten(1).sum(1) @ confident.to(loss.dtype)
     return scaled / (loss.detach() > 0).sum().clamp_min(1)

@@ -23,7 +23,7 @@ from anatolab.types import Batch, Losses, Stage
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class PretrainingConfig:
     """Settings of the two distillations; the paper's are those of ACTION, the code its released one."""
 
     shares: tuple[float, float] = (0.25, 0.25)  # of all updates: global, then global and local together
@@ -49,7 +49,7 @@ class Student(nn.Module):
         stride: Of the grid on which pixels are embedded.
     """
 
-    def __init__(self, network: nn.Module, settings: Pretraining, representation: int, stride: int) -> None:
+    def __init__(self, network: nn.Module, settings: PretrainingConfig, representation: int, stride: int) -> None:
         super().__init__()
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
         dims = first.weight.ndim - 2
@@ -67,7 +67,7 @@ class Student(nn.Module):
 class Distiller(nn.Module):
     """Predictors and banks of both distillations; a bank is filled with the teacher's embeddings after each use."""
 
-    def __init__(self, student: Student, settings: Pretraining) -> None:
+    def __init__(self, student: Student, settings: PretrainingConfig) -> None:
         super().__init__()
         c = settings
         self.image_predictor = mlp(c.embedding, c.embedding, c.embedding, linear=c.linear_heads)
@@ -75,8 +75,8 @@ class Distiller(nn.Module):
         self.patch_predictor = mlp(classes, classes, classes, linear=c.linear_heads, dims=dims)
         self.images, self.patches = Bank(c.bank), Bank(c.bank)
 
-    def compare(self, student: Tensor, teacher: Tensor, bank: Bank, temperatures: tuple[float, float]) -> Tensor:
-        """KL(teacher || student) over the bank as it was before this batch, which then enters it."""
+    def distill(self, student: Tensor, teacher: Tensor, bank: Bank, temperatures: tuple[float, float]) -> Tensor:
+        """Returns KL(teacher || student) over the bank as it was before this batch, which then enters it."""
         tau_s, tau_t = temperatures
         loss = relational_distillation(
             student, teacher, bank.rows, student_temperature=tau_s, teacher_temperature=tau_t
@@ -90,14 +90,14 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
 
     Args:
         method: Has ``student``, ``teacher``, ``distiller`` and ``config`` (``updates``, ``pretraining``, ``labeled``,
-            ``unlabeled``, ``augment``).
+            ``unlabeled``, ``augmentation``).
         schedule: Shape of the temperatures' course in each stage; their ranges are those of the settings.
         last: The method's own stage; its number of updates is replaced by what is left.
     """
     c, student, distiller = method.config, method.student, method.distiller
     first, second = (round(share * c.updates) for share in c.pretraining.shares)
     encoder = [*student.net.encoder_parameters(), *student.image.parameters(), *distiller.image_predictor.parameters()]
-    whole = [
+    everything = [
         *student.net.parameters(),
         *student.image.parameters(),
         *student.patch.parameters(),
@@ -105,31 +105,31 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
         *distiller.patch_predictor.parameters(),
     ]
     rows = (c.labeled, c.unlabeled)
-    found = [
+    planned = [
         Stage("global", first, encoder, rows, partial(global_step, method, schedule)),
-        Stage("local", second, whole, rows, partial(local_step, method, schedule)),
+        Stage("local", second, everything, rows, partial(local_step, method, schedule)),
         Stage(last.name, c.updates - first - second, last.trainable, rows, last.step),
     ]
-    return [stage for stage in found if stage.updates]
+    return [stage for stage in planned if stage.updates]
 
 
-def global_step(method: Any, schedule: Temperature, batch: Batch, done: float) -> Losses:
+def global_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
     """Stage i: no label is read, and of the network only the encoder runs.
 
     Reference:
         ACTION, global contrastive distillation.
     """
     c, student, teacher, distiller = method.config, method.student, method.teacher, method.distiller
-    one, two = (weak_view(batch.image, batch.label, c.augment)[0] for _ in range(2))
-    seen, target = _views(one, two, method)
+    one, two = (weak_view(batch.image, batch.label, c.augmentation)[0] for _ in range(2))
+    view, target = _views(one, two, method)
     with torch.no_grad():
         z_t = teacher.net.image(teacher.net.net.encode(target))
-    z_s = distiller.image_predictor(student.image(student.net.encode(seen)))
-    loss = distiller.compare(z_s, z_t, distiller.images, _temperatures(c.pretraining, schedule, done))
+    z_s = distiller.image_predictor(student.image(student.net.encode(view)))
+    loss = distiller.distill(z_s, z_t, distiller.images, _temperatures(c.pretraining, schedule, progress))
     return Losses({"global": loss}, {}, _agreement(z_s, z_t))
 
 
-def local_step(method: Any, schedule: Temperature, batch: Batch, done: float) -> Losses:
+def local_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
     """Stage ii: supervised loss on labeled rows, global and local distillation on all of them.
 
     Both views share one weak map, so that patches stay aligned.
@@ -139,20 +139,20 @@ def local_step(method: Any, schedule: Temperature, batch: Batch, done: float) ->
     """
     c, student, teacher, distiller = method.config, method.student, method.teacher, method.distiller
     n, p = batch.num_labeled, method.config.pretraining
-    image, label = weak_view(batch.image, batch.label, c.augment)
-    seen, target = _views(image, image, method)
+    image, label = weak_view(batch.image, batch.label, c.augmentation)
+    view, target = _views(image, image, method)
     with torch.no_grad():
         logits_t, maps_t = teacher(target)
         z_t, v_t = teacher.net.image(maps_t[0]), teacher.net.patch(logits_t)
-    logits, maps = student(seen)
+    logits, maps = student(view)
     z_s = distiller.image_predictor(student.image(maps[0]))
     v_s = student.patch(logits, distiller.patch_predictor)
-    temperatures = _temperatures(p, schedule, done)
+    temperatures = _temperatures(p, schedule, progress)
     terms = {
         "ce": cross_entropy(logits[:n], label[:n]),
         "dice": dice_loss(logits[:n], label[:n]),
-        "global": distiller.compare(z_s, z_t, distiller.images, temperatures),
-        "local": distiller.compare(v_s, v_t, distiller.patches, temperatures),
+        "global": distiller.distill(z_s, z_t, distiller.images, temperatures),
+        "local": distiller.distill(v_s, v_t, distiller.patches, temperatures),
     }
     weights = {"ce": 0.5, "dice": 0.5, "global": p.global_weight, "local": p.local_weight}
     return Losses(terms, weights, _agreement(z_s, z_t))
@@ -164,16 +164,16 @@ def start_teacher(student: nn.Module, decay: float) -> Teacher:
 
 
 def _views(for_student: Tensor, for_teacher: Tensor, method: Any) -> tuple[Tensor, Tensor]:
-    recipe = method.config.augment
+    augmentation = method.config.augmentation
     if method.config.pretraining.strong == "student":
-        return strong_view(for_student, recipe), for_teacher
-    return for_student, strong_view(for_teacher, recipe)
+        return strong_view(for_student, augmentation), for_teacher
+    return for_student, strong_view(for_teacher, augmentation)
 
 
-def _temperatures(settings: Pretraining, schedule: Temperature, done: float) -> tuple[float, float]:
+def _temperatures(settings: PretrainingConfig, schedule: Temperature, progress: float) -> tuple[float, float]:
     """The student's and the teacher's temperature, each in its own range."""
     (s_low, s_high), (t_low, t_high) = settings.student_temperature, settings.teacher_temperature
-    return replace(schedule, low=s_low, high=s_high)(done), replace(schedule, low=t_low, high=t_high)(done)
+    return replace(schedule, low=s_low, high=s_high)(progress), replace(schedule, low=t_low, high=t_high)(progress)
 
 
 def _agreement(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:

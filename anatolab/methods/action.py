@@ -23,11 +23,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
-from anatolab.methods._reading import contrast, read
+from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
+from anatolab.methods._teacher_student import contrast, forward_pair
 from anatolab.sampling import PixelSampler, pool_pixels
 from anatolab.schedules import Temperature
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -48,7 +48,7 @@ class Action(nn.Module):
         labeled: int = 4  # labeled images a step (code, stage iii; 3 before it)
         unlabeled: int = 4  # unlabeled images a step
         ema_decay: float = 0.99  # m (paper)
-        pretraining: Pretraining = field(default_factory=Pretraining)  # stages i and ii
+        pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # stages i and ii
         restart_teacher: bool = False  # before stage iii the teacher becomes the student again (code)
         representation: int = 512  # d, width of a pixel's embedding (paper)
         representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
@@ -57,22 +57,24 @@ class Action(nn.Module):
         grid: int = 4  # cells a side of those two
         num_anchors: int = 256  # hard pixels a class (paper)
         num_negatives: int = 512  # keys a class; shared by its anchors, drawn for each of them in the code
-        strong_threshold: float = 0.97  # theta_s: below it a pixel is hard; from it on the teacher is sure (paper)
-        weak_threshold: float = 0.7  # theta_w: below it the teacher's class is not used (code; paper is silent)
+        strong_threshold: float = (
+            0.97  # theta_s: below it a pixel is hard; from it on a pseudo-label is confident (paper)
+        )
+        weak_threshold: float = 0.7  # theta_w: below it a pseudo-label is not used (code; paper is silent)
         unsup_weight: float = 1.0  # of L_unsup (paper and code)
         anco_weight: float = 0.01  # lambda of L_anco (code); 1 in the paper's text
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
         @classmethod
-        def paper(cls, **told: Any) -> Action.Config:
+        def paper(cls, **overrides: Any) -> Action.Config:
             """The method as printed: equal weights, batches of 3 + 3; where the paper is silent, as recommended."""
-            return cls(**{"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, **told})
+            return cls(**{"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, **overrides})
 
         @classmethod
-        def official(cls, **told: Any) -> Action.Config:
+        def official(cls, **overrides: Any) -> Action.Config:
             """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            pretraining = Pretraining(linear_heads=True, strong="teacher")
-            return cls(**{"pretraining": pretraining, "restart_teacher": True, **told})
+            pretraining = PretrainingConfig(linear_heads=True, strong="teacher")
+            return cls(**{"pretraining": pretraining, "restart_teacher": True, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -86,17 +88,17 @@ class Action(nn.Module):
         trained = [*self.student.net.parameters(), *self.student.pixel.parameters()]
         return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """Stage iii: L_sup + L_unsup + lambda L_anco."""
         c = self.config
-        reading = read(self, batch, done)
+        output = forward_pair(self, batch, progress)
 
         # AnCo: hard anchors R_q, prototypes r+, negatives drawn along the class graph G.
-        hard = reading.own <= c.strong_threshold
-        pool = pool_pixels(reading.at, self.student.net.classes, hard)
-        terms = reading.base_terms(c.strong_threshold) | {"anco": contrast(reading, pool, hard, c, c.temperature)}
+        hard = output.label_probability <= c.strong_threshold
+        pool = pool_pixels(output.pixel_label, self.student.net.classes, hard)
+        terms = output.base_terms(c.strong_threshold) | {"anco": contrast(output, pool, hard, c, c.temperature)}
         weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        return Losses(terms, weights, reading.diagnostics(pool, c.strong_threshold))
+        return Losses(terms, weights, output.diagnostics(pool, c.strong_threshold))
 
     def after_step(self) -> None:
         """The teacher follows the student, heads included."""

@@ -25,13 +25,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from anatolab.losses import assign_centers, center_contrast, move_means, simplex_centers
+from anatolab.losses import assign_centers, center_contrast, simplex_centers, update_means
 from anatolab.memory import Bank
-from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
-from anatolab.methods._reading import contrast, read
-from anatolab.sampling import PixelSampler, draw_anchors, flatten_pixels, pool_pixels
+from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
+from anatolab.methods._teacher_student import contrast, forward_pair
+from anatolab.sampling import PixelSampler, flatten_pixels, pool_pixels, sample_anchors
 from anatolab.schedules import Temperature
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
 
 
@@ -52,8 +52,8 @@ class ActionPP(nn.Module):
         labeled: int = 4  # labeled images a step
         unlabeled: int = 4  # unlabeled images a step
         ema_decay: float = 0.99  # m (paper)
-        pretraining: Pretraining = field(
-            default_factory=lambda: Pretraining(
+        pretraining: PretrainingConfig = field(
+            default_factory=lambda: PretrainingConfig(
                 shares=(0.25, 0.25), student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0)
             )
         )  # stages i and ii; both temperatures come down from 1 (code)
@@ -67,8 +67,10 @@ class ActionPP(nn.Module):
         grid: int = 4  # cells a side of those two
         num_anchors: int = 256  # pixels a class (paper)
         num_negatives: int = 512  # keys a class of AnCo
-        strong_threshold: float = 0.97  # theta_s: below it a pixel is hard; from it on the teacher is sure (paper)
-        weak_threshold: float = 0.7  # theta_w: below it the teacher's class is not used (code)
+        strong_threshold: float = (
+            0.97  # theta_s: below it a pixel is hard; from it on a pseudo-label is confident (paper)
+        )
+        weak_threshold: float = 0.7  # theta_w: below it a pseudo-label is not used (code)
         unsup_weight: float = 1.0  # of L_unsup (paper and code)
         anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text)
         aaco_weight: float = 0.01  # lambda_2 of L_aaco (code); 0 switches it off
@@ -80,29 +82,29 @@ class ActionPP(nn.Module):
         assign_every: int = 10  # updates between assignments (every update in the code)
         mean_rate: float = 0.1  # eta, of the running class means (code)
         centers_seed: int = 0  # of the simplex' rotation, and of the random assignment
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
         @classmethod
-        def paper(cls, **told: Any) -> ActionPP.Config:
-            """The method as printed; the weight of L_aaco was not recovered from the text, so it must be told.
+        def paper(cls, **overrides: Any) -> ActionPP.Config:
+            """The method as printed; the weight of L_aaco was not recovered from the text, so it must be given.
 
             Raises:
                 InputError: ``aaco_weight`` is not given.
             """
-            if "aaco_weight" not in told:
+            if "aaco_weight" not in overrides:
                 raise InputError(
                     "ACTION++: the weight of L_aaco in the paper's text is not known here; "
                     "give aaco_weight, such as the released code's 0.01."
                 )
             pretraining = replace(cls().pretraining, shares=(1 / 6, 1 / 6))
-            return cls(**{"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum", **told})
+            return cls(**{"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum", **overrides})
 
         @classmethod
-        def official(cls, **told: Any) -> ActionPP.Config:
+        def official(cls, **overrides: Any) -> ActionPP.Config:
             """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
             pretraining = replace(cls().pretraining, linear_heads=True, strong="teacher", shares=(0.0, 0.5))
             code = {"periods": 10.0, "center_weight": 0.1, "norm": "joint", "keys": "queue", "assign_every": 1}
-            return cls(**{"pretraining": pretraining, "restart_teacher": True, **code, **told})
+            return cls(**{"pretraining": pretraining, "restart_teacher": True, **code, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -120,25 +122,25 @@ class ActionPP(nn.Module):
         last = Stage("contrast", 0, trained, (0, 0), self.training_step)
         return stages(self, Temperature(c.schedule, 1.0, 1.0, c.periods), last)
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """Fine-tuning: L_sup + L_unsup + lambda_1 L_anco(tau_t) + lambda_2 L_aaco(tau_t)."""
         c = self.config
         low, high = c.temperature
-        tau = Temperature(c.schedule, high, low, c.periods)(done)
-        reading = read(self, batch, done, labeled_too=c.aaco_weight > 0)
+        tau = Temperature(c.schedule, high, low, c.periods)(progress)
+        output = forward_pair(self, batch, progress, teacher_on_labeled=c.aaco_weight > 0)
 
         # L_anco, as in ACTION but for its temperature.
-        hard = reading.own <= c.strong_threshold
-        pool = pool_pixels(reading.at, self.student.net.classes, hard)
-        terms = reading.base_terms(c.strong_threshold) | {"anco": contrast(reading, pool, hard, c, tau)}
+        hard = output.label_probability <= c.strong_threshold
+        pool = pool_pixels(output.pixel_label, self.student.net.classes, hard)
+        terms = output.base_terms(c.strong_threshold) | {"anco": contrast(output, pool, hard, c, tau)}
         weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        diagnostics = reading.diagnostics(pool, c.strong_threshold)
+        diagnostics = output.diagnostics(pool, c.strong_threshold)
         diagnostics["temperature"] = torch.full((), tau, device=batch.image.device)
-        if reading.teacher_maps is not None:
+        if output.teacher_maps is not None:
             teacher: Any = self.teacher.net
-            keys = flatten_pixels(teacher.pixel(reading.teacher_maps))[0]
-            features, at = reading.features[: len(keys)], reading.at[: len(keys)]
-            for name, term in self.adaptive_contrast(features, at, keys, tau).items():
+            keys = flatten_pixels(teacher.pixel(output.teacher_maps))[0]
+            features, label = output.features[: len(keys)], output.pixel_label[: len(keys)]
+            for name, term in self.adaptive_contrast(features, label, keys, tau).items():
                 terms[name], weights[name] = term, c.aaco_weight
             diagnostics["switched"] = self.centers.switched
         return Losses(terms, weights, diagnostics)
@@ -157,22 +159,22 @@ class ActionPP(nn.Module):
         """
         c = self.config
         pool = pool_pixels(label, len(self.centers.centers))
-        chosen = draw_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
+        chosen = sample_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
         classes = torch.arange(len(pool.count), device=label.device).repeat_interleave(c.num_anchors)
-        of = torch.where(pool.present[classes], classes, IGNORE)
-        phi, key, key_of = features[chosen], keys[chosen], of
-        self.centers.observe(phi, of)
+        anchor_label = torch.where(pool.present[classes], classes, IGNORE)
+        phi, key, key_label = features[chosen], keys[chosen], anchor_label
+        self.centers.update_means(phi, anchor_label)
         if c.keys == "queue":
-            new = key, key_of
+            new = key, key_label
             key = torch.cat([key, self.queue.rows.to(key.dtype)])
-            key_of = torch.cat([key_of, self.queue_label.rows])
+            key_label = torch.cat([key_label, self.queue_label.rows])
             self.queue.push(new[0])
             self.queue_label.push(new[1])
         parts = center_contrast(
             phi,
-            of,
+            anchor_label,
             key,
-            key_of,
+            key_label,
             self.centers.centers,
             self.centers.assigned,
             tau,
@@ -206,7 +208,7 @@ class Centers(nn.Module):
     centers: Tensor
     assigned: Tensor
     means: Tensor
-    seen: Tensor
+    observed: Tensor
     switched: Tensor
 
     def __init__(self, classes: int, config: ActionPP.Config) -> None:
@@ -216,39 +218,41 @@ class Centers(nn.Module):
         self.register_buffer("centers", simplex_centers(classes, c.representation, seed=c.centers_seed))
         self.register_buffer("assigned", torch.randperm(classes, generator=generator))
         self.register_buffer("means", torch.zeros(classes, c.representation))
-        self.register_buffer("seen", torch.zeros(classes, dtype=torch.bool))
+        self.register_buffer("observed", torch.zeros(classes, dtype=torch.bool))
         self.register_buffer("switched", torch.zeros(()))  # classes that changed their center, in all
         self.updates = 0
         self.ready = c.assignment == "random"  # the center pulls only once an assignment stands
-        self.pending: Tensor | None = None  # (classes, 1 + d) on the host: seen, mean
+        self.pending: Tensor | None = None  # (classes, 1 + d) on the host: observed, mean
         self._arrived: torch.cuda.Event | None = None
         self._on_host = self.centers.clone()
 
     @torch.no_grad()
-    def observe(self, features: Tensor, label: Tensor) -> None:
+    def update_means(self, features: Tensor, label: Tensor) -> None:
         """Moves the running means by the features ``(n, d)`` of labels ``(n,)``; negative labels are left out."""
-        means, seen = move_means(self.means, self.seen, features, label, self.config.mean_rate)
+        means, observed = update_means(self.means, self.observed, features, label, self.config.mean_rate)
         self.means.copy_(means)
-        self.seen.copy_(seen)
+        self.observed.copy_(observed)
         self.updates += 1
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Assigns with the means of a period ago, and sends today's on their way."""
+        """Assigns with the means of a period ago, and sends snapshot's on their way."""
         c = self.config
         if c.assignment == "random" or not self.updates or self.updates % c.assign_every:
             return
         if self.pending is not None:
             if self._arrived is not None:
                 self._arrived.synchronize()  # it left a period ago
-            seen, means = self.pending[:, 0] > 0, self.pending[:, 1:]
-            found = assign_centers(self._on_host, means, seen=seen).to(self.assigned.device, non_blocking=True)
-            self.switched += (found != self.assigned).sum() if self.ready else 0
-            self.assigned.copy_(found)
+            observed, means = self.pending[:, 0] > 0, self.pending[:, 1:]
+            assigned = assign_centers(self._on_host, means, observed=observed).to(
+                self.assigned.device, non_blocking=True
+            )
+            self.switched += (assigned != self.assigned).sum() if self.ready else 0
+            self.assigned.copy_(assigned)
             self.ready = True
-        today = torch.cat([self.seen[:, None].to(self.means.dtype), self.means], 1)
-        self.pending = torch.empty(today.shape, pin_memory=today.is_cuda).copy_(today, non_blocking=True)
-        if today.is_cuda:
+        snapshot = torch.cat([self.observed[:, None].to(self.means.dtype), self.means], 1)
+        self.pending = torch.empty(snapshot.shape, pin_memory=snapshot.is_cuda).copy_(snapshot, non_blocking=True)
+        if snapshot.is_cuda:
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 

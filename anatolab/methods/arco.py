@@ -6,7 +6,7 @@ augmentation, and with anchors that are drawn in cells of each class's region (*
 mirrored pairs (*antithetic*, ARCO-SAG), so that the loss of a few hundred pixels is nearer to that of all of them. With
 *naive* draws it is the pipeline that the paper's tables call MONA.
 
-The theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.draw_pixels`): weights by
+The theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.sample_pixels`): weights by
 the size of a cell, a mirror that is a bijection, cells that are merged where draws are few. The released sampler cuts
 the *list* of candidates, not the image; ``pixel_sampler="released"`` reproduces it for comparison. Else the released
 code and what is not reproduced of it are MONA's (:mod:`anatolab.methods.mona`), whose equivariance and augmentation its
@@ -21,8 +21,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from anatolab.methods._mine import Miner, Mining, mine
-from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
+from anatolab.methods._mining import Miner, MiningConfig, mining_step
+from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
 from anatolab.sampling import PixelSampler
 from anatolab.schedules import Temperature
 from anatolab.types import Batch, Losses, Stage
@@ -38,21 +38,21 @@ class Arco(nn.Module):
     """
 
     @dataclass(frozen=True)
-    class Config(Mining):
+    class Config(MiningConfig):
         """Settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
 
         pixel_sampler: PixelSampler = "stratified"  # SG, the paper's best (paper)
 
         @classmethod
-        def paper(cls, **told: Any) -> Arco.Config:
+        def paper(cls, **overrides: Any) -> Arco.Config:
             """The method as printed: the positive key is the mean of the student's own pixels; batches of 4 + 4."""
-            return cls(**{"positive": "student", **told})
+            return cls(**{"positive": "student", **overrides})
 
         @classmethod
-        def official(cls, **told: Any) -> Arco.Config:
+        def official(cls, **overrides: Any) -> Arco.Config:
             """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
             code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "pixel_sampler": "released"}
-            return cls(**{"pretraining": Pretraining(linear_heads=True, strong="teacher"), **code, **told})
+            return cls(**{"pretraining": PretrainingConfig(linear_heads=True, strong="teacher"), **code, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class Arco(nn.Module):
         trained = [p for part in parts for p in part.parameters()]
         return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """L_sup + lambda_1 L_contrast + lambda_2 L_unsup + lambda_3 L_nn."""
-        return mine(self, batch, done)[1]
+        return mining_step(self, batch, progress)[1]
 
     def after_step(self) -> None:
         """The teacher follows the student, heads included."""

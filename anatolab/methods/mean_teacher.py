@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anatolab.losses import consistency, cross_entropy, dice_loss
 from anatolab.nn import Teacher
 from anatolab.schedules import sigmoid_ramp
-from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import Augmentation, mix_unlabeled, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -42,7 +42,7 @@ class MeanTeacher(nn.Module):
         ema_decay: float = 0.99  # m; the student's weight in the teacher is 1 - m a step
         consistency_weight: float = 10.0  # lambda, reached after the ramp
         ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -55,21 +55,21 @@ class MeanTeacher(nn.Module):
         c = self.config
         return [Stage("train", c.updates, self.student, (c.labeled, c.unlabeled), self.training_step)]
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """Supervised loss on the labeled rows, consistency with the teacher on the unlabeled ones."""
         c, n = self.config, batch.num_labeled
-        image, label = weak_view(batch.image, batch.label, c.augment)
+        image, label = weak_view(batch.image, batch.label, c.augmentation)
 
         target = torch.softmax(self.teacher(image[n:]).float(), 1)
-        mixed, target, valid = mix_unlabeled(image[n:], target, c.augment)
+        mixed, target, valid = mix_unlabeled(image[n:], target, c.augmentation)
 
-        logits = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
+        logits = self.student(strong_view(torch.cat([image[:n], mixed]), c.augmentation))
         terms = {
             "ce": cross_entropy(logits[:n], label[:n]),
             "dice": dice_loss(logits[:n], label[:n]),
             "consistency": consistency(logits[n:], target, valid),
         }
-        weight = c.consistency_weight * sigmoid_ramp(done / c.ramp if c.ramp else 1.0)
+        weight = c.consistency_weight * sigmoid_ramp(progress / c.ramp if c.ramp else 1.0)
         confidence = target.amax(1).mean()
         return Losses(terms, {"ce": 0.5, "dice": 0.5, "consistency": weight}, {"teacher_confidence": confidence})
 

@@ -28,9 +28,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from anatolab.losses import equivariance
-from anatolab.methods._mine import Miner, Mining, mine
-from anatolab.methods._pretrain import Distiller, Pretraining, Student, stages, start_teacher
-from anatolab.methods._reading import Reading
+from anatolab.methods._mining import Miner, MiningConfig, mining_step
+from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
+from anatolab.methods._teacher_student import TeacherStudentOutput
 from anatolab.schedules import Temperature, sigmoid_ramp
 from anatolab.transforms import Affine, strong_view
 from anatolab.types import Batch, Losses, Stage
@@ -46,7 +46,7 @@ class Mona(nn.Module):
     """
 
     @dataclass(frozen=True)
-    class Config(Mining):
+    class Config(MiningConfig):
         """Settings of MONA, recommended by default: those it shares with ARCO, and the equivariance."""
 
         equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is recalled)
@@ -55,16 +55,16 @@ class Mona(nn.Module):
         everywhere: bool = True  # compares all pixels; in the code, those that the teacher is sure are foreground
 
         @classmethod
-        def paper(cls, **told: Any) -> Mona.Config:
+        def paper(cls, **overrides: Any) -> Mona.Config:
             """The method as ARCO describes it: the positive key is the mean of the student's own pixels."""
-            return cls(**{"positive": "student", **told})
+            return cls(**{"positive": "student", **overrides})
 
         @classmethod
-        def official(cls, **told: Any) -> Mona.Config:
+        def official(cls, **overrides: Any) -> Mona.Config:
             """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            heads = Pretraining(linear_heads=True, strong="teacher")
+            heads = PretrainingConfig(linear_heads=True, strong="teacher")
             code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "symmetric": False}
-            return cls(**{"pretraining": heads, "everywhere": False, **code, **told})
+            return cls(**{"pretraining": heads, "everywhere": False, **code, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -80,24 +80,24 @@ class Mona(nn.Module):
         trained = [p for part in parts for p in part.parameters()]
         return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """L_sup + lambda_1 L_contrast + lambda_2 L_eqv + lambda_3 L_nn + lambda_4 L_unsup."""
         c = self.config
-        reading, losses = mine(self, batch, done)
+        output, losses = mining_step(self, batch, progress)
         if c.equivariance_weight:
-            losses.terms["equivariance"] = self.equivariance(reading)
-            ramp = sigmoid_ramp(done / c.equivariance_ramp if c.equivariance_ramp else 1.0)
+            losses.terms["equivariance"] = self.equivariance(output)
+            ramp = sigmoid_ramp(progress / c.equivariance_ramp if c.equivariance_ramp else 1.0)
             losses.weights["equivariance"] = c.equivariance_weight * ramp
         return losses
 
-    def equivariance(self, reading: Reading) -> Tensor:
-        """Consistency, L_eqv, of the unlabeled rows: a second strong view is moved, and so is the segmentation."""
-        c, n = self.config, reading.num_labeled
-        seen, foreground = reading.seen[n:], reading.label[n:, None] > 0
-        move = Affine.draw(seen, c.augment)
-        again, _ = self.student(move.image(strong_view(seen, c.augment)))
-        inside = move.image((foreground | c.everywhere).to(seen))[:, 0]
-        return equivariance(move.image(reading.logits[n:]), again, inside, symmetric=c.symmetric)
+    def equivariance(self, output: TeacherStudentOutput) -> Tensor:
+        """Consistency, L_eqv, of the unlabeled rows: a second strong view is warped, and so is the segmentation."""
+        c, n = self.config, output.num_labeled
+        image, foreground = output.image[n:], output.label[n:, None] > 0
+        warp = Affine.sample(image, c.augmentation)
+        logits_of_warped, _ = self.student(warp.warp_image(strong_view(image, c.augmentation)))
+        inside = warp.warp_image((foreground | c.everywhere).to(image))[:, 0]
+        return equivariance(warp.warp_image(output.logits[n:]), logits_of_warped, inside, symmetric=c.symmetric)
 
     def after_step(self) -> None:
         """The teacher follows the student, heads included."""

@@ -43,7 +43,7 @@ from anatolab.nn import (
     training_points,
 )
 from anatolab.schedules import late_ramp
-from anatolab.transforms import Recipe, strong_view, weak_view
+from anatolab.transforms import Augmentation, strong_view, weak_view
 from anatolab.types import Batch, InputError, Losses, Stage
 
 
@@ -93,27 +93,27 @@ class Morse(nn.Module):
         ramp: Literal["late", "constant"] = "late"  # 0 for the first half, then up to one half (code, U-Net)
         pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
         scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
         @classmethod
-        def paper(cls, **told: Any) -> Morse.Config:
+        def paper(cls, **overrides: Any) -> Morse.Config:
             """The method as the paper is recalled to print it; what is least sure must be told.
 
             Raises:
                 InputError: ``drop``, ``render_weight`` or ``sigma`` is not given.
             """
-            if missing := [name for name in ("drop", "render_weight", "sigma") if name not in told]:
+            if missing := [name for name in ("drop", "render_weight", "sigma") if name not in overrides]:
                 raise InputError(
                     f"MORSE: {' and '.join(missing)} of the paper could not be read first-hand; give them, such as "
                     "drop=0.7 or 0.3 (alpha is recalled as 0.7, of dropping or of keeping), render_weight=0.1, sigma=1."
                 )
-            return cls(**{"mask": "bernoulli", **told})
+            return cls(**{"mask": "bernoulli", **overrides})
 
         @classmethod
-        def official(cls, **told: Any) -> Morse.Config:
+        def official(cls, **overrides: Any) -> Morse.Config:
             """What the released code does in 2-D, as far as it is reproduced (see the head of this file)."""
             code = {"encoding": "fixed", "padding": "zeros", "head_init": "torch", "scored": "coarse"}
-            return cls(**{**code, **told})
+            return cls(**{**code, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -150,28 +150,28 @@ class Morse(nn.Module):
         """The backbone alone for a share of the updates, where there is one; then everything."""
         c = self.config
         alone = round(c.pretrain * c.updates) if c.render else 0
-        found = [
+        planned = [
             Stage("backbone", alone, self.student, (c.labeled, 0), self.backbone_step),
             Stage("train", c.updates - alone, list(self.parameters()), (c.labeled, 0), self.training_step),
         ]
-        return [stage for stage in found if stage.updates]
+        return [stage for stage in planned if stage.updates]
 
-    def backbone_step(self, batch: Batch, done: float) -> Losses:
+    def backbone_step(self, batch: Batch, progress: float) -> Losses:
         """L_sup of the coarse logits alone."""
-        logits, _, label = self._seen(batch)
+        logits, _, label = self._forward_view(batch)
         return self._losses(logits, label)
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """L_sup + lambda_t L_rend."""
         c = self.config
-        logits, maps, label = self._seen(batch)
+        logits, maps, label = self._forward_view(batch)
         losses = self._losses(logits, label)
         if not c.render:
             return losses
 
         # lambda_t: while it is 0 the heads are not run, so that their batch statistics stand still. They are touched
         # with weight 0 all the same, for training in several processes waits for the gradient of every parameter.
-        losses.weights["render"] = weight = c.render_weight * (late_ramp(done) if c.ramp == "late" else 1.0)
+        losses.weights["render"] = weight = c.render_weight * (late_ramp(progress) if c.ramp == "late" else 1.0)
         if weight == 0:
             heads = [*self.fusion.parameters(), *self.encoding.parameters(), *self.head.parameters()]
             losses.terms["render"] = 0.0 * torch.stack([p.sum() for p in heads]).sum()
@@ -189,8 +189,8 @@ class Morse(nn.Module):
             losses.terms["render"] = 0.5 * losses.terms["render"] + 0.5 * dice_loss(rendered, truth)
         if fused.balance is not None:
             losses.terms["balance"], losses.weights["balance"] = fused.balance, c.balance_weight
-        for name, given in (("coarse_wrong", coarse), ("render_wrong", rendered)):
-            losses.diagnostics[name] = (given.detach().argmax(1) != truth).float().mean()
+        for name, predicted in (("coarse_wrong", coarse), ("render_wrong", rendered)):
+            losses.diagnostics[name] = (predicted.detach().argmax(1) != truth).float().mean()
         return losses
 
     def after_step(self) -> None:
@@ -225,13 +225,13 @@ class Morse(nn.Module):
     def _render(self, fused: Fused, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """Rendered and coarse logits at points; gradient flows into the backbone through both."""
         coarse = point_sample(logits, points, self.config.padding)
-        features = torch.cat([self.encoding(points, logits.shape[2:]), self.fusion.at(fused, points)], 1)
+        features = torch.cat([self.encoding(points, logits.shape[2:]), self.fusion.sample(fused, points)], 1)
         return self.head(features, coarse), coarse
 
-    def _seen(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _forward_view(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
         """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
-        image, label = weak_view(*batch.labeled, self.config.augment)
-        view = strong_view(image, self.config.augment)
+        image, label = weak_view(*batch.labeled, self.config.augmentation)
+        view = strong_view(image, self.config.augmentation)
         logits, maps = self.student(view)
         if logits.ndim > view.ndim:  # deep supervision, stacked: the first entry is the full-resolution one
             logits = logits[:, 0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from anatolab.losses import cross_entropy, dice_loss
-from anatolab.transforms import Recipe, strong_view, weak_view
+from anatolab.transforms import Augmentation, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -30,7 +30,7 @@ class Supervised(nn.Module):
 
         updates: int = 30_000  # optimizer steps
         labeled: int = 4  # labeled images a step
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class Supervised(nn.Module):
         c = self.config
         return [Stage("train", c.updates, self.student, (c.labeled, 0), self.training_step)]
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
+    def training_step(self, batch: Batch, progress: float) -> Losses:
         """Supervised loss on an augmented view of the labeled rows."""
-        image, label = weak_view(*batch.labeled, self.config.augment)
-        logits = self.student(strong_view(image, self.config.augment))
+        image, label = weak_view(*batch.labeled, self.config.augmentation)
+        logits = self.student(strong_view(image, self.config.augmentation))
         return Losses({"ce": cross_entropy(logits, label), "dice": dice_loss(logits, label)}, {"ce": 0.5, "dice": 0.5})
 
     def after_step(self) -> None:

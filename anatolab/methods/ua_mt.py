@@ -1,4 +1,4 @@
-r"""UA-MT: mean teacher that is heard only where it is sure.
+r"""UA-MT: mean teacher with consistency only where the teacher is confident.
 
 Yu, Wang, Li, Fu and Heng, *Uncertainty-aware self-ensembling model for semi-supervised 3D left atrium segmentation*,
 MICCAI 2019. The teacher predicts several noisy copies of an unlabeled image; where the entropy of the mean prediction
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from anatolab.losses import consistency, cross_entropy, dice_loss, predictive_entropy
 from anatolab.nn import Teacher
 from anatolab.schedules import sigmoid_ramp
-from anatolab.transforms import Recipe, mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import Augmentation, mix_unlabeled, strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -49,7 +49,7 @@ class UAMT(nn.Module):
         passes: int = 8  # T, noisy teacher predictions
         noise: float = 0.1  # of the teacher's input, in standard deviations of the image; clipped at twice that
         threshold: tuple[float, float] = (0.75, 1.0)  # H, from and to, as shares of log(classes)
-        augment: Recipe = field(default_factory=Recipe)  # shared by all methods of a table
+        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
@@ -62,25 +62,25 @@ class UAMT(nn.Module):
         c = self.config
         return [Stage("train", c.updates, self.student, (c.labeled, c.unlabeled), self.training_step)]
 
-    def training_step(self, batch: Batch, done: float) -> Losses:
-        """Supervised loss on the labeled rows, consistency on the sure pixels of the unlabeled ones."""
+    def training_step(self, batch: Batch, progress: float) -> Losses:
+        """Supervised loss on the labeled rows, consistency on the confident pixels of the unlabeled ones."""
         c, n = self.config, batch.num_labeled
-        image, label = weak_view(batch.image, batch.label, c.augment)
+        image, label = weak_view(batch.image, batch.label, c.augmentation)
 
         target = self.mean_prediction(image[n:])  # eq. (2): mu_c over T passes
-        mixed, target, valid = mix_unlabeled(image[n:], target, c.augment)
+        mixed, target, valid = mix_unlabeled(image[n:], target, c.augmentation)
         low, high = c.threshold
-        limit = (low + (high - low) * sigmoid_ramp(done)) * math.log(target.shape[1])
-        sure = predictive_entropy(target) < limit  # eq. (2): u = -sum mu log mu < H
+        limit = (low + (high - low) * sigmoid_ramp(progress)) * math.log(target.shape[1])
+        confident = predictive_entropy(target) < limit  # eq. (2): u = -sum mu log mu < H
 
-        logits = self.student(strong_view(torch.cat([image[:n], mixed]), c.augment))
+        logits = self.student(strong_view(torch.cat([image[:n], mixed]), c.augmentation))
         terms = {
             "ce": cross_entropy(logits[:n], label[:n]),
             "dice": dice_loss(logits[:n], label[:n]),
-            "consistency": consistency(logits[n:], target, sure & valid),  # eq. (3)
+            "consistency": consistency(logits[n:], target, confident & valid),  # eq. (3)
         }
-        weight = c.consistency_weight * sigmoid_ramp(done / c.ramp if c.ramp else 1.0)
-        return Losses(terms, {"ce": 0.5, "dice": 0.5, "consistency": weight}, {"sure": sure.float().mean()})
+        weight = c.consistency_weight * sigmoid_ramp(progress / c.ramp if c.ramp else 1.0)
+        return Losses(terms, {"ce": 0.5, "dice": 0.5, "consistency": weight}, {"confident": confident.float().mean()})
 
     @torch.no_grad()
     def mean_prediction(self, image: Tensor) -> Tensor:

@@ -230,23 +230,23 @@ class Experts(nn.Module):
             maps: ``(b, channels[i], *s / strides[i])``, coarse to fine, with gradient.
             keep: ``(experts,)``, 1 for an expert that is kept; drawn in training and all ones in evaluation where None.
         """
-        found = [expert(map_) for expert, map_ in zip(self.experts, maps, strict=True)]
+        expert_maps = [expert(map_) for expert, map_ in zip(self.experts, maps, strict=True)]
         grid = [max(1, side * self.strides[-1] // self.gate_stride) for side in maps[-1].shape[2:]]
-        seen = torch.cat([_resize(map_, grid) for map_ in found], 1)
+        gate_input = torch.cat([_resize(map_, grid) for map_ in expert_maps], 1)
         if isinstance(self.gate, Router):
-            gate, balance = self.gate(seen)
+            gate, balance = self.gate(gate_input)
         else:
-            gate, balance = self.gate(seen).float().softmax(1), None
+            gate, balance = self.gate(gate_input).float().softmax(1), None
         if keep is None:
-            keep = self.mask() if self.training else gate.new_ones(len(found))
+            keep = self.mask() if self.training else gate.new_ones(len(expert_maps))
         weights = gate * keep.reshape(-1, *[1] * (gate.ndim - 2))
         if self.rescale == "renorm":
             weights = weights / weights.sum(1, keepdim=True).clamp_min(1e-8)
         elif self.rescale == "inverted" and self.training:
             weights = weights / self.mask.expected
-        return Fused(found, gate, weights, keep, balance)
+        return Fused(expert_maps, gate, weights, keep, balance)
 
-    def at(self, fused: Fused, points: Tensor) -> Tensor:
+    def sample(self, fused: Fused, points: Tensor) -> Tensor:
         """Fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
         assert fused.weights is not None
         weights = point_sample(fused.weights, points, self.padding)
@@ -277,7 +277,7 @@ class Concatenation(nn.Module):
         """The maps as they are."""
         return Fused(maps)
 
-    def at(self, fused: Fused, points: Tensor) -> Tensor:
+    def sample(self, fused: Fused, points: Tensor) -> Tensor:
         """Fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
         return self.linear(torch.cat([point_sample(map_, points, self.padding) for map_ in fused.maps], 1))
 
@@ -291,7 +291,7 @@ def fused_map(fusion: Experts | Concatenation, fused: Fused, sides: Sequence[int
     parts = []
     for start in range(0, pixels, chunk):
         index = torch.arange(start, min(start + chunk, pixels), device=fused.maps[0].device)
-        parts.append(fusion.at(fused, pixel_centers(index.expand(b, -1), sides)))
+        parts.append(fusion.sample(fused, pixel_centers(index.expand(b, -1), sides)))
     return torch.cat(parts, 2).unflatten(2, tuple(sides))
 
 

@@ -135,11 +135,11 @@ def pixel_centers(index: Tensor, sides: Sequence[int]) -> Tensor:
         >>> pixel_centers(torch.tensor([[0, 5]]), (2, 4)).tolist()
         [[[0.125, 0.25], [0.375, 0.75]]]
     """
-    found = []
+    coordinates = []
     for side in reversed(sides):
-        found.append((index % side + 0.5) / side)
+        coordinates.append((index % side + 0.5) / side)
         index = index.div(side, rounding_mode="floor")
-    return torch.stack(found, -1)
+    return torch.stack(coordinates, -1)
 
 
 def write_back(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -148,8 +148,8 @@ def write_back(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
     In 3-D as in 2-D a pixel's number counts through the whole grid. The released code takes it modulo the size of a
     plane here, after which every value lands in the first one.
     """
-    at = index[:, None].expand(-1, logits.shape[1], -1)
-    return logits.flatten(2).scatter(2, at, values.to(logits.dtype)).view_as(logits)
+    channel_index = index[:, None].expand(-1, logits.shape[1], -1)
+    return logits.flatten(2).scatter(2, channel_index, values.to(logits.dtype)).view_as(logits)
 
 
 def refine(
@@ -174,20 +174,20 @@ def refine(
     Reference:
         Kirillov et al., PointRend, CVPR 2020, section 3.1, inference.
     """
-    done = None  # (b, pixels), which are rendered
+    rendered = None  # (b, pixels) bool
     for _ in range(passes):
         if upsample:
             logits = F.interpolate(logits, scale_factor=2, mode=MODE[logits.ndim - 2], align_corners=False)
         index = uncertain_pixels(logits, num)
-        if done is None or upsample:  # after doubling, pixels are others
-            done = torch.zeros(len(index), logits[0, 0].numel(), dtype=torch.bool, device=logits.device)
+        if rendered is None or upsample:  # after doubling, pixels are others
+            rendered = torch.zeros(len(index), logits[0, 0].numel(), dtype=torch.bool, device=logits.device)
         else:
-            new = ~done.gather(1, index)
+            new = ~rendered.gather(1, index)
             most = int(new.sum(1).max())  # images with fewer new ones fill up with old ones
             if not most:
                 break
             index = index.gather(1, new.float().topk(most, 1, sorted=False).indices)
-        done.scatter_(1, index, True)
+        rendered.scatter_(1, index, True)
         logits = write_back(logits, index, render(pixel_centers(index, logits.shape[2:])))
     return logits
 
@@ -318,10 +318,10 @@ class PointHead(nn.Module):
             layers.append((weight[:, :size].contiguous(), torch.cat([weight[:, size:], layer.bias[:, None]], 1)))
             size = len(weight)
         joins = torch.cat([coarse, torch.ones_like(coarse[:, :1])], 1)
-        found = []
+        logits = []
         for x, join in zip(features, joins, strict=True):
-            for own, joined in layers[:-1]:
-                x = torch.mm(joined, join).addmm_(own, x).relu_()
-            own, joined = layers[-1]
-            found.append(torch.mm(joined, join).addmm_(own, x))
-        return torch.stack(found)
+            for weight, joined in layers[:-1]:
+                x = torch.mm(joined, join).addmm_(weight, x).relu_()
+            weight, joined = layers[-1]
+            logits.append(torch.mm(joined, join).addmm_(weight, x))
+        return torch.stack(logits)

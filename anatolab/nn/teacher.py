@@ -47,17 +47,17 @@ class Teacher(nn.Module):
         """Moves parameters and floating-point buffers towards the student's, in two fused calls without a loop."""
         self._updates += 1
         decay = min(self.decay, 1 - 1 / (self._updates + 1)) if self.warm_up else self.decay
-        ours = [*self.net.parameters(), *self.net.buffers()]
-        theirs = [*student.parameters(), *student.buffers()]
-        floating = [t.is_floating_point() for t in ours]
+        teacher_tensors = [*self.net.parameters(), *self.net.buffers()]
+        student_tensors = [*student.parameters(), *student.buffers()]
+        floating = [t.is_floating_point() for t in teacher_tensors]
         torch._foreach_lerp_(
-            [t for t, f in zip(ours, floating, strict=True) if f],
-            [s for s, f in zip(theirs, floating, strict=True) if f],
+            [t for t, f in zip(teacher_tensors, floating, strict=True) if f],
+            [s for s, f in zip(student_tensors, floating, strict=True) if f],
             1 - decay,
         )
-        for ours_i, theirs_i, f in zip(ours, theirs, floating, strict=True):
+        for target, source, f in zip(teacher_tensors, student_tensors, floating, strict=True):
             if not f:
-                ours_i.copy_(theirs_i)
+                target.copy_(source)
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self._updates)

@@ -5,7 +5,7 @@ groups=None, generator=None, validation=None)`` gives a head with ``logits(h)``.
 ``sees_in_selection`` say which labels it looks at; what it does not see, it may be given without effect.
 """
 
-from anatolab.robust._fit import Best, Head, LinearHead, ProjectionHead, Rows, Sgd, Start, predict
+from anatolab.robust._fit import Best, FeatureSet, Head, LinearHead, ProjectionHead, Sgd, Start, predict
 from anatolab.robust.adapter import ContrastiveAdapter
 from anatolab.robust.afr import Afr
 from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set, nearest_negatives
@@ -30,12 +30,12 @@ __all__ = [
     "Dfr",
     "ErmLinearProbe",
     "ErmProjection",
+    "FeatureSet",
     "GroupDro",
     "Head",
     "Jtt",
     "LinearHead",
     "ProjectionHead",
-    "Rows",
     "Sgd",
     "Start",
     "WiseFt",

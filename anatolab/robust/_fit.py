@@ -25,7 +25,7 @@ class Head(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class FeatureSet:
     """Features with their labels, such as those of a validation split."""
 
     h: Tensor  # (n, width), or (n, width, h, w) of a ResNet
@@ -160,7 +160,7 @@ class Best:
         InputError: The rule needs labels that are not given.
     """
 
-    def __init__(self, rule: Select, validation: Rows | None) -> None:
+    def __init__(self, rule: Select, validation: FeatureSet | None) -> None:
         if rule != "last" and validation is None:
             raise InputError(f"select={rule!r} needs validation rows; give them, or take select='last'.")
         if rule == "val_worst_group" and validation is not None and validation.groups is None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
+    FeatureSet,
     Labels,
-    Rows,
     Select,
     Selecting,
     Sgd,
@@ -83,7 +83,7 @@ class ContrastiveAdapter(Selecting["ContrastiveAdapter.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> AdapterHead:
         """Trains the adapter; groups of training rows are not looked at."""
         c, best = self.config, Best(self.config.select, validation)

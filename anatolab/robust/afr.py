@@ -19,9 +19,9 @@ from torch import Tensor
 from anatolab.losses import hardness_weights
 from anatolab.robust._fit import (
     Best,
+    FeatureSet,
     Labels,
     ProjectionHead,
-    Rows,
     Select,
     Selecting,
     Sgd,
@@ -52,7 +52,7 @@ class Afr(Selecting["Afr.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains in two stages; groups of training rows are not looked at."""
         c, best = self.config, Best(self.config.select, validation)

@@ -32,17 +32,17 @@ from anatolab.losses import (
     assign_centers,
     calibration_loss,
     cosine_separation,
-    move_means,
     simplex_centers,
     targeted_contrast,
+    update_means,
 )
 from anatolab.memory import Bank
 from anatolab.robust._fit import (
     Best,
+    FeatureSet,
     Head,
     Labels,
     ProjectionHead,
-    Rows,
     Select,
     Sgd,
     Start,
@@ -190,7 +190,7 @@ class Cfr:
         return selection_labels(self.config.select)
 
     def reference(
-        self, features: Tensor, y: Tensor, generator: torch.Generator | None, validation: Rows | None
+        self, features: Tensor, y: Tensor, generator: torch.Generator | None, validation: FeatureSet | None
     ) -> ProjectionHead:
         """Step 1: the model whose errors are calibrated; ``erm_best`` is stopped by the worst group."""
         c = self.config
@@ -205,7 +205,7 @@ class Cfr:
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Both steps; groups of training rows are not looked at.
 
@@ -300,7 +300,7 @@ class _Holistic:
     def __init__(self, config: Cfr.Config, classes: int, dim: int) -> None:
         self.kind = config.holistic
         self.targets = simplex_centers(classes, dim)
-        self.means, self.seen = torch.zeros(classes, dim), torch.zeros(classes, dtype=torch.bool)
+        self.means, self.observed = torch.zeros(classes, dim), torch.zeros(classes, dtype=torch.bool)
         self.queue, self.label = Bank(1280), Bank(1280)  # code
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
@@ -309,8 +309,8 @@ class _Holistic:
         if not self.queue.fill:
             self.queue.push(z)
             self.label.push(y)
-        self.means, self.seen = move_means(self.means, self.seen, z, y, 0.1)  # code
-        assignment = assign_centers(self.targets, self.means, seen=self.seen)
+        self.means, self.observed = update_means(self.means, self.observed, z, y, 0.1)  # code
+        assignment = assign_centers(self.targets, self.means, observed=self.observed)
         loss = targeted_contrast(z, y, self.queue.rows.clone(), self.label.rows.clone(), self.targets, assignment)
         self.queue.push(z)
         self.label.push(y)

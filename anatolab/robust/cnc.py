@@ -20,9 +20,9 @@ from torch import Tensor
 from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
+    FeatureSet,
     Labels,
     ProjectionHead,
-    Rows,
     Select,
     Selecting,
     Sgd,
@@ -55,7 +55,7 @@ class Cnc(Selecting["Cnc.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains in two stages; groups of training rows are not looked at.
 

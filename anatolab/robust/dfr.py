@@ -17,7 +17,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import Labels, LinearHead, Rows, Start, balanced, checked, embed, logistic, predict, worst
+from anatolab.robust._fit import (
+    FeatureSet,
+    Labels,
+    LinearHead,
+    Start,
+    balanced,
+    checked,
+    embed,
+    logistic,
+    predict,
+    worst,
+)
 from anatolab.types import InputError
 
 
@@ -44,7 +55,7 @@ class Dfr:
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> LinearHead:
         """Fits on balanced rows of validation (groups of training are then not looked at), or of training.
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from anatolab.robust._fit import (
     Best,
+    FeatureSet,
     Labels,
     LinearHead,
     ProjectionHead,
-    Rows,
     Select,
     Selecting,
     Sgd,
@@ -50,7 +50,7 @@ class ErmProjection(Selecting["ErmProjection.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains on all rows; groups are not looked at."""
         best = Best(self.config.select, validation)
@@ -76,7 +76,7 @@ class ErmLinearProbe:
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> LinearHead:
         """Fits on all rows; groups are not looked at."""
         z = embed(self.start, features)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from anatolab.data import LabeledImages, cache_root
-from anatolab.robust._fit import Rows, Start
+from anatolab.robust._fit import FeatureSet, Start
 from anatolab.robust.clip import TEMPLATES, Clip
 from anatolab.types import InputError
 
@@ -77,10 +77,10 @@ def features_of(clip: Clip, images: LabeledImages, batch: int = 256) -> Iterator
 
 def rows_of(
     clip: Clip, images: LabeledImages, *, groups: bool = True, cache: str | Path | None = None, dtype: str = "float32"
-) -> Rows:
+) -> FeatureSet:
     """Features, classes and, where they are asked for, groups of a data set, ready for a method."""
     h = extract(clip, images, cache=cache, dtype=dtype)
-    return Rows(h, torch.from_numpy(images.y), torch.from_numpy(images.group) if groups else None)
+    return FeatureSet(h, torch.from_numpy(images.y), torch.from_numpy(images.group) if groups else None)
 
 
 def start_of(clip: Clip, names: tuple[str, ...], templates: tuple[str, ...] = TEMPLATES) -> Start:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anatolab.losses import group_dro, group_losses
-from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Selecting, Sgd, checked, descend
+from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Select, Selecting, Sgd, checked, descend
 
 
 class GroupDro(Selecting["GroupDro.Config"]):
@@ -38,7 +38,7 @@ class GroupDro(Selecting["GroupDro.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains on rows drawn with equal chance of each group.
 

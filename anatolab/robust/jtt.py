@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Select, Selecting, Sgd, predict, train_projection
+from anatolab.robust._fit import (
+    Best,
+    FeatureSet,
+    Labels,
+    ProjectionHead,
+    Select,
+    Selecting,
+    Sgd,
+    predict,
+    train_projection,
+)
 
 
 class Jtt(Selecting["Jtt.Config"]):
@@ -36,7 +46,7 @@ class Jtt(Selecting["Jtt.Config"]):
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains twice; groups of training rows are not looked at."""
         c, best = self.config, Best(self.config.select, validation)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import Best, Labels, ProjectionHead, Rows, Sgd, Start, train_projection
+from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Sgd, Start, train_projection
 
 
 class WiseFt:
@@ -36,7 +36,7 @@ class WiseFt:
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains ERM and goes back part of the way; groups and validation are not looked at."""
         head, c = self.start.head(), self.config

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anatolab.robust._fit import Head, Labels, ProjectionHead, Rows, Start
+from anatolab.robust._fit import FeatureSet, Head, Labels, ProjectionHead, Start
 
 
 class GroupPromptHead(ProjectionHead):
@@ -46,7 +46,7 @@ class ZeroShot:
         y: Tensor,
         groups: Tensor | None = None,
         generator: torch.Generator | None = None,
-        validation: Rows | None = None,
+        validation: FeatureSet | None = None,
     ) -> Head:
         """The head; nothing given is looked at."""
         if self.attributes == 1:

@@ -47,7 +47,7 @@ class Settings:
 class Run:
     """What a training left: where it stands, and its log lines."""
 
-    step: int  # updates done, over all stages
+    step: int  # updates so far, over all stages
     finished: bool  # False after Ctrl-C or SIGTERM
     log: list[dict[str, Any]] = field(default_factory=list)
     wall_s: float = 0.0  # of this process
@@ -152,13 +152,13 @@ def train(
 
             for step in range(begin, stage.updates):
                 # 5. One update; nothing here waits for the device.
-                done = step / stage.updates
-                lr = settings.lr * poly(done, settings.power)
+                stage_progress = step / stage.updates
+                lr = settings.lr * poly(stage_progress, settings.power)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                index = shard(sampler.draw(), stage.batch[0], rank, world)
+                index = shard(sampler.sample(), stage.batch[0], rank, world)
                 batch = feed(index, stage.batch[0] // world)
-                losses: Losses = module(batch, done)
+                losses: Losses = module(batch, stage_progress)
                 total = losses.total
                 wrapped.zero_grad()
                 fabric.backward(total)
@@ -262,8 +262,8 @@ class _Step(nn.Module):
         self.method = method
         self.stage = stage
 
-    def forward(self, batch: Batch, done: float) -> Losses:
-        return self.stage.step(batch, done)
+    def forward(self, batch: Batch, progress: float) -> Losses:
+        return self.stage.step(batch, progress)
 
 
 class _Guard:

@@ -535,9 +535,9 @@ def site_of(app: Sphinx) -> str:
 
 # --------------------------------------------------------------------------------------------------------- API pages
 SHARED = {  # private modules whose settings or types are part of public signatures
-    "anatolab.methods._mine",
+    "anatolab.methods._mining",
     "anatolab.methods._pretrain",
-    "anatolab.methods._reading",
+    "anatolab.methods._teacher_student",
     "anatolab.robust._fit",
 }
 MECHANICS = {"get_extra_state", "set_extra_state", "state_dict", "load_state_dict"}

@@ -21,7 +21,7 @@ from anatolab.analysis.attribution import (
 )
 from anatolab.data.phantoms import counterfactual_scenes, finch_or_duck
 from anatolab.metrics import counterfactual_scores
-from anatolab.robust import Dfr, ErmProjection, Rows, Sgd, load_clip, start_of
+from anatolab.robust import Dfr, ErmProjection, FeatureSet, Sgd, load_clip, start_of
 from anatolab.types import InputError
 
 
@@ -155,7 +155,7 @@ def test_the_margin_through_the_whole_model_is_that_of_the_head_and_its_gradient
             h, y, generator=generator
         )
     else:
-        rows = Rows(h[64:96], y[64:96], groups[64:96])
+        rows = FeatureSet(h[64:96], y[64:96], groups[64:96])
         head = Dfr(start, Dfr.Config(strengths=(1.0,), refits=1)).fit(h, y, groups, generator, rows)
     model, margin = margin_through(clip, head)
     images = case["images"].clone().requires_grad_()

@@ -14,7 +14,7 @@ from anatolab.types import InputError
 
 
 def draws(sampler: TwoStreamSampler, count: int) -> torch.Tensor:
-    return torch.stack([sampler.draw() for _ in range(count)])
+    return torch.stack([sampler.sample() for _ in range(count)])
 
 
 def test_labeled_rows_come_first() -> None:
@@ -67,10 +67,10 @@ def test_saved_and_continued_is_bitwise_uninterrupted(
 
     whole = draws(new(3), k + 25)
     first = new(3)
-    before = [first.draw() for _ in range(k)]
+    before = [first.sample() for _ in range(k)]
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
-    first.draw()  # what happens after the save must not reach it
+    first.sample()  # what happens after the save must not reach it
     file.seek(0)
     second = new(4)
     second.load_state_dict(torch.load(file, weights_only=True))
@@ -79,7 +79,7 @@ def test_saved_and_continued_is_bitwise_uninterrupted(
 
 def test_a_state_is_a_copy() -> None:
     sampler = TwoStreamSampler(range(5), range(5, 9), 2, 2, seed=0)
-    sampler.draw()
+    sampler.sample()
     state = sampler.state_dict()
     due = draws(sampler, 9)
     for _ in range(2):
@@ -88,8 +88,8 @@ def test_a_state_is_a_copy() -> None:
 
 
 def test_only_labeled_or_only_unlabeled_rows() -> None:
-    assert TwoStreamSampler([4, 5], [], 2, 0, seed=0).draw().sort().values.tolist() == [4, 5]
-    assert TwoStreamSampler([], [7], 0, 3, seed=0).draw().tolist() == [7, 7, 7]
+    assert TwoStreamSampler([4, 5], [], 2, 0, seed=0).sample().sort().values.tolist() == [4, 5]
+    assert TwoStreamSampler([], [7], 0, 3, seed=0).sample().tolist() == [7, 7, 7]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_batches_that_cannot_be_are_refused(arguments: tuple[list[int], list[int
 
 def test_a_position_in_other_rows_is_refused_and_changes_nothing() -> None:
     other = TwoStreamSampler(range(5), range(5, 9), 2, 2, seed=0)
-    other.draw()
+    other.sample()
     sampler = TwoStreamSampler(range(5), range(5, 10), 2, 2, seed=0)
     due = draws(TwoStreamSampler(range(5), range(5, 10), 2, 2, seed=0), 5)
     with pytest.raises(InputError, match="4 other unlabeled rows"):

@@ -22,10 +22,10 @@ from anatolab.losses import (
     simplex_centers,
 )
 from anatolab.methods import METHODS
-from anatolab.sampling import bin_pixels, draw_pixels
+from anatolab.sampling import bin_pixels, sample_pixels
 from anatolab.training import Settings, train
 from anatolab.training.loop import Feed
-from anatolab.transforms import Affine, Recipe, mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import Affine, Augmentation, mix_unlabeled, strong_view, weak_view
 from anatolab.types import Stage
 from tests.training import toy
 
@@ -59,10 +59,12 @@ def test_consistency_and_entropy_agree_with_the_cpu(dims: int) -> None:
 
 def test_affine_maps_agree_with_the_cpu() -> None:
     image, label = torch.rand(4, 1, 32, 40), torch.randint(0, 4, (4, 32, 40))
-    affine = Affine.draw(image, Recipe())
+    affine = Affine.sample(image, Augmentation())
     there = Affine(affine.matrix.cuda(), affine.shift.cuda())
-    torch.testing.assert_close(there.image(image.cuda()).cpu(), affine.image(image), rtol=0, atol=1e-4)
-    assert (there.label(label.cuda()).cpu() != affine.label(label)).float().mean() < 0.01  # ties of nearest neighbor
+    torch.testing.assert_close(there.warp_image(image.cuda()).cpu(), affine.warp_image(image), rtol=0, atol=1e-4)
+    assert (
+        there.warp_label(label.cuda()).cpu() != affine.warp_label(label)
+    ).float().mean() < 0.01  # ties of nearest neighbor
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -128,7 +130,7 @@ def test_strata_agree_with_the_cpu_and_draws_are_unbiased(kind: Any) -> None:
     for name in ("order", "start", "count", "first", "size"):
         assert torch.equal(getattr(here, name), getattr(there, name).cpu()), name
     field = torch.rand(label.numel(), device="cuda")
-    mean = torch.stack([field[draw_pixels(there, 256, kind)].mean(1) for _ in range(300)]).mean(0)
+    mean = torch.stack([field[sample_pixels(there, 256, kind)].mean(1) for _ in range(300)]).mean(0)
     for c in range(3):
         assert abs(mean[c] - field[(label.flatten() == c).cuda()].mean()) < 5 * 0.29 / (256 * 300) ** 0.5
 
@@ -177,8 +179,10 @@ def test_peak_memory_of_a_demo_step_is_bounded() -> None:
 
 def test_views_keep_their_range() -> None:
     image = torch.rand(4, 1, 64, 64, device="cuda")
-    moved, _ = weak_view(image, torch.zeros(4, 64, 64, dtype=torch.long, device="cuda"), Recipe())
-    mixed, _, valid = mix_unlabeled(strong_view(moved, Recipe()), torch.rand(4, 3, 64, 64, device="cuda"), Recipe())
+    moved, _ = weak_view(image, torch.zeros(4, 64, 64, dtype=torch.long, device="cuda"), Augmentation())
+    mixed, _, valid = mix_unlabeled(
+        strong_view(moved, Augmentation()), torch.rand(4, 3, 64, 64, device="cuda"), Augmentation()
+    )
     assert mixed.min() >= 0
     assert mixed.max() <= 1
     assert valid.all()

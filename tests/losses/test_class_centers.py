@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from anatolab.losses import (
     assign_centers,
     center_contrast,
-    move_means,
     optimized_centers,
     simplex_centers,
     uniformity,
+    update_means,
 )
 from anatolab.types import InputError
 
@@ -78,25 +78,25 @@ def test_assignment_finds_a_permutation_follows_relabeling_and_leaves_the_rest_t
     assert torch.equal(assign_centers(centers, centers[order]), order)
     relabel = torch.randperm(5)
     assert torch.equal(assign_centers(centers, centers[order][relabel]), order[relabel])
-    seen = torch.tensor([True, True, False, True, True])
-    means = torch.where(seen[:, None], centers[order], torch.zeros(16))
-    assert torch.equal(assign_centers(centers, means, seen=seen), order)
+    observed = torch.tensor([True, True, False, True, True])
+    means = torch.where(observed[:, None], centers[order], torch.zeros(16))
+    assert torch.equal(assign_centers(centers, means, observed=observed), order)
 
 
 def test_running_means_approach_a_constant_batch_mean_and_leave_an_absent_class_alone() -> None:
     start, target = F.normalize(torch.randn(3, 8), dim=1), F.normalize(torch.randn(8), dim=0)
-    means, seen = start, torch.tensor([True, True, False])
+    means, observed = start, torch.tensor([True, True, False])
     label = torch.zeros(4, dtype=torch.long)
     unnormalized = start[0]
     for _ in range(10):
-        means, seen = move_means(means, seen, target.expand(4, 8) * 3, label, 0.1)
+        means, observed = update_means(means, observed, target.expand(4, 8) * 3, label, 0.1)
         unnormalized = F.normalize(0.9 * unnormalized + 0.1 * target, dim=0)
     torch.testing.assert_close(means[0], unnormalized)
     torch.testing.assert_close(means[1], start[1])
     torch.testing.assert_close(means.norm(dim=1), torch.ones(3))
-    means, seen = move_means(means, seen, target.expand(2, 8), torch.tensor([2, 2]), 0.1)
-    torch.testing.assert_close(means[2], target)  # seen first: starts at its batch mean
-    assert seen.tolist() == [True, True, True]
+    means, observed = update_means(means, observed, target.expand(2, 8), torch.tensor([2, 2]), 0.1)
+    torch.testing.assert_close(means[2], target)  # observed first: starts at its batch mean
+    assert observed.tolist() == [True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from anatolab.losses import equivariance
-from anatolab.transforms import Affine, Recipe
+from anatolab.transforms import Affine, Augmentation
 
-RIGID = Recipe(rotate=0, scale=0, translate=0)  # flips and quarter turns alone
+RIGID = Augmentation(rotate=0, scale=0, translate=0)  # flips and quarter turns alone
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -47,9 +47,12 @@ def test_a_pointwise_network_is_equivariant_to_flips_and_quarter_turns(dims: int
     conv = nn.Conv2d if dims == 2 else nn.Conv3d
     point, wide = conv(1, 4, 1), conv(1, 4, 3, padding=1)
     image = torch.rand(6, 1, *[8] * dims)
-    move = Affine.draw(image, RIGID)
-    inside = move.image(torch.ones_like(image))[:, 0]
+    move = Affine.sample(image, RIGID)
+    inside = move.warp_image(torch.ones_like(image))[:, 0]
     assert inside.min() > 0.999
-    loss = {net: equivariance(move.image(net(image)), net(move.image(image)), inside).item() for net in (point, wide)}
+    loss = {
+        net: equivariance(move.warp_image(net(image)), net(move.warp_image(image)), inside).item()
+        for net in (point, wide)
+    }
     assert loss[point] == pytest.approx(0, abs=1e-8)
     assert loss[wide] > 1e-4

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from anatolab.nn import light_unet
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch
 
-STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
+STILL = Augmentation(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
 SMALL: dict[str, Any] = {
     "updates": 40,
     "labeled": 3,

@@ -94,7 +94,7 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
     temperatures = {"student_temperature": (0.1, 0.1), "teacher_temperature": (0.01, 0.01)}
     if term == "contrast":  # the keys of an untrained teacher lie close together: they must be told apart
         constant = {"temperature": 0.1}
-    method = make(kind, pretraining=temperatures, augment=STILL, ema_decay=1.0, **constant)
+    method = make(kind, pretraining=temperatures, augmentation=STILL, ema_decay=1.0, **constant)
     given = batch()
     with torch.no_grad():  # a fixed teacher that disagrees and is sure: each term is a plain regression
         for p in method.teacher.net.net.parameters():
@@ -262,7 +262,7 @@ def test_official_heads_are_linear_and_the_recommended_ones_are_not() -> None:
 @pytest.mark.parametrize("strong", ["student", "teacher"])
 def test_the_strong_view_goes_to_one_of_the_two(strong: str) -> None:
     intense = replace(STILL, strong_probability=1.0, noise=0.0)
-    method = make(Action, pretraining={"strong": strong}, augment=intense)
+    method = make(Action, pretraining={"strong": strong}, augmentation=intense)
     seen: dict[str, torch.Tensor] = {}
     method.student.net.net.register_forward_pre_hook(lambda m, args: seen.update(student=args[0]))
     method.teacher.net.net.net.register_forward_pre_hook(lambda m, args: seen.update(teacher=args[0]))
@@ -307,15 +307,15 @@ def test_the_teacher_weighs_its_start_with_the_power_of_its_decay() -> None:
 def test_labeled_pixels_alone_enter_the_class_centers_256_a_present_class() -> None:
     method = make(ActionPP, num_anchors=256)
     seen = []
-    observe = method.centers.observe
-    method.centers.observe = lambda features, label: (seen.append((features, label)), observe(features, label))
+    update = method.centers.update_means
+    method.centers.update_means = lambda features, label: (seen.append((features, label)), update(features, label))
     given = batch()
     given.label[:3][given.label[:3] == 2] = 0  # no labeled pixel of class 2
     stage(method, "contrast").step(given, 0.5)
     features, label = seen[0]
     assert label.clamp_min(-1).unique().tolist() == [-1, 0, 1]
     assert [(label == c).sum().item() for c in (0, 1)] == [256, 256]
-    assert method.centers.seen.tolist() == [True, True, False]
+    assert method.centers.observed.tolist() == [True, True, False]
     assert features.shape == (3 * 256, 16)
 
 

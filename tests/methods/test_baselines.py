@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from anatolab.methods import METHODS, UAMT, MeanTeacher
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch, Losses
 
 BASELINES = ("supervised", "mean_teacher", "ua_mt")
@@ -62,8 +62,10 @@ def test_a_step_gives_finite_terms_and_gradient_to_every_student_parameter_only(
     ],
 )
 def test_each_term_alone_lowers_itself_in_50_steps(name: str, term: str) -> None:
-    still = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
-    method = make(name, augment=still, **({"ema_decay": 1.0, "noise": 0.0} if name == "ua_mt" else {}))
+    still = Augmentation(
+        rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none"
+    )
+    method = make(name, augmentation=still, **({"ema_decay": 1.0, "noise": 0.0} if name == "ua_mt" else {}))
     if name == "mean_teacher":
         method.teacher.decay = 1.0
     if name != "supervised":  # a fixed teacher that disagrees: the term is a plain regression
@@ -110,15 +112,17 @@ def test_the_teacher_of_the_first_step_is_the_student() -> None:
 
 def test_the_consistency_weight_ramps_up_to_its_value() -> None:
     method = make("mean_teacher", ramp=0.2, consistency_weight=10.0)
-    weights = [method.training_step(batch(), done).weights["consistency"] for done in (0.0, 0.1, 0.2, 1.0)]
+    weights = [method.training_step(batch(), progress).weights["consistency"] for progress in (0.0, 0.1, 0.2, 1.0)]
     assert weights == pytest.approx([10 * 2.718281828**-5, 10 * 2.718281828**-1.25, 10.0, 10.0])
 
 
 def test_ua_mt_with_silent_passes_and_no_threshold_is_mean_teacher() -> None:
     net, given = network(), batch()
-    fixed = Recipe(strong_probability=0.0, mix="none", rotate=0, scale=0, translate=0, flip=False, quarter_turns=False)
-    mean_teacher = MeanTeacher(net, MeanTeacher.Config(augment=fixed))
-    ua_mt = UAMT(net, UAMT.Config(augment=fixed, passes=2, noise=0.0, threshold=(2.0, 2.0)))
+    fixed = Augmentation(
+        strong_probability=0.0, mix="none", rotate=0, scale=0, translate=0, flip=False, quarter_turns=False
+    )
+    mean_teacher = MeanTeacher(net, MeanTeacher.Config(augmentation=fixed))
+    ua_mt = UAMT(net, UAMT.Config(augmentation=fixed, passes=2, noise=0.0, threshold=(2.0, 2.0)))
     one, two = (method.eval().training_step(given, 0.5) for method in (mean_teacher, ua_mt))
     assert one.weights == two.weights
     torch.testing.assert_close(one.terms, two.terms)
@@ -128,9 +132,9 @@ def test_ua_mt_hears_the_teacher_only_where_it_is_sure() -> None:
     method = make("ua_mt", threshold=(0.0, 0.0))
     losses = method.training_step(batch(), 0.5)
     assert losses.terms["consistency"].item() == 0
-    assert losses.diagnostics["sure"].item() == 0
+    assert losses.diagnostics["confident"].item() == 0
     method = make("ua_mt", threshold=(1.1, 1.1))
-    assert method.training_step(batch(), 0.5).diagnostics["sure"].item() == 1
+    assert method.training_step(batch(), 0.5).diagnostics["confident"].item() == 1
 
 
 def test_ua_mt_noise_scales_with_the_contrast_of_the_image() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-import anatolab.methods._mine as mine
-import anatolab.methods._reading as _reading
+import anatolab.methods._mining as mining
+import anatolab.methods._teacher_student as _teacher_student
 from anatolab.losses import anatomical_contrast
 from anatolab.methods import Action, ActionPP, Arco, Mona
 from anatolab.nn import light_unet
@@ -86,18 +86,18 @@ def test_rows_of_a_bank_are_keys_of_its_class_and_negatives_come_from_other_clas
 ) -> None:
     method = with_classes(kind, 4)
     seen: list[Any] = []
-    draw = mine.draw_negatives
-    monkeypatch.setattr(mine, "draw_negatives", lambda *a: seen.append(draw(*a)) or seen[-1])
-    read = mine.read
-    monkeypatch.setattr(mine, "read", lambda *a: seen.append(read(*a)) or seen[-1])
+    draw = mining.sample_negatives
+    monkeypatch.setattr(mining, "sample_negatives", lambda *a: seen.append(draw(*a)) or seen[-1])
+    forward_pair = mining.forward_pair
+    monkeypatch.setattr(mining, "forward_pair", lambda *a: seen.append(forward_pair(*a)) or seen[-1])
     stage(method, "contrast").step(striped(4, 0), 0.5)
-    reading, negatives = seen
+    output, negatives = seen
     with torch.no_grad():
-        keys = mine.flatten_pixels(method.teacher.net.pixel(method.teacher(reading.seen)[1]))[0]
+        keys = mining.flatten_pixels(method.teacher.net.pixel(method.teacher(output.image)[1]))[0]
     for c, (rows, fill) in enumerate(zip(method.miner.bank.rows, method.miner.bank.fill.tolist(), strict=True)):
         distance = torch.cdist(rows[:fill], keys, compute_mode="donot_use_mm_for_euclid_dist")
         assert distance.min(1).values.max() == 0
-        nearest = reading.at[distance.argmin(1)]
+        nearest = output.pixel_label[distance.argmin(1)]
         assert (nearest == c).all()
         drawn_from = negatives[c] // 64
         assert (drawn_from != c).all()
@@ -118,11 +118,11 @@ def test_reliable_anchors_are_those_that_hard_ones_leave_out() -> None:
     method = make(Mona, anchors="reliable", weak_threshold=0.0)
     given = batch()
     with torch.no_grad():
-        reading = mine.read(method, given, 0.5)
-        logits_t, _ = method.teacher(reading.seen)
-        start, end = (method.miner.anchors(reading, logits_t, done) for done in (0.0, 1.0))
+        output = mining.forward_pair(method, given, 0.5)
+        logits_t, _ = method.teacher(output.image)
+        start, end = (method.miner.anchor_mask(output, logits_t, progress) for progress in (0.0, 1.0))
     labeled = len(start) // 2
-    own_t = torch.softmax(logits_t, 1).gather(1, reading.label.clamp_min(0)[:, None])[:, 0]
+    own_t = torch.softmax(logits_t, 1).gather(1, output.label.clamp_min(0)[:, None])[:, 0]
     unlabeled = start[labeled:].sum()
     assert 0 < unlabeled <= 0.2 * labeled + 1  # the lowest fifth of the entropies
     assert end[labeled:].sum() <= 1
@@ -151,7 +151,7 @@ def test_without_equivariance_mona_is_arco_with_naive_draws_step_for_step() -> N
 def test_the_equivariance_has_its_weight_at_once_or_ramps_up_over_a_share_of_the_stage() -> None:
     for ramp, expected in ((0.0, [2.0, 2.0, 2.0]), (0.4, [2 * math.exp(-5), 2 * math.exp(-5 / 4), 2.0])):
         step = stage(make(Mona, equivariance_weight=2.0, equivariance_ramp=ramp), "contrast")
-        weights = [step.step(batch(), done).weights["equivariance"] for done in (0.0, 0.2, 0.4)]
+        weights = [step.step(batch(), progress).weights["equivariance"] for progress in (0.0, 0.2, 0.4)]
         assert weights == pytest.approx(expected)
 
 
@@ -159,7 +159,7 @@ def test_the_released_equivariance_looks_at_sure_foreground_alone() -> None:
     """What the student says elsewhere does not count, no foreground is no loss, and one side learns."""
     method = make(Mona, pretraining={"shares": (0.0, 0.0)}, symmetric=False, everywhere=False)
     b = batch()
-    everything = _reading.read(method, b, 0.0)
+    everything = _teacher_student.forward_pair(method, b, 0.0)
     where, elsewhere = torch.zeros_like(everything.label), torch.zeros_like(everything.logits)
     where[:, :8], elsewhere[:, :, 16:] = 1, 9 * torch.rand_like(elsewhere[:, :, 16:])
 

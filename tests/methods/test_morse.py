@@ -19,12 +19,12 @@ from anatolab.metrics import evaluate_volume
 from anatolab.nn import Concatenation, Experts, light_unet, point_labels, tap
 from anatolab.schedules import late_ramp
 from anatolab.training import Settings, train
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch, InputError
 from tests.syncs import Synchronizations
 from tests.training import toy
 
-STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
+STILL = Augmentation(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
 SMALL: dict[str, Any] = {
     "updates": 40,
     "labeled": 2,
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "render_points": 128,
     "frequencies": 8,
     "head_width": 16,
-    "augment": STILL,
+    "augmentation": STILL,
 }
 
 
@@ -58,10 +58,10 @@ def batch(dims: int = 2, side: int = 32, seed: int = 1) -> Batch:
     return Batch(image.clamp(0, 1), label, 2)
 
 
-def fit(method: Morse, given: Batch, steps: int, done: float = 0.9, lr: float = 5e-3) -> list[dict[str, float]]:
+def fit(method: Morse, given: Batch, steps: int, progress: float = 0.9, lr: float = 5e-3) -> list[dict[str, float]]:
     optimizer, found = torch.optim.Adam(method.parameters(), lr), []
     for _ in range(steps):
-        losses = method.training_step(given, done)
+        losses = method.training_step(given, progress)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
@@ -387,8 +387,8 @@ def test_no_step_asks_the_device() -> None:
     for fields in ({}, {"mask": "bernoulli"}, {"router": 2}, {"fusion": "concat"}, {"spacing": (1.0, 2.0)}):
         method, given = make(**fields), batch()
         with Synchronizations() as counted:
-            for done in (0.2, 0.9):
-                method.training_step(given, done).total.backward()
+            for progress in (0.2, 0.9):
+                method.training_step(given, progress).total.backward()
                 method.after_step()
         assert not counted.found, (fields, counted.found)
 

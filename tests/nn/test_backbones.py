@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from anatolab.methods import Morse
 from anatolab.nn import tap
-from anatolab.transforms import Recipe
+from anatolab.transforms import Augmentation
 from anatolab.types import Batch, InputError
 
-STILL = Recipe(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
+STILL = Augmentation(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
 CLASSES = 3
 
 
@@ -70,7 +70,7 @@ def test_morse_attaches_learns_and_reaches_the_backbone(name: str, dims: int) ->
     assert (tapped.channels, tapped.strides, tapped.classes) == (channels, strides, CLASSES)
 
     sizes = {"experts": 8, "fused": 8, "hidden": 8, "head_width": 16, "frequencies": 8, "gate_stride": 4}
-    budget = {"points": 128, "render_points": 64, "labeled": 2, "ramp": "constant", "augment": STILL}
+    budget = {"points": 128, "render_points": 64, "labeled": 2, "ramp": "constant", "augmentation": STILL}
     method = Morse(tapped, Morse.Config(**sizes, **budget)).train()
     given = batch(dims, side)
     logits, maps = tapped(given.image)
@@ -126,7 +126,7 @@ def test_a_network_of_ones_own_is_attached_by_naming_its_modules(dims: int) -> N
         Morse(Own())
     tapped = tap(Own(), ["down", "up"], spatial_dims=dims, size=16)
     assert (tapped.channels, tapped.strides) == ((6, 6), (4, 1))
-    method = Morse(tapped, Morse.Config(experts=4, fused=4, points=32, render_points=16, augment=STILL)).train()
+    method = Morse(tapped, Morse.Config(experts=4, fused=4, points=32, render_points=16, augmentation=STILL)).train()
     method.training_step(batch(dims, 16), 0.9).total.backward()
     assert method.predict(batch(dims, 16).image).shape == (2, CLASSES, *[16] * dims)
 

@@ -62,7 +62,7 @@ def test_points_only_equal_the_literal_dense_form_at_pixel_centers(dims: int) ->
     torch.testing.assert_close(fused_map(fusion, fused, full), dense, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fused_map(fusion, fused, full, chunk=37), dense, atol=1e-5, rtol=1e-4)
     index = torch.randperm(16**dims)[:50].expand(2, -1)
-    at = fusion.at(fused, pixel_centers(index, full))
+    at = fusion.sample(fused, pixel_centers(index, full))
     torch.testing.assert_close(at, dense.flatten(2).gather(2, index[:, None].expand(-1, 10, -1)), atol=1e-5, rtol=1e-4)
 
 
@@ -74,14 +74,14 @@ def test_a_coarser_gate_still_gives_every_point_weights_of_sum_1(dims: int, stri
     assert fused.gate.shape == (2, 3, *[16 // stride] * dims)
     everywhere = F.interpolate(fused.gate, [16] * dims, mode=MODES[dims], align_corners=False)
     torch.testing.assert_close(everywhere.sum(1), torch.ones(2, *[16] * dims), atol=1e-5, rtol=0)
-    assert fusion.at(fused, torch.rand(2, 30, dims)).shape == (2, 10, 30)
+    assert fusion.sample(fused, torch.rand(2, 30, dims)).shape == (2, 10, 30)
 
 
 def test_grids_that_do_not_divide_are_resized_all_the_same() -> None:
     fusion = make(gate_stride=4).eval()
     fused = fusion([torch.randn(1, 8, 4, 3), torch.randn(1, 6, 7, 6), torch.randn(1, 4, 14, 11)])
     assert fused.gate.shape[2:] == (3, 2)
-    assert torch.isfinite(fusion.at(fused, torch.rand(1, 9, 2))).all()
+    assert torch.isfinite(fusion.sample(fused, torch.rand(1, 9, 2))).all()
 
 
 # Gates
@@ -102,7 +102,7 @@ def test_equal_experts_are_fused_to_that_expert_and_a_single_one_has_weight_1() 
     points = torch.rand(2, 40, 2)
     equal = type(fused)([same] * 3, fused.gate, fused.weights, fused.keep)
     alone = type(fused)([same], torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 4), torch.ones(1))
-    torch.testing.assert_close(fusion.at(equal, points), fusion.at(alone, points), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fusion.sample(equal, points), fusion.sample(alone, points), atol=1e-5, rtol=1e-4)
     single = Experts((4,), (1,), 8, 10).eval()
     assert torch.equal(single([torch.randn(2, 4, 8, 8)]).weights, torch.ones(2, 1, 8, 8))
 
@@ -115,7 +115,7 @@ def test_a_gate_mixes_convexly_between_the_smallest_and_the_largest_expert() -> 
     from anatolab.nn import point_sample
 
     each = torch.stack([point_sample(m, points) for m in fused.maps])
-    mixed = fusion.at(fused, points)
+    mixed = fusion.sample(fused, points)
     assert bool((mixed >= each.amin(0) - 1e-5).all())
     assert bool((mixed <= each.amax(0) + 1e-5).all())
 
@@ -217,14 +217,14 @@ def test_a_dropped_expert_says_nothing_but_still_moves_the_gate() -> None:
     fusion.head[4].p = 0.0
     keep = torch.tensor([1.0, 0.0, 1.0])
     fused = fusion(found, keep)
-    out = fusion.at(fused, points)
+    out = fusion.sample(fused, points)
     spoiled = type(fused)([m + 100 * (n == 1) for n, m in enumerate(fused.maps)], fused.gate, fused.weights)
-    torch.testing.assert_close(fusion.at(spoiled, points), out)  # its values are not read
+    torch.testing.assert_close(fusion.sample(spoiled, points), out)  # its values are not read
     through = torch.autograd.grad(out.square().sum(), fusion.experts[1][0].weight)[0]
     assert through.abs().max() > 0  # but the gate looks at it
     frozen = fusion(found, keep)
     cut = type(frozen)(frozen.maps, frozen.gate, frozen.weights.detach(), frozen.keep)
-    no = torch.autograd.grad(fusion.at(cut, points).square().sum(), fusion.experts[1][0].weight)[0]
+    no = torch.autograd.grad(fusion.sample(cut, points).square().sum(), fusion.experts[1][0].weight)[0]
     assert no.abs().max() == 0
 
 
@@ -250,7 +250,7 @@ def test_concatenation_is_the_released_climb_of_residual_layers_as_one_linear_ma
     with torch.no_grad():
         fusion.linear.weight.copy_((last @ whole)[:, :, None])
     torch.testing.assert_close(fused_map(fusion, fusion(found), [16, 16]).flatten(2), climbed, atol=1e-3, rtol=1e-4)
-    assert fusion.at(fusion(found), points).shape == (2, 10, 40)
+    assert fusion.sample(fusion(found), points).shape == (2, 10, 40)
 
 
 # Router
@@ -329,7 +329,7 @@ def test_a_router_takes_the_gates_place_behind_a_flag(dims: int) -> None:
     fused = fusion(maps(dims))
     assert isinstance(fusion.gate, Router)
     assert fused.balance is not None
-    assert fusion.at(fused, torch.rand(2, 9, dims)).shape == (2, 10, 9)
+    assert fusion.sample(fused, torch.rand(2, 9, dims)).shape == (2, 10, 9)
     assert make(dims)(maps(dims)).balance is None
     with pytest.raises(InputError, match="cannot choose 4"):
         make(dims, router=4)

@@ -13,7 +13,7 @@ import torch
 from anatolab.data import LabeledImages
 from anatolab.data.phantoms import finch_or_duck
 from anatolab.metrics import group_accuracy
-from anatolab.robust import Clip, Head, Rows, Start, load_clip, predict, rows_of, start_of
+from anatolab.robust import Clip, FeatureSet, Head, Start, load_clip, predict, rows_of, start_of
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Task:
 
     clip: Clip
     start: Start
-    train: Rows
-    val: Rows
-    test: Rows
+    train: FeatureSet
+    val: FeatureSet
+    test: FeatureSet
     images: LabeledImages
     counts: np.ndarray
 
@@ -35,7 +35,7 @@ class Task:
         """A method fitted as a user would, with everything at hand."""
         return method.fit(self.train.h, self.train.y, self.train.groups, self.generator(seed), self.val)
 
-    def score(self, head: Head, rows: Rows | None = None) -> dict[str, Any]:
+    def score(self, head: Head, rows: FeatureSet | None = None) -> dict[str, Any]:
         rows = rows or self.test
         return group_accuracy(
             predict(head, rows.h).numpy(), rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts

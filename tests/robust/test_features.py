@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anatolab.data.phantoms import finch_or_duck
 from anatolab.data.table import read_table
-from anatolab.robust import Cfr, ErmProjection, Rows, Sgd, extract, features_of, predict
+from anatolab.robust import Cfr, ErmProjection, FeatureSet, Sgd, extract, features_of, predict
 from anatolab.types import InputError
 from tests.scene_files import write_scenes
 
@@ -119,4 +119,4 @@ def test_a_cache_that_cannot_be_written_is_said(vit, tmp_path) -> None:
 
 
 def test_rows_without_groups_hold_none(small) -> None:
-    assert Rows(small.train.h, small.train.y).groups is None
+    assert FeatureSet(small.train.h, small.train.y).groups is None

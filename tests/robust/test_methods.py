@@ -20,9 +20,9 @@ from anatolab.robust import (
     Dfr,
     ErmLinearProbe,
     ErmProjection,
+    FeatureSet,
     GroupDro,
     Jtt,
-    Rows,
     Sgd,
     Start,
     WiseFt,
@@ -82,7 +82,7 @@ def test_an_attribute_of_noise_changes_no_weight_of_what_is_declared_free_of_gro
     one, two = short(small.start, select)[index], short(small.start, select)[index]
     noise = torch.Generator().manual_seed(9)
     strange = torch.randint(4, small.train.y.shape, generator=noise)
-    val = Rows(small.val.h, small.val.y, torch.randint(4, small.val.y.shape, generator=noise))
+    val = FeatureSet(small.val.h, small.val.y, torch.randint(4, small.val.y.shape, generator=noise))
     assert "group" not in one.sees_in_training + one.sees_in_selection
     first = one.fit(small.train.h, small.train.y, small.train.groups, small.generator(), small.val)
     second = two.fit(small.train.h, small.train.y, strange, small.generator(), val)
@@ -92,7 +92,7 @@ def test_an_attribute_of_noise_changes_no_weight_of_what_is_declared_free_of_gro
 @pytest.mark.parametrize("index", [NAMES.index("Dfr"), NAMES.index("GroupDro")], ids=["Dfr", "GroupDro"])
 def test_the_same_noise_changes_the_weights_of_methods_that_see_groups(small, index: int) -> None:
     noise = torch.Generator().manual_seed(9)
-    val = Rows(small.val.h, small.val.y, torch.randint(4, small.val.y.shape, generator=noise))
+    val = FeatureSet(small.val.h, small.val.y, torch.randint(4, small.val.y.shape, generator=noise))
     strange = torch.randint(4, small.train.y.shape, generator=noise)
     first = small.fit(short(small.start)[index])
     second = short(small.start)[index].fit(small.train.h, small.train.y, strange, small.generator(), val)
@@ -172,7 +172,7 @@ def test_each_rule_keeps_the_head_that_it_should(rule: str, kept: int) -> None:
     answers[0, [8]] = 1  # 11 of 12 right; class 0 8/9, class 1 3/3; group 1 none
     answers[1, :4] = 1  # 8 of 12 right; class 0 5/9; group 0 half
     answers[2, [8]] = 1  # as head 0
-    rows = Rows(torch.arange(12), y, groups)
+    rows = FeatureSet(torch.arange(12), y, groups)
 
     class Table(torch.nn.Module):
         def __init__(self) -> None:
@@ -201,7 +201,7 @@ def test_the_head_before_training_counts_in_the_selection(small) -> None:
 
 
 def test_labels_that_a_rule_needs_and_does_not_get_are_said(small) -> None:
-    bare = Rows(small.val.h, small.val.y)
+    bare = FeatureSet(small.val.h, small.val.y)
     with pytest.raises(InputError, match="val_worst_group' needs groups on validation"):
         GroupDro(small.start).fit(small.train.h, small.train.y, small.train.groups, None, bare)
     with pytest.raises(InputError, match="needs validation rows"):

@@ -29,7 +29,7 @@ class Plain(nn.Module):
     def stages(self) -> list[Stage]:
         return [Stage("train", 10, self.student, (2, 4), self.step)]
 
-    def step(self, batch: Batch, done: float) -> Losses:
+    def step(self, batch: Batch, progress: float) -> Losses:
         self.images += len(batch.image)
         return Losses({"square": (self.student(batch.image) - batch.image).square().mean()})
 

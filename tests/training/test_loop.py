@@ -161,8 +161,8 @@ class TwoStages(nn.Module):
             Stage("second", 7, list(self.two.parameters()), (2, 0), lambda b, d: self.step("second", b, d)),
         ]
 
-    def step(self, name: str, batch: Batch, done: float) -> Losses:
-        self.seen.append((name, done, len(batch.image)))
+    def step(self, name: str, batch: Batch, progress: float) -> Losses:
+        self.seen.append((name, progress, len(batch.image)))
         return Losses({"square": self.predict(batch.image + 0.01 * torch.randn_like(batch.image)).square().mean()})
 
     def after_step(self) -> None: ...
