@@ -19,6 +19,21 @@ def poly(progress: float, power: float = 0.9) -> float:
     return (1 - min(max(progress, 0.0), 1.0)) ** power
 
 
+def warm_up_cosine(progress: float, warm_up: float = 0.05, floor: float = 0.01) -> float:
+    """Rises linearly to 1 within ``warm_up``, then falls along half a cosine to ``floor`` at the end.
+
+    Reference:
+        Loshchilov and Hutter, SGDR, ICLR 2017; warm-up of Goyal et al., 2017.
+
+    Example:
+        >>> [round(warm_up_cosine(t), 4) for t in (0.0, 0.025, 0.05, 1.0)]
+        [0.0, 0.5, 1.0, 0.01]
+    """
+    rise = min(progress / warm_up, 1.0) if warm_up else 1.0
+    share = min(max((progress - warm_up) / (1 - warm_up), 0.0), 1.0)
+    return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
 def sigmoid_ramp(progress: float) -> float:
     """Rises from exp(-5) to 1 as ``exp(-5 (1 - progress)**2)``: weights of consistency terms.
 

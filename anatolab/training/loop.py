@@ -19,28 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from anatolab.data import Rows, TwoStreamSampler, Volumes, shard
-from anatolab.schedules import poly
 from anatolab.training import checkpoint
+from anatolab.training.settings import Settings, build_optimizer, keep_memory, learning_rate, resolve_precision
 from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Stage
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a method is trained; what it trains is the method's own ``Config``."""
-
-    lr: float = 0.01  # of SGD, falling as (1 - t)^power in each stage
-    momentum: float = 0.9  # of SGD
-    weight_decay: float = 1e-4  # of SGD
-    power: float = 0.9  # of the learning-rate schedule
-    clip: float = 10.0  # largest gradient norm
-    seed: int = 0  # of weights, sampler and augmentation
-    precision: str = "32-true"  # or "bf16-mixed"
-    accelerator: str = "auto"  # "cpu", "cuda", "mps"
-    devices: int = 1  # processes on this machine; more than one trains with DDP
-    nodes: int = 1  # machines, under torchrun
-    compile: bool = False  # torch.compile of every network
-    log_every: int = 20  # steps between reads of the device
-    checkpoint_every: int = 200  # steps
 
 
 @dataclass
@@ -94,7 +75,7 @@ def train(
         >>> train(method, rows, Split(train=("a", "b", "c"), labeled=1), progress=False).step
         3
     """
-    settings = settings or Settings()
+    settings = (settings or Settings()).resolved()
     protocol: Method = method  # type: ignore[assignment]
     stages = list(protocol.stages())
 
@@ -105,8 +86,9 @@ def train(
     method.to(fabric.device)
     if fabric.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        if all(t.ndim < 5 for t in (*method.parameters(), *method.buffers())):  # of 2-D networks only
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_memory()
+    if all(t.ndim < 5 for t in (*method.parameters(), *method.buffers())):  # of 2-D networks only
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.compile:
         for network in method.children():
             network.compile()
@@ -135,9 +117,7 @@ def train(
             # 4. A stage: its parameters, its optimizer, its rows.
             _only_trainable(method, stage)
             parameters = [p for p in method.parameters() if p.requires_grad]
-            optimizer: Any = torch.optim.SGD(
-                parameters, settings.lr, settings.momentum, weight_decay=settings.weight_decay, fused=True
-            )
+            optimizer = build_optimizer(parameters, settings)
             module, wrapped = fabric.setup(_Step(method, stage), optimizer)
             sampler = _sampler(stage, labeled, unlabeled, settings.seed + number)
             begin = 0
@@ -153,7 +133,7 @@ def train(
             for step in range(begin, stage.updates):
                 # 5. One update; nothing here waits for the device.
                 stage_progress = step / stage.updates
-                lr = settings.lr * poly(stage_progress, settings.power)
+                lr = learning_rate(settings, step, stage.updates)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 index = shard(sampler.sample(), stage.batch[0], rank, world)
@@ -162,7 +142,7 @@ def train(
                 total = losses.total
                 wrapped.zero_grad()
                 fabric.backward(total)
-                norm = nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
+                norm = nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)  # type: ignore[arg-type]
                 optimizer.found_inf = guard.check(norm, index)  # the fused optimizer skips a non-finite update
                 wrapped.step()
                 protocol.after_step()
@@ -295,15 +275,16 @@ class _Guard:
 
 
 def _fabric(settings: Settings) -> Any:
+    import logging
+
     from lightning_fabric import Fabric
 
-    if settings.precision not in ("32-true", "bf16-mixed"):
-        raise InputError(f"precision={settings.precision!r}; use '32-true' or 'bf16-mixed'.")
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # precision is in the record
     fabric = Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.nodes,
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=resolve_precision(settings.precision, settings.accelerator),  # type: ignore[arg-type]
         strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
     )
     fabric.launch()

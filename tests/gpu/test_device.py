@@ -29,7 +29,7 @@ from anatolab.transforms import Affine, Augmentation, mix_unlabeled, strong_view
 from anatolab.types import Stage
 from tests.training import toy
 
-CUDA = Settings(accelerator="cuda", checkpoint_every=4, log_every=5, lr=0.05)
+CUDA = Settings(optimizer="sgd", precision="32-true", accelerator="cuda", checkpoint_every=4, log_every=5, lr=0.05)
 
 
 def logits_and_label(dims: int) -> tuple[Tensor, Tensor]:

@@ -200,7 +200,7 @@ ROWS = Rows.from_arrays(
     [f"p{i // 4}" for i in range(24)],
 )
 SPLIT = Split(tuple(f"p{i}" for i in range(6)), 2)
-SETTINGS = Settings(lr=0.05, accelerator="cpu", checkpoint_every=1)
+SETTINGS = Settings(optimizer="sgd", precision="32-true", lr=0.05, accelerator="cpu", checkpoint_every=1)
 
 
 @functools.cache

@@ -14,7 +14,9 @@ from anatolab.training import Settings, train
 from anatolab.types import Batch, Losses, Stage
 from tests.training import toy
 
-SETTINGS = Settings(accelerator="cpu", devices=2, lr=0.05, checkpoint_every=4, log_every=2)
+SETTINGS = Settings(
+    optimizer="sgd", precision="32-true", accelerator="cpu", devices=2, lr=0.05, checkpoint_every=4, log_every=2
+)
 
 
 class Plain(nn.Module):

@@ -24,7 +24,7 @@ from anatolab.training import Settings, checkpoint, train
 from tests.training import toy
 
 DIMS = 2
-SETTINGS = Settings(accelerator="cpu", checkpoint_every=3, log_every=2, lr=0.05)
+SETTINGS = Settings(optimizer="sgd", precision="32-true", accelerator="cpu", checkpoint_every=3, log_every=2, lr=0.05)
 
 
 def suicide(owner: Any, name: str, call: int, *, before: bool, half_written: bool = False) -> None:

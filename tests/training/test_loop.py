@@ -16,7 +16,7 @@ from anatolab.training.loop import Feed
 from anatolab.types import IGNORE, Batch, InputError, Losses, Split, Stage
 from tests.training import toy
 
-CPU = Settings(accelerator="cpu", checkpoint_every=4, log_every=5, lr=0.05)
+CPU = Settings(optimizer="sgd", precision="32-true", accelerator="cpu", checkpoint_every=4, log_every=5, lr=0.05)
 
 
 def weights(method: nn.Module) -> dict[str, Tensor]:
@@ -224,7 +224,7 @@ def test_split_and_settings_that_cannot_work_say_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"stage 'train' needs unlabeled patients"):
         train(toy.method(), toy.rows(), everyone, CPU)
     train(toy.method("supervised"), toy.rows(), everyone, CPU)
-    with pytest.raises(InputError, match=r"precision='16-mixed'; use"):
+    with pytest.raises(InputError, match=r"precision must be 'auto', '32-true' or 'bf16-mixed', not '16-mixed'"):
         train(toy.method(), toy.rows(), toy.SPLIT, replace(CPU, precision="16-mixed"))
 
 

@@ -1,0 +1,119 @@
+"""Settings of a training, and what follows from them: optimizer, learning rate, precision, memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from anatolab.schedules import poly, warm_up_cosine
+from anatolab.types import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the training loop; what is trained is described by the method's own ``Config``.
+
+    A value of None stands for the default of the optimizer: AdamW with warm-up and cosine, as every recommended method
+    here uses it, or SGD with polynomial decay, as the papers print it.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float | None = None  # highest learning rate; .002 of AdamW, .01 of SGD
+    weight_decay: float | None = None  # .02 of AdamW, 1e-4 of SGD
+    clip: float | None = None  # largest gradient norm; 1 with AdamW, 10 with SGD
+    schedule: Literal["cosine", "poly"] | None = None  # in each stage; cosine with AdamW, poly with SGD
+    floor: float | None = None  # learning rate at the end, as a share of lr; .01 of cosine, 0 of poly
+    warm_up: float = 0.05  # share of a stage in which the learning rate of cosine rises from 0
+    power: float = 0.9  # of poly
+    momentum: float = 0.9  # of SGD
+    nesterov: bool = False  # of SGD
+    seed: int = 0  # of weights, sampler and augmentation
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the processor computes in it
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1  # processes on this machine; more than one trains with DDP
+    nodes: int = 1  # machines, under torchrun
+    compile: bool = False  # torch.compile of every network
+    log_every: int = 20  # steps between reads of the device
+    checkpoint_every: int = 200  # steps
+
+    def resolved(self) -> Settings:
+        """Returns these settings with the optimizer's defaults in the place of None.
+
+        Example:
+            >>> Settings(optimizer="sgd").resolved().lr, Settings(lr=0.1).resolved().lr
+            (0.01, 0.1)
+        """
+        if self.optimizer not in DEFAULTS:
+            raise InputError(f"optimizer must be 'adamw' or 'sgd', not {self.optimizer!r}.")
+        defaults = DEFAULTS[self.optimizer]
+        chosen = replace(self, **{k: v for k, v in defaults.items() if getattr(self, k) is None})
+        return chosen if chosen.floor is not None else replace(chosen, floor=FLOORS[chosen.schedule or "poly"])
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "adamw": {"lr": 0.002, "weight_decay": 0.02, "clip": 1.0, "schedule": "cosine"},
+    "sgd": {"lr": 0.01, "weight_decay": 1e-4, "clip": 10.0, "schedule": "poly"},
+}
+FLOORS = {"cosine": 0.01, "poly": 0.0}
+
+
+def learning_rate(settings: Settings, step: int, updates: int) -> float:
+    """Returns the learning rate of update ``step``, counted from 0, of a stage of ``updates``.
+
+    Example:
+        >>> [round(learning_rate(Settings().resolved(), step, 1_000), 5) for step in (0, 49, 999)]
+        [4e-05, 0.002, 2e-05]
+    """
+    lr, floor = settings.lr or 0.0, settings.floor or 0.0
+    if settings.schedule == "cosine":
+        return lr * warm_up_cosine((step + 1) / updates, settings.warm_up, floor)
+    return lr * (floor + (1 - floor) * poly(step / updates, settings.power))
+
+
+def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Any:
+    """Returns the fused optimizer of resolved settings; it skips an update where ``found_inf`` is set to 1."""
+    lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
+    return torch.optim.SGD(
+        parameters, lr, settings.momentum, weight_decay=decay, nesterov=settings.nesterov, fused=True
+    )
+
+
+def resolve_precision(precision: str, accelerator: str = "auto") -> str:
+    """Returns ``32-true`` or ``bf16-mixed``: what "auto" means on this machine, anything else as given.
+
+    "auto" is bf16 where the device computes in it natively (a GPU of compute capability 8 or more, a CPU with AVX-512
+    BF16 or AMX), since elsewhere it is emulated and slow.
+
+    Raises:
+        InputError: The precision is none of the three.
+    """
+    if precision not in ("auto", "32-true", "bf16-mixed"):
+        raise InputError(f"precision must be 'auto', '32-true' or 'bf16-mixed', not {precision!r}.")
+    if precision != "auto":
+        return precision
+    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+        native = False
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def keep_memory() -> None:
+    """Lets glibc keep the memory of freed tensors instead of returning it at every use; elsewhere does nothing.
+
+    Mapping and unmapping it anew takes a third of an update on a CPU. Results keep every bit.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -1,0 +1,66 @@
+"""Optimizer, learning rate, precision: what the settings of a training resolve to."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from anatolab.training import Settings, train
+from anatolab.training.settings import build_optimizer, learning_rate, resolve_precision
+from anatolab.types import InputError
+from tests.training import toy
+
+
+def test_none_is_the_default_of_the_optimizer() -> None:
+    adamw, sgd = Settings().resolved(), Settings(optimizer="sgd").resolved()
+    assert (adamw.lr, adamw.weight_decay, adamw.clip, adamw.schedule, adamw.floor) == (0.002, 0.02, 1.0, "cosine", 0.01)
+    assert (sgd.lr, sgd.weight_decay, sgd.clip, sgd.schedule, sgd.floor) == (0.01, 1e-4, 10.0, "poly", 0.0)
+    assert Settings(optimizer="sgd", floor=0.1, lr=0.5).resolved().floor == 0.1
+    with pytest.raises(InputError, match="optimizer must be 'adamw' or 'sgd', not 'adam'"):
+        Settings(optimizer="adam").resolved()  # type: ignore[arg-type]
+
+
+def test_cosine_warms_up_over_a_twentieth_and_ends_at_a_hundredth() -> None:
+    settings, n = Settings().resolved(), 200
+    rates = [learning_rate(settings, step, n) for step in range(n)]
+    assert rates[0] == pytest.approx(0.002 / 10)  # of ten updates of warm-up, the first
+    assert max(rates) == rates[9] == pytest.approx(0.002)
+    middle = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (105 / 200 - 0.05) / 0.95))
+    assert rates[104] == pytest.approx(0.002 * middle)
+    assert rates[-1] == pytest.approx(2e-5)
+
+
+def test_poly_falls_to_its_floor() -> None:
+    settings = replace(Settings(optimizer="sgd", floor=0.1).resolved())
+    assert learning_rate(settings, 0, 100) == pytest.approx(0.01)
+    assert learning_rate(settings, 50, 100) == pytest.approx(0.01 * (0.1 + 0.9 * 0.5**0.9))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_non_finite_update_is_skipped_by_both_optimizers(name: str) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = build_optimizer([weight], Settings(optimizer=name).resolved())  # type: ignore[arg-type]
+    weight.grad, optimizer.found_inf = torch.full((3,), math.nan), torch.tensor(1.0)
+    optimizer.step()
+    assert weight.tolist() == [1.0, 1.0, 1.0]
+    weight.grad, optimizer.found_inf = torch.ones(3), torch.tensor(0.0)
+    optimizer.step()
+    assert bool((weight < 1).all())
+
+
+def test_auto_is_bf16_only_where_the_device_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for native, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert resolve_precision("auto", "cpu") == precision
+    assert resolve_precision("32-true", "cpu") == "32-true"
+
+
+def test_training_learns_with_the_default_optimizer() -> None:
+    run = train(
+        toy.method("supervised", updates=150), toy.rows(), toy.SPLIT, Settings(lr=0.05, accelerator="cpu", log_every=1)
+    )
+    dice = [line["dice"] for line in run.log]
+    assert sum(dice[-10:]) / 10 < 0.5 * sum(dice[:3]) / 3
