@@ -9,26 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anatolab import records
-
-
-@dataclass(frozen=True)
-class Size:
-    """One of three budgets; every method of a table is trained under the same one."""
-
-    name: str
-    side: int  # slices, or the planes of patches, are side x side pixels
-    updates: int  # of the student in all, pre-training included
-    labeled: int  # labeled images a step
-    unlabeled: int  # unlabeled images a step
-    network: str  # a key of anatolab.nn.NETWORKS
-    patients: int  # of a generated cohort
-    depth: int = 0  # planes of a 3-D patch; 0: 2-D slices
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """Sides of what a network sees, height and width of slices or (z, y, x) of patches."""
-        return (self.depth, self.side, self.side) if self.depth else (self.side, self.side)
-
+from anatolab.types import Size
 
 SIZES = {
     "tiny": Size("tiny", 64, 60, 4, 4, "light_unet", 24),  # live in a notebook on two cores

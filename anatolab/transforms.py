@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anatolab.types import IGNORE
+from anatolab.types import IGNORE, InputError
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,16 @@ class Affine:
         return warped[:, 0].round().to(label.dtype) + IGNORE
 
 
-def weak_view(image: Tensor, label: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor]:
+def weak_view(
+    image: Tensor, label: Tensor, augmentation: Augmentation, size: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Warps image ``(b, c, *s)`` and label ``(b, *s)`` together by one random map per sample."""
     affine = Affine.sample(image, augmentation)
-    return affine.warp_image(image), affine.warp_label(label)
+    image, label = affine.warp_image(image), affine.warp_label(label)
+    if size is not None and tuple(size) != tuple(image.shape[2:]):
+        cut = [slice((a - b) // 2, (a - b) // 2 + b) for a, b in zip(image.shape[2:], size, strict=True)]
+        image, label = image[(..., *cut)], label[(..., *cut)]  # type: ignore[index]
+    return image, label
 
 
 def strong_view(image: Tensor, augmentation: Augmentation) -> Tensor:
@@ -214,6 +220,33 @@ def mix_unlabeled(image: Tensor, probability: Tensor, augmentation: Augmentation
         return torch.where(mask[:, None], torch.zeros_like(image), image), probability, ~mask
     image, probability = mix(mask, image, probability)
     return image, probability, torch.ones_like(mask)
+
+
+def mixing_mask(image: Tensor, label: Tensor, classes: int, kind: str) -> tuple[Tensor, Tensor]:
+    """Returns which pixels of each image come from its partner, and which are blanked.
+
+    Args:
+        image: ``(b, c, *s)``.
+        label: ``(b, *s)`` int64, such as pseudo-labels; negative where unknown.
+        classes: Number of classes.
+        kind: ``cutmix``, ``classmix``, ``cutout`` or ``none``.
+
+    Returns:
+        Two masks ``(b, *s)`` bool.
+
+    Raises:
+        InputError: The kind is none of the four.
+    """
+    nothing = torch.zeros_like(label, dtype=torch.bool)
+    if kind == "none":
+        return nothing, nothing
+    if kind == "classmix":
+        return class_mask(label, classes), nothing
+    if kind == "cutmix":
+        return cut_mask(image), nothing
+    if kind == "cutout":
+        return nothing, cut_mask(image)
+    raise InputError(f"mix must be 'cutmix', 'classmix', 'cutout' or 'none', not {kind!r}.")
 
 
 def _uniform(n: int, half_width: float, like: dict[str, Any]) -> Tensor:

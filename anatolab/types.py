@@ -123,6 +123,25 @@ class Split:
         return self.train[self.labeled :]
 
 
+@dataclass(frozen=True)
+class Size:
+    """One of three budgets; every method of a table is trained under the same one."""
+
+    name: str
+    side: int  # slices, or the planes of patches, are side x side pixels
+    updates: int  # of the student in all, pre-training included
+    labeled: int  # labeled images a step
+    unlabeled: int  # unlabeled images a step
+    network: str  # a key of anatolab.nn.NETWORKS
+    patients: int  # of a generated cohort
+    depth: int = 0  # planes of a 3-D patch; 0: 2-D slices
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """Sides of what a network sees, height and width of slices or (z, y, x) of patches."""
+        return (self.depth, self.side, self.side) if self.depth else (self.side, self.side)
+
+
 @dataclass
 class Batch:
     """What one training step sees: labeled rows first, then unlabeled ones."""
@@ -130,6 +149,7 @@ class Batch:
     image: Tensor  # (b, c, *s) float
     label: Tensor  # (b, *s) int64; IGNORE in every unlabeled row
     num_labeled: int
+    view: tuple[int, ...] | None = None  # sides of the views that are taken of the images; their own where None
 
     @property
     def labeled(self) -> tuple[Tensor, Tensor]:
@@ -168,6 +188,7 @@ class Stage:
     trainable: nn.Module | Sequence[nn.Parameter]
     batch: tuple[int, int]  # labeled and unlabeled rows a step
     step: Callable[[Batch, float], Losses]  # the batch, and the progress of this stage, in [0, 1)
+    nesterov: bool = False  # whether SGD has Nesterov momentum in this stage, whatever the settings of the loop
 
 
 class Method(Protocol):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from anatolab.losses.supervised import cross_entropy, dice_loss
+from anatolab.types import IGNORE
 
 
 def share_weighted_pseudo_label_loss(
@@ -45,3 +49,10 @@ def share_weighted_pseudo_label_loss(
     confident = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
     scaled = loss.flatten(1).sum(1) @ confident.to(loss.dtype)
     return scaled / (loss.detach() > 0).sum().clamp_min(1)
+
+
+def confident_pseudo_label_loss(
+    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    known = torch.where(valid & (confidence >= threshold), pseudo_label, IGNORE)
+    return 0.5 * cross_entropy(logits, known) + 0.5 * dice_loss(logits, known)

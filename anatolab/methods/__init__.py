@@ -5,6 +5,7 @@ from typing import Any
 from anatolab.methods.action import Action
 from anatolab.methods.actionpp import ActionPP
 from anatolab.methods.arco import Arco
+from anatolab.methods.base import Base
 from anatolab.methods.mean_teacher import MeanTeacher
 from anatolab.methods.mona import Mona
 from anatolab.methods.morse import Morse
@@ -13,6 +14,7 @@ from anatolab.methods.ua_mt import UAMT
 
 METHODS: dict[str, Any] = {
     "supervised": Supervised,
+    "base": Base,
     "mean_teacher": MeanTeacher,
     "ua_mt": UAMT,
     "action": Action,
@@ -22,4 +24,4 @@ METHODS: dict[str, Any] = {
     "morse": Morse,
 }
 
-__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "Arco", "MeanTeacher", "Mona", "Morse", "Supervised"]
+__all__ = ["METHODS", "UAMT", "Action", "ActionPP", "Arco", "Base", "MeanTeacher", "Mona", "Morse", "Supervised"]

@@ -7,36 +7,21 @@ teacher's, without gradient; the student alone has predictors behind its project
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from anatolab.losses import cross_entropy, dice_loss, relational_distillation
+from anatolab.losses import relational_distillation
 from anatolab.memory import Bank
-from anatolab.nn import ImageProjector, PatchProjector, PixelProjector, Teacher, mlp, tap
+from anatolab.methods._config import ContrastConfig, PretrainingConfig
+from anatolab.methods._teacher_student import supervised_terms
+from anatolab.nn import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, mlp, tap
 from anatolab.schedules import Temperature
 from anatolab.transforms import strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """Settings of the two distillations; the paper's are those of ACTION, the code its released one."""
-
-    shares: tuple[float, float] = (0.25, 0.25)  # of all updates: global, then global and local together
-    bank: int = 36  # n, embeddings of other images to compare with (paper)
-    embedding: int = 512  # of an image (code)
-    student_temperature: tuple[float, float] = (0.1, 0.1)  # tau_s, lowest and highest; ACTION: .1 (paper)
-    teacher_temperature: tuple[float, float] = (0.01, 0.01)  # tau_t; ACTION: .01 (paper)
-    global_weight: float = 1.0  # k_1 (paper)
-    local_weight: float = 1.0  # k_2 (paper)
-    patch: float = 0.25  # side of a patch, share of the image's shortest side: 64 of 256 (paper)
-    cells: int = 8  # a side of a patch after pooling (code); 4 in 3-D
-    linear_heads: bool = False  # no ReLU in projectors and predictors (code); the text calls them non-linear
-    strong: Literal["student", "teacher"] = "student"  # whose view is strong (paper); the teacher's in the code
 
 
 class Student(nn.Module):
@@ -44,20 +29,22 @@ class Student(nn.Module):
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D, that ``tap`` knows.
-        settings: Of the image and patch projectors.
-        representation: Width of a pixel's embedding.
-        stride: Of the grid on which pixels are embedded.
+        config: ``pretraining``, ``representation``, ``representation_stride`` and ``pixel_head`` are read.
     """
 
-    def __init__(self, network: nn.Module, settings: PretrainingConfig, representation: int, stride: int) -> None:
+    def __init__(self, network: nn.Module, config: ContrastConfig) -> None:
         super().__init__()
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
         dims = first.weight.ndim - 2
         self.net = tap(network, in_channels=first.in_channels, spatial_dims=dims)
-        c, channels = settings, self.net.channels
+        c, channels = config.pretraining, self.net.channels
         self.image = ImageProjector(channels[0], c.embedding, linear=c.linear_heads)
         self.patch = PatchProjector(self.net.classes, share=c.patch, cells=c.cells, linear=c.linear_heads, dims=dims)
-        self.pixel = PixelProjector(channels, self.net.strides, representation, stride=stride)
+        head = channels, self.net.strides, config.representation
+        if config.pixel_head == "linear":
+            self.pixel = PixelProjector(*head, stride=config.representation_stride)
+        else:
+            self.pixel = ConvPixelProjector(*head, stride=config.representation_stride, dims=dims)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits ``(b, classes, *s)`` and the decoder's maps, coarse to fine."""
@@ -105,10 +92,11 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
         *distiller.patch_predictor.parameters(),
     ]
     rows = (c.labeled, c.unlabeled)
+    before = c.pretraining.batch or rows
     planned = [
-        Stage("global", first, encoder, rows, partial(global_step, method, schedule)),
-        Stage("local", second, everything, rows, partial(local_step, method, schedule)),
-        Stage(last.name, c.updates - first - second, last.trainable, rows, last.step),
+        Stage("global", first, encoder, before, partial(global_step, method, schedule)),
+        Stage("local", second, everything, before, partial(local_step, method, schedule)),
+        replace(last, updates=c.updates - first - second, batch=rows),
     ]
     return [stage for stage in planned if stage.updates]
 
@@ -120,7 +108,7 @@ def global_step(method: Any, schedule: Temperature, batch: Batch, progress: floa
         ACTION, global contrastive distillation.
     """
     c, student, teacher, distiller = method.config, method.student, method.teacher, method.distiller
-    one, two = (weak_view(batch.image, batch.label, c.augmentation)[0] for _ in range(2))
+    one, two = (weak_view(batch.image, batch.label, c.augmentation, batch.view)[0] for _ in range(2))
     view, target = _views(one, two, method)
     with torch.no_grad():
         z_t = teacher.net.image(teacher.net.net.encode(target))
@@ -139,7 +127,7 @@ def local_step(method: Any, schedule: Temperature, batch: Batch, progress: float
     """
     c, student, teacher, distiller = method.config, method.student, method.teacher, method.distiller
     n, p = batch.num_labeled, method.config.pretraining
-    image, label = weak_view(batch.image, batch.label, c.augmentation)
+    image, label = weak_view(batch.image, batch.label, c.augmentation, batch.view)
     view, target = _views(image, image, method)
     with torch.no_grad():
         logits_t, maps_t = teacher(target)
@@ -148,19 +136,14 @@ def local_step(method: Any, schedule: Temperature, batch: Batch, progress: float
     z_s = distiller.image_predictor(student.image(maps[0]))
     v_s = student.patch(logits, distiller.patch_predictor)
     temperatures = _temperatures(p, schedule, progress)
-    terms = {
-        "ce": cross_entropy(logits[:n], label[:n]),
-        "dice": dice_loss(logits[:n], label[:n]),
+    losses = supervised_terms(logits[:n], label[:n], c)
+    losses.terms |= {
         "global": distiller.distill(z_s, z_t, distiller.images, temperatures),
         "local": distiller.distill(v_s, v_t, distiller.patches, temperatures),
     }
-    weights = {"ce": 0.5, "dice": 0.5, "global": p.global_weight, "local": p.local_weight}
-    return Losses(terms, weights, _agreement(z_s, z_t))
-
-
-def start_teacher(student: nn.Module, decay: float) -> Teacher:
-    """The teacher of these methods: an exact copy at the start, no warm-up of its decay (ACTION)."""
-    return Teacher(student, decay)
+    losses.weights |= {"global": p.global_weight, "local": p.local_weight}
+    losses.diagnostics |= _agreement(z_s, z_t)
+    return losses
 
 
 def _views(for_student: Tensor, for_teacher: Tensor, method: Any) -> tuple[Tensor, Tensor]:

@@ -1,141 +1,235 @@
-"""What the pixel methods share in a step: pseudo-labels, the student's pixels, and the class of each of them.
+"""A step of teacher and student on labeled and unlabeled images: views, pseudo-labels, mixing, pixels.
 
-The teacher predicts a weak view of the unlabeled images. Images and predictions are mixed alike, intensities are
-changed, and the student reads the result beside the labeled images. So every pixel has a class: its annotation, or a
-pseudo-label of sufficient confidence.
+The teacher reads each image once, on a weak view. Unlabeled views are then mixed with each other, or with labeled ones
+and their annotation; whatever is known of a pixel (label, confidence, the teacher's embedding) is mixed alike. The
+student reads all views with changed intensities.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from anatolab.losses import anatomical_contrast, class_means, cross_entropy, dice_loss, share_weighted_pseudo_label_loss
+from anatolab.losses import (
+    anatomical_contrast,
+    class_means,
+    confident_pseudo_label_loss,
+    cross_entropy,
+    dice_loss,
+    share_weighted_pseudo_label_loss,
+)
+from anatolab.methods._config import PseudoLabelConfig, SemiSupervisedConfig, SharedConfig
 from anatolab.sampling import (
     PixelPool,
     bin_pixels,
     flatten_pixels,
     label_probability,
     negative_class_odds,
+    pool_pixels,
     released_positions,
     sample_anchors,
     sample_negatives,
     sample_pixels,
 )
-from anatolab.transforms import mix_unlabeled, strong_view, weak_view
-from anatolab.types import IGNORE, Batch
+from anatolab.transforms import mixing_mask, strong_view, weak_view
+from anatolab.types import IGNORE, Batch, Losses
+
+
+@dataclass(frozen=True)
+class Views:
+    """Weak views of a batch of b images, n of them labeled, the unlabeled ones mixed, with what is known of each pixel.
+
+    A row of ``partner`` is the number of the image, among all b, from which an unlabeled image takes the pixels of
+    ``mask``.
+    """
+
+    image: Tensor  # (b, c, *s) in [0, 1]
+    label: Tensor  # (n, *s) int64, annotation; IGNORE outside of the image
+    pseudo_label: Tensor  # (b - n, *s) int64, the teacher's class, or the annotation of a labeled partner
+    confidence: Tensor  # (b - n, *s) in [0, 1]; 1 where annotated
+    probability: Tensor  # (b - n, classes, *s), the teacher's, or one-hot where annotated
+    valid: Tensor  # (b - n, *s) bool, pixels that losses may read
+    mask: Tensor  # (b - n, *s) bool
+    partner: Tensor  # (b - n,) int64
+    teacher_logits: Tensor  # (b, classes, *s) of all rows, unmixed, where the teacher reads them; else (b - n, ...)
+    teacher_maps: list[Tensor] | None  # of the same rows, coarse to fine, where the network gives them
+
+    def mixed(self, values: Tensor) -> Tensor:
+        """Returns values of all b images ``(b, ...)`` with the unlabeled rows mixed; on any grid of the images."""
+        n = len(self.label)
+        grid = values.shape[-(self.mask.ndim - 1) :]
+        mask = self.mask
+        if mask.shape[1:] != grid:
+            mask = F.interpolate(mask[:, None].float(), grid, mode="nearest-exact")[:, 0] > 0
+        mask = mask if values.ndim == mask.ndim else mask[:, None]
+        return torch.cat([values[:n], torch.where(mask, values[self.partner], values[n:])])
+
+
+@torch.no_grad()
+def make_views(
+    teacher: Callable[[Tensor], Any], batch: Batch, config: SemiSupervisedConfig, *, read_labeled: bool = False
+) -> Views:
+    """Returns weak views with pseudo-labels of the teacher, mixed as the settings say; without gradient.
+
+    Args:
+        teacher: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, alone or first of a tuple with maps.
+        batch: Labeled rows first.
+        config: ``augmentation`` and ``labeled_partner`` are read.
+        read_labeled: Whether the teacher reads labeled rows as well, for ``teacher_logits`` and ``teacher_maps``.
+    """
+    n = batch.num_labeled
+    # Unlabeled rows carry class 0 through the warp, so that IGNORE marks what lies outside of the image.
+    label = torch.cat([batch.label[:n], torch.zeros_like(batch.label[n:])])
+    image, label = weak_view(batch.image, label, config.augmentation, batch.view)
+    logits, maps = _logits_and_maps(teacher(image if read_labeled else image[n:]))
+    probability = torch.softmax(logits[n if read_labeled else 0 :].float(), 1)
+    confidence, pseudo_label = probability.max(1)
+    pseudo_label = torch.where(label[n:] == IGNORE, IGNORE, pseudo_label)
+    annotated = F.one_hot(label[:n].clamp_min(0), probability.shape[1]).movedim(-1, 1).to(probability.dtype)
+
+    number = torch.arange(len(image) - n, device=image.device)
+    partner = n + (number + 1) % max(1, len(number))
+    if config.labeled_partner:
+        partner = torch.where(number % 2 == 0, number % max(1, n), partner)
+    mask, blank = mixing_mask(image[n:], pseudo_label, probability.shape[1], config.augmentation.mix)
+    views = Views(image, label[:n], pseudo_label, confidence, probability, blank, mask, partner, logits, maps)
+
+    def mixed(labeled: Tensor, unlabeled: Tensor) -> Tensor:
+        return views.mixed(torch.cat([labeled, unlabeled]))[n:]
+
+    pseudo_label = mixed(label[:n], pseudo_label)
+    image = torch.cat([image[:n], torch.where(blank[:, None], 0.0, views.mixed(image)[n:])])
+    return Views(
+        image,
+        label[:n],
+        pseudo_label.clamp_min(0),
+        mixed(torch.ones_like(confidence[:1]).expand(n, *confidence.shape[1:]), confidence),
+        mixed(annotated, probability),
+        (pseudo_label != IGNORE) & ~blank,
+        mask,
+        partner,
+        logits,
+        maps,
+    )
+
+
+def supervised_terms(logits: Tensor, label: Tensor, config: SharedConfig) -> Losses:
+    """Returns L_sup of logits ``(n, classes, *s)`` and annotations ``(n, *s)``: cross-entropy and Dice."""
+    terms = {"ce": cross_entropy(logits, label), "dice": dice_loss(logits, label)}
+    return Losses(terms, {"ce": config.sup_weight, "dice": config.sup_weight})
+
+
+def pseudo_label_terms(logits: Tensor, views: Views, config: PseudoLabelConfig, progress: float) -> Losses:
+    """Returns L_sup of the labeled rows and L_unsup of the unlabeled ones, with the share of confident pixels.
+
+    Args:
+        logits: The student's of all views ``(b, classes, *s)``, with gradient.
+        views: Of :func:`make_views`.
+        config: Form, weight, threshold and ramp of L_unsup.
+        progress: Share of the stage that is done.
+    """
+    n, c = len(views.label), config
+    losses = supervised_terms(logits[:n], views.label, c)
+    loss = confident_pseudo_label_loss if c.unsup == "confident" else share_weighted_pseudo_label_loss
+    losses.terms["unsup"] = loss(logits[n:], views.pseudo_label, views.confidence, views.valid, c.confidence_threshold)
+    losses.weights["unsup"] = c.unsup_weight * c.ramp_up(progress)
+    losses.diagnostics["confident"] = (views.confidence >= c.confidence_threshold).float().mean()
+    return losses
 
 
 @dataclass(frozen=True)
 class TeacherStudentOutput:
-    """Predictions of student and teacher for a batch of b images, n of them labeled, and the m pixels of contrasts."""
+    """What student and teacher predict for a batch, and the m pixels that contrasts use, on the embedding's grid."""
 
-    num_labeled: int  # n
-    label: Tensor  # (b, *s) int64, annotation or pseudo-label; IGNORE where its confidence is below weak_threshold
-    image: Tensor  # (b, c, *s), the input of the student before its intensities were changed
+    views: Views
+    label: Tensor  # (b, *s) int64, annotation or pseudo-label; IGNORE where the teacher is below the weak threshold
     logits: Tensor  # the student's (b, classes, *s), with gradient
-    representation: Tensor  # (b, d, *grid), with gradient
-    pseudo_label: Tensor  # of the unlabeled rows (b - n, *s) int64
-    confidence: Tensor  # the teacher's probability of the pseudo-label (b - n, *s), in [0, 1]
-    valid: Tensor  # (b - n, *s) bool, pixels that count
+    representation: Tensor  # the student's (b, d, *grid), with gradient
     features: Tensor  # (m, d), the representation as rows, with gradient
-    pixel_label: Tensor  # (m,) int64, their labels
+    pixel_label: Tensor  # (m,) int64
     label_probability: Tensor  # (m,) in [0, 1], the student's probability of each pixel's label
-    teacher_maps: list[Tensor] | None  # of the labeled rows on the weak view, coarse to fine, where asked for
 
-    def base_terms(self, threshold: float) -> dict[str, Tensor]:
-        """Returns the two halves of L_sup, and L_unsup."""
-        n = self.num_labeled
-        return {
-            "ce": cross_entropy(self.logits[:n], self.label[:n]),
-            "dice": dice_loss(self.logits[:n], self.label[:n]),
-            "unsup": share_weighted_pseudo_label_loss(
-                self.logits[n:], self.pseudo_label, self.confidence, self.valid, threshold
-            ),
-        }
-
-    def diagnostics(self, pool: PixelPool, threshold: float) -> dict[str, Tensor]:
-        """Returns the share of confident pseudo-labels, and that of pixels that may be anchors."""
-        confident = (self.confidence >= threshold).float().mean()
-        return {"confident": confident, "hard": pool.hard.sum() / pool.count.sum().clamp_min(1)}
+    @property
+    def num_labeled(self) -> int:
+        return len(self.views.label)
 
 
-def forward_pair(
-    method: Any, batch: Batch, progress: float, *, teacher_on_labeled: bool = False
-) -> TeacherStudentOutput:
+def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bool = False) -> TeacherStudentOutput:
     """Runs both networks on a batch; the first step of a stage restarts the teacher where the settings say so.
 
     Args:
-        method: Has ``student``, ``teacher`` and ``config`` (``augmentation``, ``weak_threshold``, ``restart_teacher``).
+        method: Has ``student``, ``teacher`` and ``config``, a :class:`ContrastConfig`.
         batch: Labeled rows first.
-        progress: Share of the stage that is over, in [0, 1).
-        teacher_on_labeled: Whether the teacher reads labeled rows as well, for ``teacher_maps``.
+        progress: Share of the stage that is done.
+        read_labeled: Whether the teacher reads labeled rows as well, for its maps.
     """
-    c, n, student, teacher = method.config, batch.num_labeled, method.student, method.teacher
+    c, student, teacher = method.config, method.student, method.teacher
     if c.restart_teacher and progress == 0:
         teacher.net.load_state_dict(student.state_dict())
-    image, label = weak_view(batch.image, batch.label, c.augmentation)
-
-    # Pseudo-labels and their confidence on a weak view; the student reads it mixed and strong.
-    logits_t, maps_t = teacher(image if teacher_on_labeled else image[n:])
-    probability = torch.softmax(logits_t[n if teacher_on_labeled else 0 :].float(), 1)
-    mixed, probability, valid = mix_unlabeled(image[n:], probability, c.augmentation)
-    confidence, pseudo_label = probability.max(1)
-    image = torch.cat([image[:n], mixed])
-    logits, maps = student(strong_view(image, c.augmentation))
-
-    # Each pixel's class, on the grid of the representation.
-    trusted = torch.where(valid & (confidence >= c.weak_threshold), pseudo_label, IGNORE)
-    label = torch.cat([label[:n], trusted])
+    views = make_views(teacher, batch, c, read_labeled=read_labeled)
+    if c.strong_labeled:
+        image = strong_view(views.image, c.augmentation)
+    else:
+        n = batch.num_labeled
+        image = torch.cat([views.image[:n], strong_view(views.image[n:], c.augmentation)])
+    logits, maps = student(image)
+    trusted = views.valid & (views.confidence >= c.weak_threshold)
+    label = torch.cat([views.label, torch.where(trusted, views.pseudo_label, IGNORE)])
     representation = student.pixel(maps)
     features, pixel_label, probability = flatten_pixels(representation, label, label_probability(logits, label))
-    return TeacherStudentOutput(
-        num_labeled=n,
-        label=label,
-        image=image,
-        logits=logits,
-        representation=representation,
-        pseudo_label=pseudo_label,
-        confidence=confidence,
-        valid=valid,
-        features=features,
-        pixel_label=pixel_label,
-        label_probability=probability,
-        teacher_maps=[m[:n] for m in maps_t] if teacher_on_labeled else None,
-    )
+    return TeacherStudentOutput(views, label, logits, representation, features, pixel_label, probability)
 
 
-def select_anchors(output: TeacherStudentOutput, pool: PixelPool, hard: Tensor, config: Any) -> Tensor:
-    """Samples anchors of each class by the sampler of the settings, as pixel numbers ``(classes, num_anchors)``.
+def anchors(output: TeacherStudentOutput, pool: PixelPool, candidates: Tensor, config: Any) -> Tensor:
+    """Samples anchors of each class with the sampler of the settings, as pixel numbers ``(classes, num_anchors)``.
 
     Args:
-        output: Whose pixels are sampled.
-        pool: The same pixels, sorted.
-        hard: ``(m,)`` bool, pixels that may be anchors.
+        output: Its pixels.
+        pool: They, sorted by class.
+        candidates: ``(m,)`` bool, pixels that may be anchors.
         config: ``pixel_sampler``, ``grid`` and ``num_anchors`` are read.
     """
     c = config
     if c.pixel_sampler == "naive":
         return sample_anchors(pool, c.num_anchors)
     if c.pixel_sampler == "released":  # by position in the list of a class's candidates; waits for the device
-        positions = [released_positions(max(1, n), c.num_anchors) for n in pool.hard.tolist()]
-        return pool.order[(pool.start[:, None] + torch.stack(positions).to(pool.start)).clamp_max(len(pool.order) - 1)]
+        position = [released_positions(max(1, n), c.num_anchors) for n in pool.hard.tolist()]
+        return pool.order[(pool.start[:, None] + torch.stack(position).to(pool.start)).clamp_max(len(pool.order) - 1)]
     b, _, *grid = output.representation.shape
-    label, hard = output.pixel_label.reshape(b, *grid), hard.reshape(b, *grid)
-    return sample_pixels(bin_pixels(label, len(pool.count), hard, grid=c.grid), c.num_anchors, c.pixel_sampler)
+    label, candidates = output.pixel_label.reshape(b, *grid), candidates.reshape(b, *grid)
+    return sample_pixels(bin_pixels(label, len(pool.count), candidates, grid=c.grid), c.num_anchors, c.pixel_sampler)
 
 
-def contrast(output: TeacherStudentOutput, pool: PixelPool, hard: Tensor, config: Any, tau: float) -> Tensor:
-    """L_anco of a batch: anchors to the mean of their class, away from pixels sampled along the class graph.
+def batch_contrast(output: TeacherStudentOutput, config: Any, temperature: float) -> tuple[Tensor, PixelPool]:
+    """Returns L_anco of a batch and its pixels by class: hard anchors to their class mean, away from other classes.
+
+    Args:
+        output: Its pixels.
+        config: ``hard_threshold``, the sampler's fields and ``num_negatives`` are read.
+        temperature: Of the class graph and of the contrast.
 
     Reference:
         ACTION, anatomical contrast; ACTION++ with its own temperature.
     """
-    c, classes = config, len(pool.count)
+    c, classes = config, output.logits.shape[1]
+    hard = output.label_probability <= c.hard_threshold
+    pool = pool_pixels(output.pixel_label, classes, hard)
     prototypes = class_means(output.features, output.pixel_label, classes)
-    odds = negative_class_odds(prototypes, pool.present, tau)
-    anchors, negatives = select_anchors(output, pool, hard, c), sample_negatives(pool, odds, c.num_negatives)
-    return anatomical_contrast(output.features, anchors, negatives, prototypes, pool.queried, pool.present, tau)
+    odds = negative_class_odds(prototypes, pool.present, temperature)
+    sampled, negatives = anchors(output, pool, hard, c), sample_negatives(pool, odds, c.num_negatives)
+    loss = anatomical_contrast(output.features, sampled, negatives, prototypes, pool.queried, pool.present, temperature)
+    return loss, pool
+
+
+def hard_share(pool: PixelPool) -> Tensor:
+    """Returns the share of the pixels with a label that may be anchors, a scalar in [0, 1]."""
+    return pool.hard.sum() / pool.count.sum().clamp_min(1)
+
+
+def _logits_and_maps(output: Any) -> tuple[Tensor, list[Tensor] | None]:
+    return output if isinstance(output, tuple) else (output, None)

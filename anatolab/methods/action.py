@@ -18,16 +18,16 @@ where every loss is 0. Its intensity augmentation is replaced by the recipe that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
-from anatolab.methods._teacher_student import contrast, forward_pair
-from anatolab.sampling import PixelSampler, pool_pixels
+from anatolab.methods._config import RELEASED_BASE, ContrastConfig, PretrainingConfig
+from anatolab.methods._pretrain import Distiller, Student, stages
+from anatolab.methods._teacher_student import batch_contrast, forward_pair, hard_share, pseudo_label_terms
+from anatolab.nn import Teacher
 from anatolab.schedules import Temperature
-from anatolab.transforms import Augmentation
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -40,70 +40,71 @@ class Action(nn.Module):
         config: See :class:`Config`; its recommended settings where None.
     """
 
+    title: ClassVar[str] = "ACTION"
+    color: ClassVar[str] = "#b24d1b"
+
     @dataclass(frozen=True)
-    class Config:
+    class Config(ContrastConfig):
         """Settings of ACTION, recommended by default; where the paper and its code differ, the comment names both."""
 
-        updates: int = 30_000  # of the student in all stages
-        labeled: int = 4  # labeled images a step (code, stage iii; 3 before it)
-        unlabeled: int = 4  # unlabeled images a step
-        ema_decay: float = 0.99  # m (paper)
-        pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # stages i and ii
-        restart_teacher: bool = False  # before stage iii the teacher becomes the student again (code)
-        representation: int = 512  # d, width of a pixel's embedding (paper)
-        representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
         temperature: float = 0.5  # tau_an (paper)
-        pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
-        grid: int = 4  # cells a side of those two
-        num_anchors: int = 256  # hard pixels a class (paper)
-        num_negatives: int = 512  # keys a class; shared by its anchors, drawn for each of them in the code
-        strong_threshold: float = (
-            0.97  # theta_s: below it a pixel is hard; from it on a pseudo-label is confident (paper)
-        )
-        weak_threshold: float = 0.7  # theta_w: below it a pseudo-label is not used (code; paper is silent)
-        unsup_weight: float = 1.0  # of L_unsup (paper and code)
         anco_weight: float = 0.01  # lambda of L_anco (code); 1 in the paper's text
-        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
         @classmethod
         def paper(cls, **overrides: Any) -> Action.Config:
-            """The method as printed: equal weights, batches of 3 + 3; where the paper is silent, as recommended."""
-            return cls(**{"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, **overrides})
+            """Returns the method as printed: equal weights, batches of 3 + 3, a quarter of the updates a stage."""
+            pretraining = PretrainingConfig(shares=(0.25, 0.25))
+            printed = {"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, "pretraining": pretraining}
+            return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Action.Config:
-            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            pretraining = PretrainingConfig(linear_heads=True, strong="teacher")
-            return cls(**{"pretraining": pretraining, "restart_teacher": True, **overrides})
+            """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
+            pretraining = PretrainingConfig(
+                shares=(1 / 3, 1 / 3), batch=(3, 3), linear_heads=True, strong="teacher"
+            )  # 30,000 updates in each of three stages
+            released = {
+                "updates": 90_000,
+                "pretraining": pretraining,
+                "restart_teacher": True,
+                "strong_labeled": False,
+                "nesterov": True,
+                "representation_stride": 1,
+                "pixel_head": "conv",
+            }
+            return cls(**{**RELEASED_BASE, **released, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
-        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
-        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.student = Student(network, c)
+        self.teacher = Teacher(self.student, c.ema_decay, warm_up=c.ema_warm_up)
         self.distiller = Distiller(self.student, c.pretraining)
 
     def stages(self) -> Sequence[Stage]:
-        """Global distillation, local distillation, anatomical contrast; an empty one is left out."""
+        """Returns the pre-training, where there is one, and the anatomical contrast."""
+        c = self.config
         trained = [*self.student.net.parameters(), *self.student.pixel.parameters()]
-        return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
+        return stages(
+            self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step, nesterov=c.nesterov)
+        )
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Stage iii: L_sup + L_unsup + lambda L_anco."""
+        """Computes L_sup + L_unsup + lambda L_anco (stage iii of the paper)."""
         c = self.config
         output = forward_pair(self, batch, progress)
+        losses = pseudo_label_terms(output.logits, output.views, c, progress)
 
-        # AnCo: hard anchors R_q, prototypes r+, negatives drawn along the class graph G.
-        hard = output.label_probability <= c.strong_threshold
-        pool = pool_pixels(output.pixel_label, self.student.net.classes, hard)
-        terms = output.base_terms(c.strong_threshold) | {"anco": contrast(output, pool, hard, c, c.temperature)}
-        weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        return Losses(terms, weights, output.diagnostics(pool, c.strong_threshold))
+        # AnCo: hard anchors R_q, prototypes r+, negatives sampled along the class graph G.
+        losses.terms["anco"], pool = batch_contrast(output, c, c.temperature)
+        losses.weights["anco"] = c.anco_weight
+        losses.diagnostics["hard"] = hard_share(pool)
+        return losses
 
     def after_step(self) -> None:
-        """The teacher follows the student, heads included."""
+        """Moves the teacher towards the student, heads included."""
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)[0]
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)[0]

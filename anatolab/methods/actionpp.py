@@ -20,18 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from anatolab.losses import assign_centers, center_contrast, simplex_centers, update_means
 from anatolab.memory import Bank
-from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
-from anatolab.methods._teacher_student import contrast, forward_pair
-from anatolab.sampling import PixelSampler, flatten_pixels, pool_pixels, sample_anchors
+from anatolab.methods._config import RELEASED_BASE, ContrastConfig, PretrainingConfig
+from anatolab.methods._pretrain import Distiller, Student, stages
+from anatolab.methods._teacher_student import batch_contrast, forward_pair, hard_share, pseudo_label_terms
+from anatolab.nn import Teacher
+from anatolab.sampling import flatten_pixels, pool_pixels, sample_anchors
 from anatolab.schedules import Temperature
-from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
 
 
@@ -44,34 +45,21 @@ class ActionPP(nn.Module):
         config: See :class:`Config`; its recommended settings where None.
     """
 
+    title: ClassVar[str] = "ACTION++"
+    color: ClassVar[str] = "#fa578e"
+
     @dataclass(frozen=True)
-    class Config:
+    class Config(ContrastConfig):
         """Settings of ACTION++, recommended by default; where the paper and its code differ, the comment names both."""
 
-        updates: int = 30_000  # of the student in all stages: 10,000 of pre-training and 20,000 (paper, ACDC)
-        labeled: int = 4  # labeled images a step
-        unlabeled: int = 4  # unlabeled images a step
-        ema_decay: float = 0.99  # m (paper)
         pretraining: PretrainingConfig = field(
-            default_factory=lambda: PretrainingConfig(
-                shares=(0.25, 0.25), student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0)
-            )
-        )  # stages i and ii; both temperatures come down from 1 (code)
-        restart_teacher: bool = False  # before stage iii the teacher becomes the student again (code)
+            default_factory=lambda: PretrainingConfig(student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0))
+        )  # none by default; where there is one, both temperatures come down from 1 (code)
         representation: int = 128  # d, width of a pixel's embedding (paper)
-        representation_stride: int = 4  # of its grid; 1 in the code
         schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "cosine"  # of all temperatures
         periods: float = 1.0  # dips over a stage, updates / T (paper; 10 in the code's default)
         temperature: tuple[float, float] = (0.1, 1.0)  # tau-, tau+ (paper)
-        pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
-        grid: int = 4  # cells a side of those two
-        num_anchors: int = 256  # pixels a class (paper)
-        num_negatives: int = 512  # keys a class of AnCo
-        strong_threshold: float = (
-            0.97  # theta_s: below it a pixel is hard; from it on a pseudo-label is confident (paper)
-        )
-        weak_threshold: float = 0.7  # theta_w: below it a pseudo-label is not used (code)
-        unsup_weight: float = 1.0  # of L_unsup (paper and code)
+        aaco_temperature: tuple[float, float] | None = None  # of L_aaco; the same where None (paper); .07 to 1 (code)
         anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text)
         aaco_weight: float = 0.01  # lambda_2 of L_aaco (code); 0 switches it off
         center_weight: float = 0.2  # lambda_a, of the pull to the center (paper; .1 in the code)
@@ -81,12 +69,12 @@ class ActionPP(nn.Module):
         assignment: Literal["adaptive", "random"] = "adaptive"  # which class takes which center
         assign_every: int = 10  # updates between assignments (every update in the code)
         mean_rate: float = 0.1  # eta, of the running class means (code)
+        first_means: Literal["batch", "random"] = "batch"  # where they start: first batch means; at random (code)
         centers_seed: int = 0  # of the simplex' rotation, and of the random assignment
-        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
         @classmethod
         def paper(cls, **overrides: Any) -> ActionPP.Config:
-            """The method as printed; the weight of L_aaco was not recovered from the text, so it must be given.
+            """Returns the method as printed; the weight of L_aaco was not recovered from the text: give it.
 
             Raises:
                 InputError: ``aaco_weight`` is not given.
@@ -96,54 +84,77 @@ class ActionPP(nn.Module):
                     "ACTION++: the weight of L_aaco in the paper's text is not known here; "
                     "give aaco_weight, such as the released code's 0.01."
                 )
-            pretraining = replace(cls().pretraining, shares=(1 / 6, 1 / 6))
-            return cls(**{"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum", **overrides})
+            pretraining = replace(cls().pretraining, shares=(1 / 6, 1 / 6))  # 10,000 of 30,000 updates (ACDC)
+            printed = {"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum"}
+            return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> ActionPP.Config:
-            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            pretraining = replace(cls().pretraining, linear_heads=True, strong="teacher", shares=(0.0, 0.5))
-            code = {"periods": 10.0, "center_weight": 0.1, "norm": "joint", "keys": "queue", "assign_every": 1}
-            return cls(**{"pretraining": pretraining, "restart_teacher": True, **code, **overrides})
+            """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
+            pretraining = replace(
+                cls().pretraining, shares=(0.0, 0.5), batch=(3, 3), linear_heads=True, strong="teacher"
+            )  # 30,000 of 60,000 updates
+            released = {
+                "updates": 60_000,
+                "pretraining": pretraining,
+                "restart_teacher": True,
+                "strong_labeled": False,
+                "nesterov": True,
+                "representation": 496,
+                "representation_stride": 1,
+                "periods": 10.0,
+                "aaco_temperature": (0.07, 1.0),
+                "first_means": "random",
+                "center_weight": 0.1,
+                "norm": "joint",
+                "keys": "queue",
+                "assign_every": 1,
+            }
+            return cls(**{**RELEASED_BASE, **released, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
-        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
-        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.student = Student(network, c)
+        self.teacher = Teacher(self.student, c.ema_decay, warm_up=c.ema_warm_up)
         self.distiller = Distiller(self.student, c.pretraining)
         self.centers = Centers(self.student.net.classes, c)
         self.queue, self.queue_label = Bank(c.queue), Bank(c.queue)
 
     def stages(self) -> Sequence[Stage]:
-        """Global distillation, local distillation, adaptive anatomical contrast; an empty one is left out."""
+        """Returns the pre-training, where there is one, and the adaptive anatomical contrast."""
         c = self.config
         trained = [*self.student.net.parameters(), *self.student.pixel.parameters()]
-        last = Stage("contrast", 0, trained, (0, 0), self.training_step)
+        last = Stage("contrast", 0, trained, (0, 0), self.training_step, nesterov=c.nesterov)
         return stages(self, Temperature(c.schedule, 1.0, 1.0, c.periods), last)
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Fine-tuning: L_sup + L_unsup + lambda_1 L_anco(tau_t) + lambda_2 L_aaco(tau_t)."""
+        """Computes L_sup + L_unsup + lambda_1 L_anco(tau_t) + lambda_2 L_aaco(tau_t)."""
         c = self.config
         low, high = c.temperature
         tau = Temperature(c.schedule, high, low, c.periods)(progress)
-        output = forward_pair(self, batch, progress, teacher_on_labeled=c.aaco_weight > 0)
+        output = forward_pair(self, batch, progress, read_labeled=c.aaco_weight > 0)
+        losses = pseudo_label_terms(output.logits, output.views, c, progress)
 
         # L_anco, as in ACTION but for its temperature.
-        hard = output.label_probability <= c.strong_threshold
-        pool = pool_pixels(output.pixel_label, self.student.net.classes, hard)
-        terms = output.base_terms(c.strong_threshold) | {"anco": contrast(output, pool, hard, c, tau)}
-        weights = {"ce": 0.5, "dice": 0.5, "unsup": c.unsup_weight, "anco": c.anco_weight}
-        diagnostics = output.diagnostics(pool, c.strong_threshold)
-        diagnostics["temperature"] = torch.full((), tau, device=batch.image.device)
-        if output.teacher_maps is not None:
+        losses.terms["anco"], pool = batch_contrast(output, c, tau)
+        losses.weights["anco"] = c.anco_weight
+        losses.diagnostics["hard"] = hard_share(pool)
+        losses.diagnostics["temperature"] = torch.full((), tau, device=batch.image.device)
+
+        # L_aaco, on labeled pixels; the keys are the teacher's embeddings of the same pixels.
+        if c.aaco_weight > 0:
             teacher: Any = self.teacher.net
-            keys = flatten_pixels(teacher.pixel(output.teacher_maps))[0]
+            with torch.no_grad():
+                maps = [map_[: output.num_labeled] for map_ in output.views.teacher_maps or ()]
+                keys = flatten_pixels(teacher.pixel(maps))[0]
             features, label = output.features[: len(keys)], output.pixel_label[: len(keys)]
+            low, high = c.aaco_temperature or c.temperature
+            tau = Temperature(c.schedule, high, low, c.periods)(progress)
             for name, term in self.adaptive_contrast(features, label, keys, tau).items():
-                terms[name], weights[name] = term, c.aaco_weight
-            diagnostics["switched"] = self.centers.switched
-        return Losses(terms, weights, diagnostics)
+                losses.terms[name], losses.weights[name] = term, c.aaco_weight
+            losses.diagnostics["switched"] = self.centers.switched
+        return losses
 
     def adaptive_contrast(self, features: Tensor, label: Tensor, keys: Tensor, tau: float) -> dict[str, Tensor]:
         """L_aaco of labeled pixels: to keys of their class, and to the center that their class was assigned.
@@ -185,13 +196,13 @@ class ActionPP(nn.Module):
         return {f"aaco_{name}": enough * part for name, part in parts.items()}
 
     def after_step(self) -> None:
-        """The teacher follows the student, heads included; now and then classes are assigned to centers anew."""
+        """Moves the teacher towards the student, heads included; now and then assigns classes to centers anew."""
         self.teacher.update(self.student)
         self.centers.after_step()
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)[0]
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)[0]
 
 
 class Centers(nn.Module):
@@ -217,8 +228,10 @@ class Centers(nn.Module):
         generator = torch.Generator().manual_seed(c.centers_seed)
         self.register_buffer("centers", simplex_centers(classes, c.representation, seed=c.centers_seed))
         self.register_buffer("assigned", torch.randperm(classes, generator=generator))
-        self.register_buffer("means", torch.zeros(classes, c.representation))
-        self.register_buffer("observed", torch.zeros(classes, dtype=torch.bool))
+        start = nn.functional.normalize(torch.randn(classes, c.representation, generator=generator), dim=1)
+        random = c.first_means == "random"
+        self.register_buffer("means", start if random else torch.zeros_like(start))
+        self.register_buffer("observed", torch.full((classes,), random))
         self.register_buffer("switched", torch.zeros(()))  # classes that changed their center, in all
         self.updates = 0
         self.ready = c.assignment == "random"  # the center pulls only once an assignment stands
@@ -236,7 +249,7 @@ class Centers(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Assigns with the means of a period ago, and sends snapshot's on their way."""
+        """Assigns with the means of a period ago, and sends the present ones on their way."""
         c = self.config
         if c.assignment == "random" or not self.updates or self.updates % c.assign_every:
             return

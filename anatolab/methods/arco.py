@@ -16,13 +16,15 @@ code and what is not reproduced of it are MONA's (:mod:`anatolab.methods.mona`),
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from anatolab.methods._mining import Miner, MiningConfig, mining_step
-from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
+from anatolab.methods._config import RELEASED_BASE, RELEASED_PRETRAINING, PretrainingConfig
+from anatolab.methods._mining import RELEASED_MINING, Miner, MiningConfig, mining_step
+from anatolab.methods._pretrain import Distiller, Student, stages
+from anatolab.nn import Teacher
 from anatolab.sampling import PixelSampler
 from anatolab.schedules import Temperature
 from anatolab.types import Batch, Losses, Stage
@@ -37,6 +39,9 @@ class Arco(nn.Module):
         config: See :class:`Config`; its recommended settings where None.
     """
 
+    title: ClassVar[str] = "ARCO"
+    color: ClassVar[str] = "#5757fa"
+
     @dataclass(frozen=True)
     class Config(MiningConfig):
         """Settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
@@ -45,37 +50,41 @@ class Arco(nn.Module):
 
         @classmethod
         def paper(cls, **overrides: Any) -> Arco.Config:
-            """The method as printed: the positive key is the mean of the student's own pixels; batches of 4 + 4."""
-            return cls(**{"positive": "student", **overrides})
+            """Returns the method as printed: weak views alone, all pixels of a class are anchors and make its key."""
+            weak = replace(RELEASED_BASE["augmentation"], strong_probability=0.0, mix="none")
+            pretraining = PretrainingConfig(shares=(0.0, 0.5))
+            printed = {"positive": "student", "hard_threshold": 1.0, "augmentation": weak, "pretraining": pretraining}
+            return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Arco.Config:
-            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "pixel_sampler": "released"}
-            return cls(**{"pretraining": PretrainingConfig(linear_heads=True, strong="teacher"), **code, **overrides})
+            """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
+            released = {"pretraining": RELEASED_PRETRAINING, "pixel_sampler": "released"}
+            return cls(**{**RELEASED_BASE, **RELEASED_MINING, **released, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
-        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
-        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.student = Student(network, c)
+        self.teacher = Teacher(self.student, c.ema_decay, warm_up=c.ema_warm_up)
         self.distiller = Distiller(self.student, c.pretraining)
         self.miner = Miner(self.student, c)
 
     def stages(self) -> Sequence[Stage]:
-        """Global distillation, local distillation, contrast; an empty one is left out."""
+        """Returns the pre-training, where there is one, and the contrast of stratified pixels."""
         parts = self.student.net, self.student.pixel, self.miner.predictor
         trained = [p for part in parts for p in part.parameters()]
-        return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
+        last = Stage("contrast", 0, trained, (0, 0), self.training_step, nesterov=self.config.nesterov)
+        return stages(self, Temperature(), last)
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """L_sup + lambda_1 L_contrast + lambda_2 L_unsup + lambda_3 L_nn."""
+        """Computes L_sup + lambda_1 L_contrast + lambda_2 L_unsup + lambda_3 L_nn."""
         return mining_step(self, batch, progress)[1]
 
     def after_step(self) -> None:
-        """The teacher follows the student, heads included."""
+        """Moves the teacher towards the student, heads included."""
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)[0]
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)[0]

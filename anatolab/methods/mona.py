@@ -22,17 +22,19 @@ the recipe that all methods of a table share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from anatolab.losses import equivariance
-from anatolab.methods._mining import Miner, MiningConfig, mining_step
-from anatolab.methods._pretrain import Distiller, PretrainingConfig, Student, stages, start_teacher
+from anatolab.methods._config import RELEASED_BASE, RELEASED_PRETRAINING, PretrainingConfig
+from anatolab.methods._mining import RELEASED_MINING, Miner, MiningConfig, mining_step
+from anatolab.methods._pretrain import Distiller, Student, stages
 from anatolab.methods._teacher_student import TeacherStudentOutput
-from anatolab.schedules import Temperature, sigmoid_ramp
-from anatolab.transforms import Affine, strong_view
+from anatolab.nn import Teacher
+from anatolab.schedules import Temperature
+from anatolab.transforms import Affine, Augmentation, strong_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -45,64 +47,80 @@ class Mona(nn.Module):
         config: See :class:`Config`; its recommended settings where None.
     """
 
+    title: ClassVar[str] = "MONA"
+    color: ClassVar[str] = "#c48300"
+
     @dataclass(frozen=True)
     class Config(MiningConfig):
-        """Settings of MONA, recommended by default: those it shares with ARCO, and the equivariance."""
+        """Settings of MONA, recommended by default: those it shares with ARCO, and the equivariance.
 
-        equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is recalled)
-        equivariance_ramp: float = 0.0  # share of the last stage over which that weight rises; no ramp in the code
-        symmetric: bool = True  # both directions of the divergence; one in the code
-        everywhere: bool = True  # compares all pixels; in the code, those that the teacher is sure are foreground
+        Recommended is the released form of the equivariance (one direction, confident foreground), on unlabeled rows:
+        labeled ones are supervised under the same warps, and a second pass for them costs a third of an update.
+        """
+
+        equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is from memory, unverified)
+        equivariance_rows: Literal["unlabeled", "all"] = "unlabeled"  # images that are compared; all in the code
+        equivariance_warp: Augmentation = field(
+            default_factory=lambda: Augmentation(rotate=60.0, scale=0.2, translate=0.1)
+        )  # (code, which mirrors, too)
+        symmetric: bool = False  # both directions of the divergence (paper); one, target detached (code)
+        everywhere: bool = False  # compares all pixels (paper); confident foreground (code)
 
         @classmethod
         def paper(cls, **overrides: Any) -> Mona.Config:
-            """The method as ARCO describes it: the positive key is the mean of the student's own pixels."""
-            return cls(**{"positive": "student", **overrides})
+            """Returns the method as ARCO describes it: the positive key is the mean of the student's own pixels."""
+            pretraining = PretrainingConfig(shares=(0.0, 0.5))
+            printed = {"positive": "student", "symmetric": True, "everywhere": True, "pretraining": pretraining}
+            return cls(**{**RELEASED_BASE, "equivariance_rows": "all", **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Mona.Config:
-            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
-            heads = PretrainingConfig(linear_heads=True, strong="teacher")
-            code = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", "symmetric": False}
-            return cls(**{"pretraining": heads, "everywhere": False, **code, **overrides})
+            """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
+            warp = Augmentation(rotate=60.0, scale=0.2, translate=0.1, flip=True)
+            released = {"pretraining": RELEASED_PRETRAINING, "equivariance_rows": "all", "equivariance_warp": warp}
+            return cls(**{**RELEASED_BASE, **RELEASED_MINING, **released, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
-        self.student = Student(network, c.pretraining, c.representation, c.representation_stride)
-        self.teacher = start_teacher(self.student, c.ema_decay)
+        self.student = Student(network, c)
+        self.teacher = Teacher(self.student, c.ema_decay, warm_up=c.ema_warm_up)
         self.distiller = Distiller(self.student, c.pretraining)
         self.miner = Miner(self.student, c)
 
     def stages(self) -> Sequence[Stage]:
-        """Global distillation, local distillation, anatomical mining; an empty one is left out."""
+        """Returns the pre-training, where there is one, and the mining of anatomy."""
         parts = self.student.net, self.student.pixel, self.miner.predictor
         trained = [p for part in parts for p in part.parameters()]
-        return stages(self, Temperature(), Stage("contrast", 0, trained, (0, 0), self.training_step))
+        last = Stage("contrast", 0, trained, (0, 0), self.training_step, nesterov=self.config.nesterov)
+        return stages(self, Temperature(), last)
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """L_sup + lambda_1 L_contrast + lambda_2 L_eqv + lambda_3 L_nn + lambda_4 L_unsup."""
+        """Computes L_sup + lambda_1 L_contrast + lambda_2 L_eqv + lambda_3 L_nn + lambda_4 L_unsup."""
         c = self.config
         output, losses = mining_step(self, batch, progress)
         if c.equivariance_weight:
             losses.terms["equivariance"] = self.equivariance(output)
-            ramp = sigmoid_ramp(progress / c.equivariance_ramp if c.equivariance_ramp else 1.0)
-            losses.weights["equivariance"] = c.equivariance_weight * ramp
+            losses.weights["equivariance"] = c.equivariance_weight * c.ramp_up(progress)
         return losses
 
     def equivariance(self, output: TeacherStudentOutput) -> Tensor:
-        """Consistency, L_eqv, of the unlabeled rows: a second strong view is warped, and so is the segmentation."""
-        c, n = self.config, output.num_labeled
-        image, foreground = output.image[n:], output.label[n:, None] > 0
-        warp = Affine.sample(image, c.augmentation)
-        logits_of_warped, _ = self.student(warp.warp_image(strong_view(image, c.augmentation)))
-        inside = warp.warp_image((foreground | c.everywhere).to(image))[:, 0]
-        return equivariance(warp.warp_image(output.logits[n:]), logits_of_warped, inside, symmetric=c.symmetric)
+        """Computes L_eqv, consistency: segmenting a warped image is warping its segmentation.
+
+        The student reads a second strong view, warped; its first prediction is warped alike.
+        """
+        c = self.config
+        first = output.num_labeled if c.equivariance_rows == "unlabeled" else 0
+        view, foreground = output.views.image[first:], output.label[first:, None] > 0
+        warp = Affine.sample(view, c.equivariance_warp)
+        again, _ = self.student(warp.warp_image(strong_view(view, c.augmentation)))
+        mask = warp.warp_image((foreground | c.everywhere).to(view))[:, 0]
+        return equivariance(warp.warp_image(output.logits[first:]), again, mask, symmetric=c.symmetric)
 
     def after_step(self) -> None:
-        """The teacher follows the student, heads included."""
+        """Moves the teacher towards the student, heads included."""
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)[0]
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)[0]

@@ -1,18 +1,22 @@
 """Supervised baseline: what the labeled patients alone can teach.
 
-Every other method is this one plus what it draws from unlabeled patients, so its protocol is the shortest: one stage,
-labeled rows only, cross-entropy and Dice in equal parts.
+Every other method is this one plus what it takes from unlabeled patients, so its protocol is the shortest: one stage,
+labeled rows only, cross-entropy and Dice in equal parts. It is evaluated with the moving average of its weights, as all
+methods of a table are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from anatolab.losses import cross_entropy, dice_loss
-from anatolab.transforms import Augmentation, strong_view, weak_view
+from anatolab.methods._config import SharedConfig
+from anatolab.methods._teacher_student import supervised_terms
+from anatolab.nn import Teacher
+from anatolab.transforms import strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -24,33 +28,34 @@ class Supervised(nn.Module):
         config: See :class:`Config`; its defaults where None.
     """
 
-    @dataclass(frozen=True)
-    class Config:
-        """Settings of the supervised baseline."""
+    title: ClassVar[str] = "supervised"
+    color: ClassVar[str] = "#a19558"
 
-        updates: int = 30_000  # optimizer steps
-        labeled: int = 4  # labeled images a step
-        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
+    @dataclass(frozen=True)
+    class Config(SharedConfig):
+        """Settings of the supervised baseline: those that all methods share."""
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = config or self.Config()
         self.student = network
+        self.teacher = Teacher(network, self.config.ema_decay, warm_up=self.config.ema_warm_up)
 
     def stages(self) -> Sequence[Stage]:
-        """One stage on labeled rows."""
+        """Returns one stage on labeled rows."""
         c = self.config
         return [Stage("train", c.updates, self.student, (c.labeled, 0), self.training_step)]
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Supervised loss on an augmented view of the labeled rows."""
-        image, label = weak_view(*batch.labeled, self.config.augmentation)
+        """Computes the supervised loss of an augmented view of the labeled rows."""
+        image, label = weak_view(*batch.labeled, self.config.augmentation, batch.view)
         logits = self.student(strong_view(image, self.config.augmentation))
-        return Losses({"ce": cross_entropy(logits, label), "dice": dice_loss(logits, label)}, {"ce": 0.5, "dice": 0.5})
+        return supervised_terms(logits, label, self.config)
 
     def after_step(self) -> None:
-        """Nothing follows a step: there is no teacher."""
+        """Moves the averaged weights towards the student's."""
+        self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)
+        """Returns logits ``(b, classes, *s)`` of the averaged weights, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)

@@ -1,4 +1,4 @@
-r"""UA-MT: mean teacher with consistency only where the teacher is confident.
+r"""UA-MT: mean teacher that is followed only where it is certain.
 
 Yu, Wang, Li, Fu and Heng, *Uncertainty-aware self-ensembling model for semi-supervised 3D left atrium segmentation*,
 MICCAI 2019. The teacher predicts several noisy copies of an unlabeled image; where the entropy of the mean prediction
@@ -16,16 +16,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from anatolab.losses import consistency, cross_entropy, dice_loss, predictive_entropy
+from anatolab.losses import consistency, predictive_entropy
+from anatolab.methods._config import SemiSupervisedConfig
+from anatolab.methods._teacher_student import make_views, supervised_terms
 from anatolab.nn import Teacher
 from anatolab.schedules import sigmoid_ramp
-from anatolab.transforms import Augmentation, mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import strong_view
 from anatolab.types import Batch, Losses, Stage
+
+CHUNK = 4  # images a forward pass of the teacher: on a CPU, small batches stay in the cache
 
 
 class UAMT(nn.Module):
@@ -36,70 +41,67 @@ class UAMT(nn.Module):
         config: See :class:`Config`; its defaults where None.
     """
 
+    title: ClassVar[str] = "UA-MT"
+    color: ClassVar[str] = "#457d57"
+
     @dataclass(frozen=True)
-    class Config:
+    class Config(SemiSupervisedConfig):
         """Settings of UA-MT; the paper's are for the left atrium in 3-D."""
 
-        updates: int = 30_000  # optimizer steps
-        labeled: int = 4  # labeled images a step
-        unlabeled: int = 4  # unlabeled images a step
-        ema_decay: float = 0.99  # m
         consistency_weight: float = 10.0  # lambda, reached after the ramp
-        ramp: float = 0.2  # share of training over which lambda rises, exp(-5 (1 - t)^2)
         passes: int = 8  # T, noisy teacher predictions
         noise: float = 0.1  # of the teacher's input, in standard deviations of the image; clipped at twice that
         threshold: tuple[float, float] = (0.75, 1.0)  # H, from and to, as shares of log(classes)
-        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = config or self.Config()
         self.student = network
-        self.teacher = Teacher(network, self.config.ema_decay, warm_up=True)
+        self.teacher = Teacher(network, self.config.ema_decay, warm_up=self.config.ema_warm_up)
 
     def stages(self) -> Sequence[Stage]:
-        """One stage on labeled and unlabeled rows."""
+        """Returns one stage on labeled and unlabeled rows."""
         c = self.config
         return [Stage("train", c.updates, self.student, (c.labeled, c.unlabeled), self.training_step)]
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Supervised loss on the labeled rows, consistency on the confident pixels of the unlabeled ones."""
+        """Computes the supervised loss on the labeled rows, and consistency on the certain pixels of the others."""
         c, n = self.config, batch.num_labeled
-        image, label = weak_view(batch.image, batch.label, c.augmentation)
 
-        target = self.mean_prediction(image[n:])  # eq. (2): mu_c over T passes
-        mixed, target, valid = mix_unlabeled(image[n:], target, c.augmentation)
+        views = make_views(lambda x: self.mean_prediction(x).log(), batch, c)  # eq. (2): mu_c over T passes
         low, high = c.threshold
-        limit = (low + (high - low) * sigmoid_ramp(progress)) * math.log(target.shape[1])
-        confident = predictive_entropy(target) < limit  # eq. (2): u = -sum mu log mu < H
+        limit = (low + (high - low) * sigmoid_ramp(progress)) * math.log(views.probability.shape[1])
+        certain = predictive_entropy(views.probability) < limit  # eq. (2): u = -sum mu log mu < H
 
-        logits = self.student(strong_view(torch.cat([image[:n], mixed]), c.augmentation))
-        terms = {
-            "ce": cross_entropy(logits[:n], label[:n]),
-            "dice": dice_loss(logits[:n], label[:n]),
-            "consistency": consistency(logits[n:], target, confident & valid),  # eq. (3)
-        }
-        weight = c.consistency_weight * sigmoid_ramp(progress / c.ramp if c.ramp else 1.0)
-        return Losses(terms, {"ce": 0.5, "dice": 0.5, "consistency": weight}, {"confident": confident.float().mean()})
+        logits = self.student(strong_view(views.image, c.augmentation))
+        losses = supervised_terms(logits[:n], views.label, c)
+        losses.terms["consistency"] = consistency(logits[n:], views.probability, certain & views.valid)  # eq. (3)
+        losses.weights["consistency"] = c.consistency_weight * c.ramp_up(progress)
+        losses.diagnostics["certain"] = certain.float().mean()
+        return losses
 
     @torch.no_grad()
     def mean_prediction(self, image: Tensor) -> Tensor:
-        """Mean class probability ``(b, classes, *s)`` of the teacher over noisy copies, without gradient."""
+        """Returns the mean class probability ``(b, classes, *s)`` of the teacher over noisy copies, above 0."""
         c = self.config
-        copies = image.repeat(c.passes, *[1] * (image.ndim - 1))
-        noise = (torch.randn_like(copies) * c.noise).clamp(-2 * c.noise, 2 * c.noise)
-        noise = noise * copies.std(tuple(range(1, copies.ndim)), keepdim=True)
+        deviation = image.std(tuple(range(1, image.ndim)), keepdim=True)
+        total: Tensor | None = None
         with _dropout_on(self.teacher):
-            probability = torch.softmax(self.teacher(copies + noise).float(), 1)
-        return probability.unflatten(0, (c.passes, len(image))).mean(0)
+            for _ in range(c.passes):
+                noise = (torch.randn_like(image) * c.noise).clamp(-2 * c.noise, 2 * c.noise) * deviation
+                parts = (image + noise).split(CHUNK)
+                probability = torch.cat([torch.softmax(self.teacher(part).float(), 1) for part in parts])
+                total = probability if total is None else total + probability
+        assert total is not None  # there is at least one pass
+        return (total / c.passes).clamp_min(torch.finfo(total.dtype).tiny)
 
     def after_step(self) -> None:
-        """The teacher follows the student."""
+        """Moves the teacher towards the student."""
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the student."""
-        return self.student(image)
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Networks behind one tap, their heads, experts and point renderer, and the EMA teacher."""
 
 from anatolab.nn.experts import Concatenation, ExpertMask, Experts, Fused, Router, fused_map, squared_variation
-from anatolab.nn.heads import ImageProjector, PatchProjector, PixelProjector, mlp
+from anatolab.nn.heads import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, mlp
 from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, segresnet, vnet
 from anatolab.nn.rendering import (
     FourierEncoding,
@@ -22,6 +22,7 @@ __all__ = [
     "NETWORKS",
     "PATHS",
     "Concatenation",
+    "ConvPixelProjector",
     "ExpertMask",
     "Experts",
     "FourierEncoding",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -107,19 +108,53 @@ class PixelProjector(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """From maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
-        level = next(i for i, stride in enumerate(self.strides) if stride <= self.stride)
-        grid = [side * self.strides[level] // self.stride for side in maps[level].shape[2:]]
+        grid = self.grid(maps)
         parts = []
         for weight, stride, map_ in zip(self.linear.weight.split(self.channels, 1), self.strides, maps, strict=True):
             if stride < self.stride:
                 map_ = _pool(map_, self.stride // stride)
-            part = F.linear(map_.movedim(1, -1), weight).movedim(-1, 1)
-            if list(part.shape[2:]) != grid:
-                part = F.interpolate(part, grid, mode=MODE[part.ndim - 2], align_corners=False)
-            parts.append(part)
+            parts.append(_resized(F.linear(map_.movedim(1, -1), weight).movedim(-1, 1), grid))
         return sum(parts[1:], parts[0])
+
+    def grid(self, maps: Sequence[Tensor]) -> list[int]:
+        """Returns the sides of the embedding's grid."""
+        level = next(i for i, stride in enumerate(self.strides) if stride <= self.stride)
+        return [side * self.strides[level] // self.stride for side in maps[level].shape[2:]]
+
+
+class ConvPixelProjector(PixelProjector):
+    """One embedding a pixel, as released with ACTION: the maps on one grid, a 3 x 3 and a 1 x 1 convolution.
+
+    Args:
+        channels: Of each map, coarse to fine.
+        strides: Of each map.
+        dim: Of the embedding.
+        stride: Of the embedding's grid; finer maps are averaged down to it.
+        dims: 2 or 3.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int], dim: int, *, stride: int = 1, dims: int = 2
+    ) -> None:
+        super().__init__(channels, strides, dim, stride=stride)
+        del self.linear
+        self.layers = nn.Sequential(CONV[dims](sum(channels), dim, 3, padding=1, bias=False), CONV[dims](dim, dim, 1))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """From maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
+        pooled = [
+            _pool(map_, self.stride // stride) if stride < self.stride else map_
+            for map_, stride in zip(maps, self.strides, strict=True)
+        ]
+        return self.layers(torch.cat([_resized(map_, self.grid(maps)) for map_ in pooled], 1))
 
 
 def _pool(map_: Tensor, cell: int) -> Tensor:
     """Means over cells of ``cell`` pixels a side."""
     return F.avg_pool2d(map_, cell) if map_.ndim == 4 else F.avg_pool3d(map_, cell)
+
+
+def _resized(map_: Tensor, grid: list[int]) -> Tensor:
+    if list(map_.shape[2:]) == grid:
+        return map_
+    return F.interpolate(map_, grid, mode=MODE[map_.ndim - 2], align_corners=False)

@@ -117,7 +117,7 @@ def train(
             # 4. A stage: its parameters, its optimizer, its rows.
             _only_trainable(method, stage)
             parameters = [p for p in method.parameters() if p.requires_grad]
-            optimizer = build_optimizer(parameters, settings)
+            optimizer = build_optimizer(parameters, settings, nesterov=stage.nesterov)
             module, wrapped = fabric.setup(_Step(method, stage), optimizer)
             sampler = _sampler(stage, labeled, unlabeled, settings.seed + number)
             begin = 0

@@ -76,14 +76,13 @@ def learning_rate(settings: Settings, step: int, updates: int) -> float:
     return lr * (floor + (1 - floor) * poly(step / updates, settings.power))
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings) -> Any:
+def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings, *, nesterov: bool = False) -> Any:
     """Returns the fused optimizer of resolved settings; it skips an update where ``found_inf`` is set to 1."""
+    nesterov = nesterov or settings.nesterov
     lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
-    return torch.optim.SGD(
-        parameters, lr, settings.momentum, weight_decay=decay, nesterov=settings.nesterov, fused=True
-    )
+    return torch.optim.SGD(parameters, lr, settings.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 
 def resolve_precision(precision: str, accelerator: str = "auto") -> str:

@@ -1,0 +1,129 @@
+"""Settings that all methods of a table share: budget, loss of the labels, teacher, augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
+
+from anatolab.sampling import PixelSampler
+from anatolab.transforms import Augmentation
+from anatolab.types import Size
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """Settings that every method has; in a recommended profile they are the same for all."""
+
+    updates: int = 30_000  # of the student, in all stages
+    labeled: int = 4  # labeled images an update
+    unlabeled: int = 4  # unlabeled images an update; a method without an unsupervised term reads none
+    sup_weight: float = 0.5  # of cross-entropy and of Dice on labeled pixels, each
+    ema_decay: float = 0.99  # m; the student's weight in the teacher is 1 - m an update
+    ema_warm_up: bool = True  # m is at most 1 - 1/(t + 1) at update t, which forgets the random start
+    predict_with: Literal["teacher", "student"] = "teacher"  # whose prediction is evaluated
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def for_size(self, size: Size) -> Self:
+        """Returns these settings with the budget and the widths of a size (see :mod:`anatolab.presets`)."""
+        budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled}
+        return replace(self, **{**budget, **self.widths(size)})
+
+    def widths(self, size: Size) -> dict[str, Any]:
+        """Returns the fields of a method that depend on the size, such as the widths of its heads."""
+        return {}
+
+
+@dataclass(frozen=True)
+class SemiSupervisedConfig(SharedConfig):
+    """Settings of every method with a term on unlabeled images."""
+
+    ramp: float = 0.1  # share of the stage over which the weight of that term rises linearly
+    ramp_updates: int = 250  # but at least as many updates: a teacher that starts to teach too early costs .08 Dice
+    labeled_partner: bool = True  # every second unlabeled image is mixed with a labeled one, as in BCP
+
+    def ramp_up(self, progress: float) -> float:
+        """Returns the factor on the weight of the unsupervised term, in [0, 1], after a share of the stage.
+
+        Example:
+            >>> [SemiSupervisedConfig(updates=1_000).ramp_up(t) for t in (0.0, 0.125, 0.25, 1.0)]
+            [0.0, 0.5, 1.0, 1.0]
+        """
+        share = max(self.ramp, self.ramp_updates / self.updates)
+        return min(1.0, progress / share) if share else 1.0
+
+
+@dataclass(frozen=True)
+class PseudoLabelConfig(SemiSupervisedConfig):
+    """Settings of the pseudo-label base, on which every recommended semi-supervised method is built."""
+
+    unsup: Literal["confident", "share_weighted"] = "confident"  # form of L_unsup; the second is ReCo's, as released
+    unsup_weight: float = 1.0  # of L_unsup
+    confidence_threshold: float = 0.9  # from it on the teacher counts as confident
+
+
+@dataclass(frozen=True)
+class PretrainingConfig:
+    """Settings of the two distillations; the paper's are those of ACTION, the code its released one."""
+
+    shares: tuple[float, float] = (0.0, 0.0)  # of all updates: global alone, then global and local together
+    batch: tuple[int, int] | None = None  # labeled and unlabeled images an update; as after it where None
+    bank: int = 36  # n, embeddings of other images to compare with (paper)
+    embedding: int = 512  # of an image (code)
+    student_temperature: tuple[float, float] = (0.1, 0.1)  # tau_s, lowest and highest; ACTION: .1 (paper)
+    teacher_temperature: tuple[float, float] = (0.01, 0.01)  # tau_t; ACTION: .01 (paper); MONA and ARCO: .1 (code)
+    global_weight: float = 1.0  # k_1 (paper)
+    local_weight: float = 1.0  # k_2 (paper)
+    patch: float = 0.25  # side of a patch, share of the image's shortest side: 64 of 256 (paper)
+    cells: int = 8  # a side of a patch after pooling (code); 4 in 3-D
+    linear_heads: bool = False  # no ReLU in projectors and predictors (code); the text calls them non-linear
+    strong: Literal["student", "teacher"] = "student"  # whose view is strong (paper); the teacher's in the code
+
+
+@dataclass(frozen=True)
+class ContrastConfig(PseudoLabelConfig):
+    """Settings that ACTION, ACTION++, MONA and ARCO share: pre-training, embedding of pixels, anchors and negatives.
+
+    Recommended is one stage without pre-training, on the base; the papers' stages are in their profiles.
+    """
+
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # none by default
+    restart_teacher: bool = False  # before the last stage the teacher becomes the student again (code)
+    strong_labeled: bool = True  # labeled images change their intensities, too; not in the code
+    nesterov: bool = False  # SGD of the last stage with Nesterov momentum (code)
+    representation: int = 512  # d, width of a pixel's embedding (paper)
+    representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
+    pixel_head: Literal["linear", "conv"] = "linear"  # one linear map a pixel; conv 3x3 and 1x1 (code of ACTION)
+    pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
+    grid: int = 4  # cells a side of a class's region in an image, where the sampler has cells (code)
+    num_anchors: int = 256  # pixels a class (paper)
+    num_negatives: int = 512  # keys a class; shared by its anchors, sampled for each of them in the code
+    hard_threshold: float = 0.97  # theta_s, delta: a pixel is hard where the student is at most as sure (paper)
+    weak_threshold: float = 0.7  # theta_w: below it the pseudo-label of a pixel is not used (code; paper is silent)
+    head_widths: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {"representation": 32, "num_anchors": 128, "num_negatives": 256},
+        "demo": {"representation": 64},
+    }  # by size; at full they are the published ones
+
+    def widths(self, size: Size) -> dict[str, Any]:
+        """Returns the widths of the heads and of the pre-training's embeddings at a size."""
+        embedding = {"tiny": 64, "demo": 128}.get(size.name, self.pretraining.embedding)
+        cells = 4 if size.depth else self.pretraining.cells
+        pretraining = replace(self.pretraining, embedding=embedding, cells=cells)
+        return {"pretraining": pretraining, **self.head_widths.get(size.name, {})}
+
+
+# What the released 2-D code of ACTION, MONA and ARCO does instead of the shared base; the papers' own unsupervised form.
+RELEASED_BASE: dict[str, Any] = {
+    "unsup": "share_weighted",
+    "confidence_threshold": 0.97,
+    "ramp": 0.0,
+    "ramp_updates": 0,
+    "labeled_partner": False,
+    "ema_warm_up": False,
+    "predict_with": "student",
+    "augmentation": Augmentation(rotate=20.0, scale=0.1, translate=0.1, flip=True, quarter_turns=True),
+}
+
+RELEASED_PRETRAINING = PretrainingConfig(
+    shares=(0.0, 0.5), batch=(3, 3), teacher_temperature=(0.1, 0.1), linear_heads=True, strong="teacher"
+)  # of MONA and ARCO: one joint stage, 30,000 of 60,000 updates
