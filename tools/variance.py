@@ -59,7 +59,7 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
     output: TeacherStudentOutput = forward_pair(method, batch, 0.5)
     b, _, *grid = output.representation.shape
     with torch.no_grad():
-        keys = flatten_pixels(method.teacher.net.pixel(method.teacher(output.image)[1]))[0]
+        keys = flatten_pixels(method.teacher.net.pixel(method.teacher(output.views.image)[1]))[0]
     hard = output.label_probability <= c.strong_threshold
     pool = pool_pixels(output.pixel_label, classes, hard)
     prototypes = class_means(output.features, output.pixel_label, classes)

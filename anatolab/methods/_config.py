@@ -48,7 +48,7 @@ class SemiSupervisedConfig(SharedConfig):
             >>> [SemiSupervisedConfig(updates=1_000).ramp_up(t) for t in (0.0, 0.125, 0.25, 1.0)]
             [0.0, 0.5, 1.0, 1.0]
         """
-        share = max(self.ramp, self.ramp_updates / self.updates)
+        share = min(1.0, max(self.ramp, self.ramp_updates / self.updates))
         return min(1.0, progress / share) if share else 1.0
 
 
