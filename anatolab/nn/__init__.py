@@ -2,7 +2,7 @@
 
 from anatolab.nn.experts import Concatenation, ExpertMask, Experts, Fused, Router, fused_map, squared_variation
 from anatolab.nn.heads import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, mlp
-from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, segresnet, vnet
+from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, segresnet, stem_unet, vnet
 from anatolab.nn.rendering import (
     FourierEncoding,
     PointHead,
@@ -15,6 +15,7 @@ from anatolab.nn.rendering import (
     uncertainty,
     write_back,
 )
+from anatolab.nn.stem_unet import StemUNet
 from anatolab.nn.tap import PATHS, Tap, tap
 from anatolab.nn.teacher import Teacher
 
@@ -32,6 +33,7 @@ __all__ = [
     "PixelProjector",
     "PointHead",
     "Router",
+    "StemUNet",
     "Tap",
     "Teacher",
     "basic_unet",
@@ -45,6 +47,7 @@ __all__ = [
     "refine",
     "segresnet",
     "squared_variation",
+    "stem_unet",
     "tap",
     "training_points",
     "uncertain_pixels",

@@ -1,14 +1,45 @@
-"""The backbones of the book, all MONAI's: a light strided U-Net by default, the papers' networks at full size."""
+"""The backbones of the book: a stem U-Net by default, and MONAI's networks, among them those of the papers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
+
+from anatolab.nn.stem_unet import StemUNet
+
+
+def stem_unet(
+    in_channels: int, classes: int, *, spatial_dims: int = 2, widths: Sequence[int] | None = None
+) -> StemUNet:
+    """Builds the default U-Net: fast on a CPU, with batch norm; its finest feature is at stride 2.
+
+    The first step is a pixel unshuffle by 2, and the head a pixel shuffle. It has 1.9 million weights in 2-D and 1.4
+    million in 3-D at the default widths, and imports nothing but torch.
+
+    Args:
+        in_channels: Image channels.
+        classes: Output classes, background included.
+        spatial_dims: 2 or 3.
+        widths: Channels at strides 2, 4, 8, ...; (32, 64, 128, 256) in 2-D and (16, 32, 64, 128) in 3-D where None.
+            Each side must be a multiple of ``2 ** len(widths)``.
+
+    Returns:
+        A network from images ``(b, in_channels, *s)`` to logits ``(b, classes, *s)``.
+
+    Example:
+        >>> sum(p.numel() for p in stem_unet(1, 4).parameters())
+        1941104
+    """
+    return StemUNet(
+        in_channels, classes, spatial_dims, widths or ((32, 64, 128, 256), (16, 32, 64, 128))[spatial_dims - 2]
+    )
 
 
 def light_unet(
     in_channels: int, classes: int, *, spatial_dims: int = 2, width: int | None = None, depth: int | None = None
 ) -> nn.Module:
-    """Builds the light strided residual U-Net used at ``tiny`` and ``demo``; its finest feature is at stride 2.
+    """Builds a light strided residual U-Net; its finest feature is at stride 2.
 
     Args:
         in_channels: Image channels.
@@ -76,7 +107,13 @@ def segresnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Mo
     return SegResNet(spatial_dims, init_filters=8, in_channels=in_channels, out_channels=classes)
 
 
-NETWORKS = {"light_unet": light_unet, "basic_unet": basic_unet, "vnet": vnet, "segresnet": segresnet}
+NETWORKS = {
+    "stem_unet": stem_unet,
+    "light_unet": light_unet,
+    "basic_unet": basic_unet,
+    "vnet": vnet,
+    "segresnet": segresnet,
+}
 
 
 def multiple_of(network: str, spatial_dims: int) -> int:

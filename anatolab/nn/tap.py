@@ -28,6 +28,7 @@ class Tap(nn.Module):
         self.paths = tuple(paths)
         self._captured: dict[str, Tensor] | None = None
         self._until: str | None = None
+        self._perturb: float | Tensor | None = None
         for path in self.paths:
             try:
                 module = net.get_submodule(path)
@@ -36,23 +37,41 @@ class Tap(nn.Module):
                     f"{type(net).__name__} has no module {path!r}; name modules as `net.named_modules()` lists them."
                 ) from error
             module.register_forward_hook(_Capture(self, path))
+        joins = JOINS[type(net).__name__](self.paths) if type(net).__name__ in JOINS else ()
+        for path in joins:
+            net.get_submodule(path).register_forward_pre_hook(_Perturb(self, coarsest=path == joins[0]))
+        self.can_perturb = bool(joins)
         self.classes, self.channels, self.strides, self._encoder = self._probe(example)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, image: Tensor, perturb: float | Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Runs the network once.
 
         Args:
             image: ``(b, c, *s)``.
+            perturb: Probability with which each channel of what the encoder hands to the decoder (its coarsest map and
+                every skip) is set to 0; the others are divided by its complement. One number, or one an image ``(b,)``,
+                so that a batch may hold perturbed and unperturbed images. Drawn from torch's global generator.
 
         Returns:
-            Logits ``(b, classes, *s)`` and the maps ``(b, channels[i], *s / strides[i])``, all with gradient.
+            Logits ``(b, classes, *s)`` and the maps ``(b, channels[i], *s / strides[i])``, all with gradient. The
+            encoder itself runs unperturbed, and so does the coarsest map that is returned.
+
+        Raises:
+            InputError: Features are to be perturbed of a network that :data:`JOINS` does not list.
+
+        Reference:
+            Yang et al., UniMatch, CVPR 2023: channel dropout of one half on the encoder's features.
         """
+        if perturb is not None and not self.can_perturb:
+            raise InputError(
+                f"features of {type(self.net).__name__} cannot be perturbed; use one of {', '.join(JOINS)}."
+            )
         captured: dict[str, Tensor] = {}
-        self._captured = captured
+        self._captured, self._perturb = captured, perturb
         try:
             logits = self.net(image)
         finally:
-            self._captured = None
+            self._captured = self._perturb = None
         if isinstance(logits, list | tuple):  # deep supervision: the first entry is the full-resolution one
             logits = logits[0]
         return logits, [captured[path] for path in self.paths]
@@ -103,6 +122,39 @@ class _Capture:
                 raise _ReachedError
 
 
+class _Perturb:
+    """A pre-hook that drops channels of the skip, and of the coarsest map, where a decoder joins them."""
+
+    def __init__(self, owner: Tap, *, coarsest: bool) -> None:
+        self.owner, self.coarsest = owner, coarsest
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        p = self.owner._perturb
+        if p is None:
+            return None
+        if len(args) == 1:  # the skip and, behind it, a deeper map of as many channels, already concatenated
+            skips = args[0].shape[1] if self.coarsest else args[0].shape[1] // 2
+            return (torch.cat([drop_channels(args[0][:, :skips], p), args[0][:, skips:]], 1),)
+        deeper, skip, *rest = args
+        return (drop_channels(deeper, p) if self.coarsest else deeper, drop_channels(skip, p), *rest)
+
+
+def drop_channels(maps: Tensor, p: float | Tensor) -> Tensor:
+    """Sets each channel to 0 with probability ``p`` and divides the others by ``1 - p``.
+
+    Args:
+        maps: ``(b, c, *s)``; gradient flows through the channels that are kept.
+        p: In [0, 1], one number or one an image ``(b,)``.
+
+    Example:
+        >>> torch.equal(drop_channels(torch.ones(2, 3, 4, 4), torch.zeros(2)), torch.ones(2, 3, 4, 4))
+        True
+    """
+    keep = 1 - torch.as_tensor(p, dtype=torch.float32, device=maps.device).expand(len(maps))[:, None]
+    mask = (torch.rand(maps.shape[:2], device=maps.device) < keep) / keep.clamp_min(1e-6)  # 0 where p = 1
+    return maps * mask.to(maps.dtype).reshape(*maps.shape[:2], *(1,) * (maps.ndim - 2))
+
+
 def tap(
     net: nn.Module,
     paths: Sequence[str] | None = None,
@@ -114,7 +166,7 @@ def tap(
     """Taps a network: ``tap(net)(image) -> (logits, maps coarse to fine)``.
 
     Args:
-        net: A MONAI network of :data:`PATHS`, or any module when ``paths`` are given.
+        net: A network of :data:`PATHS`, or any module when ``paths`` are given.
         paths: Names of the modules whose outputs are the pyramid, coarse to fine, as in ``net.named_modules()``.
         in_channels: Image channels, for the dry run that finds channels and strides.
         spatial_dims: 2 or 3.
@@ -193,6 +245,10 @@ def _attention_unet_paths(net: nn.Module) -> list[str]:
 
 PATHS: dict[str, Callable[[nn.Module], list[str]]] = {
     "UNet": _unet_paths,  # finest map at the first stride: the last up-sampling gives logits
+    "StemUNet": lambda net: [
+        f"down.{len(net.get_submodule('down')._modules) - 1}",
+        *(f"up.{i}" for i in range(len(net.get_submodule("up")._modules))),
+    ],
     "BasicUNet": lambda net: ["down_4", "upcat_4", "upcat_3", "upcat_2", "upcat_1"],
     "AttentionUnet": _attention_unet_paths,
     "UNETR": lambda net: ["decoder5", "decoder4", "decoder3", "decoder2"],
@@ -207,3 +263,9 @@ PATHS: dict[str, Callable[[nn.Module], list[str]]] = {
         *(f"upsamples.{i}" for i in range(len(net.get_submodule("upsamples")._modules))),
     ],
 }  # hook points, coarse to fine
+
+JOINS: dict[str, Callable[[Sequence[str]], tuple[str, ...]]] = {
+    "StemUNet": lambda paths: tuple(paths[1:]),
+    "BasicUNet": lambda paths: tuple(paths[1:]),
+    "UNet": lambda paths: (*paths[1:], "model.2"),  # the module that gives logits joins the finest skip
+}  # the decoder modules that take a skip, coarse to fine, of the networks whose features can be perturbed
