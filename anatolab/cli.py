@@ -141,7 +141,7 @@ def _train_command(space: int = 2) -> Any:
         """
         import torch
 
-        from anatolab.data import open_cohort, prepare, prepare_volumes
+        from anatolab.data import open_cohort, prepare
         from anatolab.training import train as fit
         from anatolab.training.folder import RunInfo, build, save_info
 
@@ -154,17 +154,13 @@ def _train_command(space: int = 2) -> Any:
         _check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
         cohort = open_cohort(data)
         split = _split(cohort, labeled_patients, split_seed, held_out)
-        rows: Any = (
-            prepare(cohort, split.train, size=(side, side))
-            if patch is None
-            else prepare_volumes(cohort, split.train, patch=patch)
-        )
+        rows = prepare(cohort, split.train, size=patch or (side, side))
         name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
         info = RunInfo(
             name,
             asdict(method),
             network,
-            in_channels=rows.images.shape[1],
+            in_channels=rows.channels,
             classes=cohort.classes,
             side=side,
             split=split,

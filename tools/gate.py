@@ -29,7 +29,7 @@ from recording import Clock
 from torch import Tensor, nn
 
 from anatolab import records
-from anatolab.data import cache_root, open_cohort, prepare, prepare_volumes, split_patients, split_sha256
+from anatolab.data import cache_root, open_cohort, prepare, split_patients, split_sha256
 from anatolab.data.cache import scaled
 from anatolab.data.phantoms import abdomen_cohort, atrium_cohort, cardiac_cohort
 from anatolab.data.volumes import volume_of
@@ -372,11 +372,7 @@ def main() -> None:
     cohort = gate.cohort()
     split = split_patients(cohort, **gate.split, seed=0)
     size = gate.patch or (SIDE, SIDE)
-    rows: Any = (
-        prepare_volumes(cohort, split.train, patch=gate.patch)
-        if gate.patch
-        else prepare(cohort, split.train, size=(SIDE, SIDE))
-    )
+    rows = prepare(cohort, split.train, size=size)
     data = os.environ.get("ANATOLAB_DATA")
     real = open_cohort(Path(data) / gate.real) if data and gate.real else None
     config = config_of(gate, cohort.provenance, updates)

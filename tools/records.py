@@ -40,7 +40,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     """
     import torch
 
-    from anatolab.data import prepare, prepare_volumes, split_sha256
+    from anatolab.data import prepare, split_sha256
     from anatolab.inference import evaluate
     from anatolab.methods import METHODS
     from anatolab.metrics import summarize
@@ -51,10 +51,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     size = experiment.budget
     cohort, split_of = COHORTS[experiment.cohort]()
     split = split_of(experiment.labeled)
-    if experiment.dims == 2:
-        rows: Any = prepare(cohort, split.train, size=(size.side, size.side))
-    else:
-        rows = prepare_volumes(cohort, split.train, patch=(size.depth, size.side, size.side))
+    rows = prepare(cohort, split.train, size=size.image)
 
     torch.manual_seed(seed)
     kind = METHODS[experiment.method]

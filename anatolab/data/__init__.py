@@ -1,21 +1,24 @@
 """Patients on disk to rows for a network: readers of public layouts, splits, cached slices, the two-stream sampler."""
 
-from anatolab.data.cache import Rows, cache_root, prepare, scaled
+from anatolab.data.cache import Rows, cache_root, scaled
 from anatolab.data.celeba import read_celeba
 from anatolab.data.chexpert import read_chexpert
 from anatolab.data.dims import dims_for
+from anatolab.data.field_of_view import FieldOfView, coverage, find_field_of_view
 from anatolab.data.labeled import LabeledImages
 from anatolab.data.layouts import LAYOUTS, open_cohort
 from anatolab.data.metashift import read_metashift
+from anatolab.data.preparation import prepare
 from anatolab.data.report import Report, check_folder, describe
 from anatolab.data.sampler import TwoStreamSampler, shard
 from anatolab.data.splits import published_lists, split_patients, split_sha256
 from anatolab.data.table import read_table
-from anatolab.data.volumes import Volumes, prepare_volumes
+from anatolab.data.volumes import Volumes
 from anatolab.data.waterbirds import read_waterbirds
 
 __all__ = [
     "LAYOUTS",
+    "FieldOfView",
     "LabeledImages",
     "Report",
     "Rows",
@@ -23,11 +26,12 @@ __all__ = [
     "Volumes",
     "cache_root",
     "check_folder",
+    "coverage",
     "describe",
     "dims_for",
+    "find_field_of_view",
     "open_cohort",
     "prepare",
-    "prepare_volumes",
     "published_lists",
     "read_celeba",
     "read_chexpert",

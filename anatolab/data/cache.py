@@ -26,8 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anatolab.data.field_of_view import FieldOfView
 from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
 
+PERCENTILES = (0.5, 99.5)
 RECIPE = {  # part of every cache's key: raise the version when a reader or anything below changes what is written
     "version": 1,
     "image": "min-max per volume and channel, bilinear with antialias",
@@ -43,7 +45,8 @@ class Rows:
     labels: np.ndarray  # (n, h, w) uint8 class numbers, 255 = unknown
     names: list[str]  # "patient001_ED#05": case and slice, counted from 0 along axis 0 of the volume
     patients: list[str]  # one a row
-    sha256: str  # of all of the above
+    sha256: str  # of all of the above and the view
+    view: tuple[int, int]  # height and width that a network sees: the middle of a row, or all of it
 
     @classmethod
     def from_arrays(
@@ -52,6 +55,8 @@ class Rows:
         labels: np.ndarray,
         patients: Sequence[str],
         names: Sequence[str] | None = None,
+        *,
+        view: tuple[int, int] | None = None,
     ) -> Rows:
         """Rows that live in memory.
 
@@ -60,6 +65,7 @@ class Rows:
             labels: (n, h, w) uint8 class numbers, 255 = unknown.
             patients: One a row.
             names: One a row; patient and row number where not given.
+            view: Height and width of the middle of a row that a network sees; the whole row where not given.
 
         Raises:
             InputError: The lengths, shapes or number types do not fit.
@@ -84,10 +90,31 @@ class Rows:
                 f"patients and {len(names)} names do not fit; give (n, c, h, w) float32, (n, h, w) uint8, n and n."
             )
         columns = {"names": names, "patients": list(patients)}
-        return cls(images, labels, **columns, sha256=sha256_of(images, labels, columns))
+        return cls.from_cache(images, labels, columns, sha256_of(images, labels, columns), view)
+
+    @classmethod
+    def from_cache(
+        cls, images: np.ndarray, labels: np.ndarray, columns: dict[str, list], sha256: str, view: Sequence[int] | None
+    ) -> Rows:
+        """Rows as :func:`cached` gives them; the view is part of their hash where it is not the whole row."""
+        height, width = images.shape[2:]
+        rims = (height - view[0], width - view[1]) if view is not None else (0, 0)
+        if min(rims) < 0 or any(rim % 2 for rim in rims):
+            raise InputError(
+                f"rows: a view of {view} pixels is not the middle of rows of {(height, width)}; give a view that is "
+                "smaller by an even number of pixels."
+            )
+        if any(rims):
+            sha256 = hashlib.sha256(f"{sha256} {rims}".encode()).hexdigest()
+        return cls(images, labels, **columns, sha256=sha256, view=(height - rims[0], width - rims[1]))
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+        return self.images.shape[1]
 
     def index_of(self, patients: Sequence[str]) -> Tensor:
         """The rows of these patients.
@@ -103,18 +130,20 @@ class Rows:
         """
         return find_rows(self.patients, patients)
 
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Copy some rows to memory, ready for a network.
+    def take(self, index: Tensor, num_labeled: int = 0) -> tuple[Tensor, Tensor]:
+        """Copies some rows to memory, ready for augmentation, which gives a network its view of them.
 
         Args:
             index: Row numbers (b,) int64.
+            num_labeled: Not read, since a slice has one place; patches of volumes need it, see
+                :meth:`anatolab.data.Volumes.take`.
 
         Returns:
             Images (b, c, h, w) float32 in [0, 1] and labels (b, h, w) int64 with ``IGNORE`` where unknown.
         """
-        at = index.cpu().numpy()
-        label = torch.from_numpy(np.asarray(self.labels[at])).long()
-        return torch.from_numpy(np.asarray(self.images[at])), label.masked_fill_(label == UNKNOWN, IGNORE)
+        rows = index.cpu().numpy()
+        label = torch.from_numpy(np.asarray(self.labels[rows])).long()
+        return torch.from_numpy(np.asarray(self.images[rows])), label.masked_fill_(label == UNKNOWN, IGNORE)
 
 
 def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
@@ -132,44 +161,6 @@ def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
 def cache_root() -> Path:
     """The folder of all caches: ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``."""
     return Path(os.environ.get("ANATOLAB_CACHE") or "~/.cache/anatolab").expanduser()
-
-
-def prepare(
-    cohort: Cohort,
-    patients: Sequence[str],
-    *,
-    size: tuple[int, int] = (128, 128),
-    cache: str | Path | None = None,
-) -> Rows:
-    """All slices of some patients at one size, read and checked once and memory-mapped from then on.
-
-    Intensities are scaled to [0, 1], see :func:`scaled`; slices are cut along axis 0 and resized in-plane, images
-    bilinear with antialias (half-pixel centers), labels by nearest neighbor (``nearest-exact``). Two processes may
-    prepare the same rows at once; a cache that was damaged is said so and built again.
-
-    Args:
-        cohort: Where the patients are.
-        patients: In the order in which their rows come.
-        size: Height and width of a row, in pixels.
-        cache: The folder of the caches; ``cache_root()`` where not given.
-
-    Returns:
-        The rows, on disk in ``<cache>/<cohort>-<key>``.
-
-    Raises:
-        InputError: A patient is unknown or given twice, a case is wrong in any way that reading finds, cases have
-            different numbers of channels, or the cache cannot be written.
-    """
-    if min(size) < 1:
-        raise InputError(f"size: {size} is no height and width in pixels; give two numbers of at least 1.")
-
-    def cut(ref: CaseRef) -> Cut:
-        images, labels = slices_of(ref.load(), size)
-        names = [f"{ref.name}#{i:02d}" for i in range(len(images))]
-        return images, labels, {"names": names, "patients": [ref.patient] * len(images)}
-
-    images, labels, columns, sha256 = cached(cohort, patients, {**RECIPE, "size": list(size)}, cut, cache)
-    return Rows(images, labels, **columns, sha256=sha256)
 
 
 Cut = tuple[np.ndarray, np.ndarray, dict[str, list]]  # of one case: image rows, label rows, columns of the index
@@ -246,19 +237,50 @@ def scaled(case: Case) -> Tensor:
     return (volume - low) / (high - low)
 
 
-def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The slices of a case as a network sees them: what :func:`prepare` writes, and where prediction starts from.
+def percentile_scaled(image: np.ndarray, reference: np.ndarray, source: Path) -> np.ndarray:
+    """Scales each channel from the .5th to the 99.5th percentile of a reference to [0, 1], and clips it.
+
+    Args:
+        image: (c, *s), any intensities.
+        reference: (c, *r), the part of the image that its percentiles are taken of.
+        source: The file that a message names.
+
+    Returns:
+        (c, *s) float32 in [0, 1].
+
+    Raises:
+        InputError: A channel of the reference is constant, but for less than a hundredth of its values.
+    """
+    axes = tuple(range(1, reference.ndim))
+    low, high = np.percentile(reference, PERCENTILES, axis=axes).astype(np.float32)
+    if (low == high).any():
+        raise InputError(
+            f"{source}: a channel is constant but for a few voxels; remove the channel, or take the case out."
+        )
+    low, high = (value.reshape(-1, *(1,) * (image.ndim - 1)) for value in (low, high))
+    return np.clip((image - low) / (high - low), 0, 1)
+
+
+def slices_of(
+    case: Case, size: tuple[int, int], field_of_view: FieldOfView | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the slices of a case: what :func:`anatolab.data.prepare` writes, and where prediction starts from.
+
+    Images are resized bilinearly with antialias (half-pixel centers), labels to the nearest pixel (``nearest-exact``).
+    With a field of view only its box is resized, together with the margin around it; intensities are then scaled
+    between percentiles of the box without margin, unless the case has a window. Beyond the plane lies 0, background.
 
     Args:
         case: The volume.
-        size: Height and width of a slice, in pixels.
+        size: Height and width that a network sees, in pixels.
+        field_of_view: Of two dimensions; the whole plane where None.
 
     Returns:
         Images (z, c, h, w) float32 in [0, 1], see :func:`scaled`, and labels (z, h, w) uint8, all 255 where the case
-        has no annotation.
+        has no annotation; (h, w) is ``field_of_view.stored(size)``, or ``size`` without a field of view.
 
     Raises:
-        InputError: A channel is constant.
+        InputError: A channel is constant, or the field of view is in mm and the case has no spacing.
 
     Example:
         >>> image = np.arange(32, dtype=np.float32).reshape(1, 2, 4, 4)
@@ -266,11 +288,23 @@ def slices_of(case: Case, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray
         >>> images.shape, float(images.min()), float(images.max()), int(labels.min())
         ((2, 1, 4, 4), 0.0, 1.0, 255)
     """
-    volume = scaled(case).transpose(0, 1)
-    image = F.interpolate(volume, size, mode="bilinear", antialias=True, align_corners=False).clamp_(0, 1)
-    if case.label is None:
-        return image.numpy(), np.full((len(image), *size), UNKNOWN, np.uint8)
-    label = F.interpolate(torch.from_numpy(case.label)[:, None], size, mode="nearest-exact")
+    stored: tuple[int, ...] = size
+    annotation = case.label
+    if field_of_view is None:
+        volume = scaled(case)
+    else:
+        stored, (outer, inner) = field_of_view.stored(size), field_of_view.boxes(case)
+        if case.window is not None:
+            intensities = scaled(case).numpy()
+        else:
+            intensities = percentile_scaled(case.image, inner.inside(case.image), case.source)
+        volume = torch.from_numpy(outer.cut(intensities))
+        annotation = outer.cut(annotation) if annotation is not None else None
+    image = F.interpolate(volume.transpose(0, 1), stored, mode="bilinear", antialias=True, align_corners=False)
+    image = image.clamp_(0, 1)
+    if annotation is None:
+        return image.numpy(), np.full((len(image), *stored), UNKNOWN, np.uint8)
+    label = F.interpolate(torch.from_numpy(annotation)[:, None], stored, mode="nearest-exact")
     return image.numpy(), label[:, 0].numpy()
 
 

@@ -1,5 +1,7 @@
 """Whole volumes, cached once, of which training takes random patches.
 
+With a field of view only its box is kept, and what lies outside is background at prediction.
+
 Intensities are scaled per volume and channel from the 0.5th to the 99.5th percentile to [0, 1] and clipped, because
 late-gadolinium MR has few very bright voxels that would leave a min-max scaling little of its range, and because the
 augmentation expects [0, 1] also of files that were z-scored before. A case that names its window is scaled by that.
@@ -10,17 +12,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anatolab.data.cache import Cut, cached, find_rows, scaled, sha256_of
-from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
+from anatolab.data.cache import find_rows, percentile_scaled, scaled, sha256_of
+from anatolab.data.field_of_view import FieldOfView
+from anatolab.types import IGNORE, UNKNOWN, Case
 
-PERCENTILES = (0.5, 99.5)
 RECIPE = {  # part of every cache's key: raise the version when anything below changes what is written
     "version": 1,
     "image": "percentiles 0.5 to 99.5 per volume and channel, clipped; native grid",
@@ -39,7 +39,7 @@ class Volumes:
     names: list[str]  # case ids, one a row
     patients: list[str]  # one a row
     sha256: str  # of all of the above and the two below
-    patch: Sides  # (z, y, x) voxels
+    view: Sides  # (z, y, x) voxels of a patch
     foreground: float  # share of the labeled patches that are made to hold a foreground voxel
     _inside: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)  # foreground voxels, by row
 
@@ -50,7 +50,7 @@ class Volumes:
         labels: Sequence[np.ndarray],
         patients: Sequence[str],
         *,
-        patch: Sides,
+        size: Sides,
         foreground: float = 1 / 3,
     ) -> Volumes:
         """Volumes that live in memory, named by their patients.
@@ -59,12 +59,12 @@ class Volumes:
             images: (c, z, y, x) float32 in [0, 1], one a volume.
             labels: (z, y, x) uint8 class numbers, 255 = unknown.
             patients: One a volume.
-            patch: As of :func:`prepare_volumes`, like ``foreground``.
-            foreground: As of :func:`prepare_volumes`.
+            size: Sides (z, y, x) of a patch, in voxels.
+            foreground: As of :func:`anatolab.data.prepare`.
 
         Example:
             >>> volume, truth = np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), np.uint8)
-            >>> image, label = Volumes.from_arrays([volume], [truth], ["a"], patch=(2, 2, 8)).take(torch.tensor([0]))
+            >>> image, label = Volumes.from_arrays([volume], [truth], ["a"], size=(2, 2, 8)).take(torch.tensor([0]))
             >>> image.shape, label[0, 0, 0].tolist()
             (torch.Size([1, 1, 2, 2, 8]), [-1, 0, 0, 0, 0, 0, 0, -1])
         """
@@ -75,7 +75,23 @@ class Volumes:
             "patients": list(patients),
             "shapes": [list(t.shape) for t in labels],
         }
-        return cls(flat, truth, **_ready(sha256_of(flat, truth, columns), columns, patch, foreground))
+        return cls.from_cache(flat, truth, columns, sha256_of(flat, truth, columns), size, foreground)
+
+    @classmethod
+    def from_cache(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        columns: dict[str, list],
+        sha256: str,
+        size: Sides,
+        foreground: float,
+    ) -> Volumes:
+        """Volumes as :func:`anatolab.data.cache.cached` gives them; size and foreground become part of their hash."""
+        sha256 = hashlib.sha256(f"{sha256} {list(size)} {foreground}".encode()).hexdigest()
+        shapes = [(z, y, x) for z, y, x in columns["shapes"]]
+        names = {name: columns[name] for name in ("names", "patients")}
+        return cls(images, labels, shapes, **names, sha256=sha256, view=size, foreground=foreground)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,16 +117,16 @@ class Volumes:
             num_labeled: How many rows, from the first, may be placed by their label.
 
         Returns:
-            Images ``(b, c, *patch)`` float32 in [0, 1] and labels ``(b, *patch)`` int64 with ``IGNORE`` where unknown.
+            Images ``(b, c, *view)`` float32 in [0, 1] and labels ``(b, *view)`` int64 with ``IGNORE`` where unknown.
         """
-        image = np.zeros((len(index), self.channels, *self.patch), np.float32)
-        label = np.full((len(index), *self.patch), UNKNOWN, np.uint8)
+        image = np.zeros((len(index), self.channels, *self.view), np.float32)
+        label = np.full((len(index), *self.view), UNKNOWN, np.uint8)
         chance = torch.rand(len(index), 5, dtype=torch.float64).numpy()
         for i, row in enumerate(index.tolist()):
             forced, which, *where = chance[i]
             seen = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
             voxel = np.unravel_index(seen[int(which * len(seen))], self.shapes[row]) if len(seen) else None
-            source, target = place(self.shapes[row], self.patch, where, voxel)
+            source, target = place(self.shapes[row], self.view, where, voxel)
             volume, truth = self._row(row)
             image[i][(slice(None), *target)] = np.moveaxis(volume[source], -1, 0)
             label[i][target] = truth[source]
@@ -160,72 +176,19 @@ def place(
     return tuple(source), tuple(target)
 
 
-def prepare_volumes(
-    cohort: Cohort,
-    patients: Sequence[str],
-    *,
-    patch: Sides,
-    foreground: float = 1 / 3,
-    cache: str | Path | None = None,
-) -> Volumes:
-    """The volumes of some patients on their own grid, read and checked once and memory-mapped from then on.
-
-    Args:
-        cohort: Where the patients are.
-        patients: In the order in which their rows come.
-        patch: Sides (z, y, x) of the patches that are taken, in voxels.
-        foreground: Share of the labeled patches that must hold a foreground voxel; others lie anywhere.
-        cache: The folder of the caches; ``cache_root()`` where not given.
-
-    Returns:
-        One row a case. The cache does not depend on ``patch`` and ``foreground``, the ``sha256`` does.
-
-    Raises:
-        InputError: As :func:`anatolab.data.prepare`, or the patch or the share makes no sense.
-
-    Reference:
-        A third of the patches with foreground is the share of Isensee et al., nnU-Net, Nature Methods 2021.
-    """
-    if len(patch) != 3 or min(patch) < 1:
-        raise InputError(f"patch: {patch} is no size of a patch in voxels; give three numbers (z, y, x) of at least 1.")
-    if not 0 <= foreground <= 1:
-        raise InputError(f"foreground: {foreground} is no share of patches; give a number from 0 to 1.")
-    images, labels, columns, sha256 = cached(cohort, patients, RECIPE, _cut, cache)
-    return Volumes(images, labels, **_ready(sha256, columns, patch, foreground))
-
-
-def _ready(sha256: str, columns: dict[str, list], patch: Sides, foreground: float) -> dict[str, Any]:
-    """The fields of :class:`Volumes` beside its arrays."""
-    sha256 = hashlib.sha256(f"{sha256} {list(patch)} {foreground}".encode()).hexdigest()
-    shapes = [tuple(shape) for shape in columns["shapes"]]
-    return {**columns, "shapes": shapes, "sha256": sha256, "patch": patch, "foreground": foreground}
-
-
-def _cut(ref: CaseRef) -> Cut:
-    case = ref.load()
-    image = np.moveaxis(volume_of(case), 0, -1)
-    label = np.full(image.shape[:3], UNKNOWN, np.uint8) if case.label is None else case.label
-    columns: dict[str, list] = {"names": [ref.name], "patients": [ref.patient], "shapes": [list(label.shape)]}
-    return image.reshape(-1, image.shape[-1]), label.reshape(-1), columns
-
-
-def volume_of(case: Case) -> np.ndarray:
-    """The image of a case as a network sees it in 3-D: what is cached, and where prediction starts from.
+def volume_of(case: Case, field_of_view: FieldOfView | None = None) -> np.ndarray:
+    """Scales a case as a network sees it in 3-D: what is cached, and where prediction starts from.
 
     Args:
         case: The volume.
+        field_of_view: Of three dimensions; the whole volume where None.
 
     Returns:
-        (c, z, y, x) float32 in [0, 1].
+        (c, z, y, x) float32 in [0, 1], of the box of the field of view, on the grid of the case.
 
     Raises:
         InputError: A channel is constant, but for less than a hundredth of its voxels.
     """
-    if case.window is not None:
-        return scaled(case).numpy()
-    low, high = np.percentile(case.image, PERCENTILES, axis=(1, 2, 3), keepdims=True).astype(np.float32)
-    if (low == high).any():
-        raise InputError(
-            f"{case.source}: a channel is constant but for a few voxels; remove the channel, or take the case out."
-        )
-    return np.clip((case.image - low) / (high - low), 0, 1)
+    values = scaled(case).numpy() if case.window is not None else case.image
+    part = values if field_of_view is None else field_of_view.boxes(case)[0].cut(values)
+    return part if case.window is not None else percentile_scaled(part, part, case.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -107,7 +107,7 @@ def segresnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Mo
     return SegResNet(spatial_dims, init_filters=8, in_channels=in_channels, out_channels=classes)
 
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "stem_unet": stem_unet,
     "light_unet": light_unet,
     "basic_unet": basic_unet,

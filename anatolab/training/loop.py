@@ -201,12 +201,10 @@ class Feed:
         if self.resident is not None:
             where = index.pin_memory().to(self.device, non_blocking=True)
             image, label = (array[where] for array in self.resident)
-        elif isinstance(self.rows, Volumes):  # only labels of labeled rows may say where a patch lies
+        else:  # only labels of labeled rows may say where a patch lies
             image, label = (self._moved(array) for array in self.rows.take(index, num_labeled))
-        else:
-            image, label = (array.to(self.device) for array in self.rows.take(index))
         label[num_labeled:] = IGNORE
-        return Batch(image, label, num_labeled)
+        return Batch(image, label, num_labeled, self.rows.view)
 
     def _moved(self, array: Tensor) -> Tensor:
         return array.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else array

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from anatolab.data import Volumes, prepare_volumes
+from anatolab.data import Volumes, prepare
 from anatolab.data.volumes import place, volume_of
 from anatolab.types import IGNORE, Case, CaseRef, Cohort, InputError
 
@@ -44,7 +44,7 @@ def cohort(tmp_path: Path) -> Cohort:
 def in_memory(patch: tuple[int, int, int] = (4, 6, 8), foreground: float = 0.0) -> Volumes:
     cases = [case(n) for n in range(3)]
     images = [c.image / c.image.size for c in cases]
-    return Volumes.from_arrays(images, [c.label for c in cases], PATIENTS, patch=patch, foreground=foreground)
+    return Volumes.from_arrays(images, [c.label for c in cases], PATIENTS, size=patch, foreground=foreground)
 
 
 def test_a_patch_lies_uniformly_over_all_places_and_over_those_that_hold_a_voxel() -> None:
@@ -80,7 +80,7 @@ def test_a_third_of_the_labeled_patches_holds_foreground_and_unlabeled_ones_neve
     truth = np.zeros(shape, np.uint8)
     truth[20, 20, 20] = 1
     image = np.zeros((1, *shape), np.float32)
-    rows = Volumes.from_arrays([image], [truth], ["a"], patch=patch)
+    rows = Volumes.from_arrays([image], [truth], ["a"], size=patch)
     index = torch.zeros(1200, dtype=torch.int64)
     hit = [(rows.take(index, n)[1] == 1).flatten(1).any(1).float().mean().item() for n in (1200, 0)]
     assert hit[0] == pytest.approx(1 / 3, abs=0.04)
@@ -119,13 +119,11 @@ def test_intensities_lie_between_percentiles_or_in_the_window() -> None:
 
 
 def test_the_cache_holds_every_volume_on_its_own_grid(cohort: Cohort, tmp_path: Path) -> None:
-    rows = prepare_volumes(cohort, ["c", "a"], patch=(3, 4, 5), cache=tmp_path / "cache")
+    rows = prepare(cohort, ["c", "a"], size=(3, 4, 5), cache=tmp_path / "cache")
     assert isinstance(rows.images, np.memmap)
     assert (rows.names, rows.shapes, rows.channels) == (["c", "a"], [SHAPES[2], SHAPES[0]], 2)
     assert rows.index_of(["a"]).tolist() == [1]
-    image, label = prepare_volumes(cohort, ["c", "a"], patch=SHAPES[0], cache=tmp_path / "cache").take(
-        torch.tensor([1])
-    )
+    image, label = prepare(cohort, ["c", "a"], size=SHAPES[0], cache=tmp_path / "cache").take(torch.tensor([1]))
     np.testing.assert_array_equal(image[0], volume_of(case(0, channels=2)))
     np.testing.assert_array_equal(label[0], case(0).label)
     assert len(list((tmp_path / "cache").iterdir())) == 1  # one cache for all patches
@@ -134,15 +132,15 @@ def test_the_cache_holds_every_volume_on_its_own_grid(cohort: Cohort, tmp_path: 
 
 def test_patch_and_share_are_part_of_what_a_checkpoint_compares(cohort: Cohort, tmp_path: Path) -> None:
     def sha256(**more: object) -> str:
-        return prepare_volumes(cohort, ["a"], **{"patch": (2, 2, 2), "cache": tmp_path / "cache", **more}).sha256
+        return prepare(cohort, ["a"], **{"size": (2, 2, 2), "cache": tmp_path / "cache", **more}).sha256
 
     assert sha256() == sha256()
-    assert len({sha256(), sha256(patch=(2, 2, 4)), sha256(foreground=0.5)}) == 3
+    assert len({sha256(), sha256(size=(2, 2, 4)), sha256(foreground=0.5)}) == 3
 
 
 def test_a_damaged_cache_is_said_and_built_again_and_two_writers_do_no_harm(cohort: Cohort, tmp_path: Path) -> None:
     def prepared() -> Volumes:
-        return prepare_volumes(cohort, PATIENTS, patch=(2, 2, 2), cache=tmp_path / "cache")
+        return prepare(cohort, PATIENTS, size=(2, 2, 2), cache=tmp_path / "cache")
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: prepared(), range(3)))
@@ -160,14 +158,14 @@ def test_a_damaged_cache_is_said_and_built_again_and_two_writers_do_no_harm(coho
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"patch": (0, 2, 2)}, r"patch: \(0, 2, 2\) is no size of a patch"),
-        ({"patch": (2, 2)}, "give three numbers"),
-        ({"patch": (2, 2, 2), "foreground": 1.5}, "foreground: 1.5 is no share"),
+        ({"size": (0, 2, 2)}, r"size: \(0, 2, 2\) is no height and width of slices, nor sides"),
+        ({"size": (2,)}, "give two or three numbers"),
+        ({"size": (2, 2, 2), "foreground": 1.5}, "foreground: 1.5 is no share"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cohort: Cohort, wrong: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        prepare_volumes(cohort, ["a"], **wrong)
+        prepare(cohort, ["a"], **wrong)
 
 
 @pytest.mark.real
@@ -175,7 +173,7 @@ def test_real_atria_are_taken_as_patches_of_the_papers_size(real_data: Path, tmp
     from anatolab.data import dims_for, open_cohort
 
     cohort = open_cohort(real_data / "LA")
-    rows = prepare_volumes(cohort, cohort.patients[:2], patch=(80, 112, 112), foreground=1.0, cache=tmp_path)
+    rows = prepare(cohort, cohort.patients[:2], size=(80, 112, 112), foreground=1.0, cache=tmp_path)
     assert dims_for(cohort.refs[0].load().spacing) == 3
     assert all(min(shape[1:]) >= 112 > shape[0] >= 80 for shape in rows.shapes)
     image, label = rows.take(torch.tensor([0, 1]), 2)

@@ -58,7 +58,7 @@ def volumes(seed: int = 0, foreground: float = 0.5) -> Volumes:
         label[box] = 1
         images.append(image)
         labels.append(label)
-    return Volumes.from_arrays(images, labels, PATIENTS, patch=(8, 12, 12), foreground=foreground)
+    return Volumes.from_arrays(images, labels, PATIENTS, size=(8, 12, 12), foreground=foreground)
 
 
 def method(name: str = "mean_teacher", updates: int = 12, seed: int = 0, dims: int = 2, **fields: object) -> nn.Module:
