@@ -18,7 +18,7 @@ _HOME = {
     "open_run": "anatolab.training",
     "evaluate": "anatolab.inference",
     "predict_volume": "anatolab.inference",
-    "current_size": "anatolab.experiments",
+    "current_size": "anatolab.presets",
 }
 __all__ = sorted(_HOME)
 

@@ -95,18 +95,18 @@ def _train_command(space: int = 2) -> Any:
     """``train`` with one sub-command a method, whose flags are the fields of its Config at the current size."""
     import tyro
 
-    from anatolab.experiments import METHOD_TITLES, current_size, sized
     from anatolab.methods import METHODS
     from anatolab.nn import NETWORKS
+    from anatolab.presets import current_size
     from anatolab.training import Settings
 
     size = current_size(space)
     kinds: Any = None
     for name, kind in METHODS.items():
-        default = sized(kind.Config(), size)
+        default = kind.Config().for_size(size)
         option: Any = Annotated[
             kind.Config,
-            tyro.conf.subcommand(name.replace("_", "-"), default=default, description=f"Train {METHOD_TITLES[name]}."),
+            tyro.conf.subcommand(name.replace("_", "-"), default=default, description=f"Train {kind.title}."),
         ]
         kinds = option if kinds is None else kinds | option
 

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from anatolab import records
+from anatolab.methods import METHODS
+from anatolab.presets import SIZES, SIZES_3D
 from anatolab.types import Size
-
-SIZES = {
-    "tiny": Size("tiny", 64, 60, 4, 4, "light_unet", 24),  # live in a notebook on two cores
-    "demo": Size("demo", 128, 2_000, 4, 4, "light_unet", 100),  # minutes a run: seeds are affordable
-    "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the published setting
-}
-SIZES_3D = {  # the same three for volumes
-    "tiny": Size("tiny", 32, 60, 2, 2, "light_unet", 12, depth=24),
-    "demo": Size("demo", 64, 1_000, 2, 2, "light_unet", 60, depth=48),
-    "full": Size("full", 112, 15_000, 2, 2, "vnet", 60, depth=80),
-}
-
-
-def current_size(dims: int = 2) -> Size:
-    """The budget that ``ANATOLAB_SIZE`` names, ``tiny`` where it is not set, for slices or for volumes.
-
-    Example:
-        >>> SIZES["demo"].updates, SIZES_3D["full"].image
-        (2000, (80, 112, 112))
-    """
-    name = os.environ.get("ANATOLAB_SIZE") or "tiny"
-    if name not in SIZES:
-        from anatolab.types import InputError
-
-        raise InputError(f"ANATOLAB_SIZE={name!r} is no size; use one of {', '.join(SIZES)}.")
-    return (SIZES if dims == 2 else SIZES_3D)[name]
 
 
 @dataclass(frozen=True)
@@ -61,38 +35,14 @@ class Experiment:
         return replace(size, network=self.network) if self.network else size
 
 
-METHOD_TITLES = {
-    "supervised": "supervised",
-    "mean_teacher": "mean teacher",
-    "ua_mt": "UA-MT",
-    "action": "ACTION",
-    "actionpp": "ACTION++",
-    "mona": "MONA",
-    "arco": "ARCO",
-    "morse": "MORSE",
-}
 Row = tuple[str, str, str, dict[str, Any]]  # of a table: end of the id, method, title, overrides of the Config
 # ARCO has a row for each of its samplers; MORSE, which draws nothing from unlabeled patients, has tables of its own.
 ROWS: list[Row] = [
-    *[(n.replace("_", "-"), n, title, {}) for n, title in METHOD_TITLES.items() if n not in ("arco", "morse")],
+    *[(n.replace("_", "-"), n, kind.title, {}) for n, kind in METHODS.items() if n not in ("arco", "morse")],
     ("arco-ns", "arco", "ARCO, naive draws", {"pixel_sampler": "naive"}),
     ("arco-sg", "arco", "ARCO-SG", {}),
     ("arco-sag", "arco", "ARCO-SAG", {"pixel_sampler": "antithetic"}),
 ]
-
-# Head widths of the contrastive methods by size; at full they are the published ones.
-WIDTHS: dict[str, dict[str, Any]] = {
-    "tiny": {"representation": 32, "representation_stride": 2, "num_anchors": 128, "num_negatives": 256, "bank": 512},
-    "demo": {"representation": 64, "representation_stride": 2, "bank": 2_048},
-    "full": {},
-}
-# MORSE's experts and point head by size; points keep the share of the image that they have in the released code.
-RENDERING: dict[str, dict[str, Any]] = {
-    "tiny": {"experts": 16, "fused": 16, "hidden": 16, "gate_stride": 4, "frequencies": 16, "head_width": 32},
-    "demo": {"experts": 32, "fused": 32, "hidden": 32, "gate_stride": 4, "frequencies": 16, "head_width": 64},
-    "full": {},
-}
-EMBEDDING = {"tiny": 64, "demo": 128}  # of an image, in the pre-training
 
 
 def _methods(cohort: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
@@ -199,30 +149,11 @@ def by_id(experiment: str) -> Experiment:
 
 def method_config(experiment: Experiment) -> Any:
     """The method's ``Config``: its recommended fields, the budget's, then the experiment's own."""
-    from anatolab.methods import METHODS
-
-    config = sized(METHODS[experiment.method].Config(), experiment.budget)
+    config = METHODS[experiment.method].Config().for_size(experiment.budget)
     fields = {k: v for k, v in experiment.overrides.items() if hasattr(config, k)}
     of_pretraining = {k: v for k, v in experiment.overrides.items() if k not in fields}
     if of_pretraining:
         fields["pretraining"] = replace(config.pretraining, **of_pretraining)
-    return replace(config, **fields)
-
-
-def sized(config: Any, size: Size) -> Any:
-    """A method's ``Config`` with the budget and the head widths of a size."""
-    budget = {"updates": size.updates, "labeled": size.labeled, "unlabeled": size.unlabeled, **WIDTHS[size.name]}
-    fields = {k: v for k, v in budget.items() if hasattr(config, k)}
-    if hasattr(config, "render_points"):
-        fields |= RENDERING[size.name]
-        if size.name != "full":
-            share = math.prod(size.image) / (96**3 if size.depth else 256**2)
-            fields |= {k: round(share * getattr(config, k)) for k in ("points", "render_points")}
-    if hasattr(config, "pretraining"):
-        own = {"embedding": EMBEDDING[size.name]} if size.name in EMBEDDING else {}
-        fields["pretraining"] = replace(config.pretraining, **own, **({"cells": 4} if size.depth else {}))
-    if hasattr(config, "neighbor_cells") and size.depth:
-        fields["neighbor_cells"] = 4
     return replace(config, **fields)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -192,10 +192,15 @@ class Stage:
 
 
 class Method(Protocol):
-    """What the loop knows of a segmentation method (a ``torch.nn.Module`` as well).
+    """A segmentation method, which is a ``torch.nn.Module`` as well: two types at once, which Python cannot say.
 
-    ``state_dict`` holds everything: student, teacher, heads, banks and their pointers.
+    ``state_dict`` holds everything: student, teacher, heads, banks and their pointers. The class carries ``Config``, a
+    frozen dataclass whose defaults are the recommended settings; it has ``updates``, ``labeled``, ``unlabeled`` and
+    ``augmentation``, and its ``for_size(size)`` gives the same settings at the budget of a :class:`Size`.
     """
+
+    title: ClassVar[str]  # in tables and legends
+    color: ClassVar[str]  # "#rrggbb", the same on every page
 
     def stages(self) -> Sequence[Stage]: ...
     def after_step(self) -> None: ...

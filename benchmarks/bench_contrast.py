@@ -32,10 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from timing import seconds
 
-from anatolab.experiments import SIZES, sized
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Action, ActionPP
 from anatolab.nn import Teacher, basic_unet, light_unet
+from anatolab.presets import SIZES
 from anatolab.sampling import negative_class_odds, pool_pixels, sample_anchors, sample_negatives
 from anatolab.types import IGNORE, Batch
 from tests.syncs import Synchronizations
@@ -102,7 +102,7 @@ def synchronizations(device: torch.device) -> dict[str, int]:
     label[4:] = IGNORE
     batch = Batch(torch.rand(8, 1, size.side, size.side, device=device), label, 4)
     for kind in (Action, ActionPP):
-        method = kind(light_unet(1, CLASSES), sized(kind.Config(), size)).to(device).train()
+        method = kind(light_unet(1, CLASSES), kind.Config().for_size(size)).to(device).train()
         for stage in method.stages():
             stage.step(batch, 0.5).total.backward()
             with Synchronizations() as mode:
@@ -115,7 +115,7 @@ def synchronizations(device: torch.device) -> dict[str, int]:
 def operations() -> dict[str, float]:
     """Floating-point operations (1e9) of a global pre-training step: forward of student and teacher, and backward."""
     size = SIZES["full"]
-    method = Action(basic_unet(1, CLASSES), sized(Action.Config(), size)).train()
+    method = Action(basic_unet(1, CLASSES), Action.Config().for_size(size)).train()
     stage = method.stages()[0]
     label = torch.zeros(2, size.side, size.side, dtype=torch.long)
     batch = Batch(torch.rand(2, 1, size.side, size.side), label, 1)

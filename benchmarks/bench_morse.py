@@ -37,9 +37,10 @@ import torch.nn.functional as F
 from timing import seconds
 from torch import Tensor
 
-from anatolab.experiments import SIZES, SIZES_3D, Size, sized
 from anatolab.methods import Morse
 from anatolab.nn import NETWORKS, Experts, fused_map, pixel_centers, refine
+from anatolab.presets import SIZES, SIZES_3D
+from anatolab.types import Size
 
 FLOOR = 1.5
 CLASSES = 4
@@ -48,7 +49,7 @@ CLASSES = 4
 def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
     """Label, network, size, settings, images a call, floor."""
     flat, deep = SIZES["demo"], SIZES_3D["demo"]
-    demo_2d, demo_3d = sized(Morse.Config(), flat), sized(Morse.Config(), deep)
+    demo_2d, demo_3d = Morse.Config().for_size(flat), Morse.Config().for_size(deep)
     wide = Morse.Config(points=demo_2d.points, render_points=demo_2d.render_points)
     wide_3d = Morse.Config(points=demo_3d.points, render_points=demo_3d.render_points)
     return [

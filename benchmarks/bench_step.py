@@ -28,9 +28,9 @@ from timing import seconds
 from torch import nn
 
 from anatolab.data import Rows, TwoStreamSampler
-from anatolab.experiments import SIZES, sized
 from anatolab.methods import UAMT, Action, ActionPP, Arco, MeanTeacher, Mona
 from anatolab.nn import NETWORKS
+from anatolab.presets import SIZES
 from anatolab.training.loop import Feed
 from anatolab.transforms import mix_unlabeled, strong_view, weak_view
 
@@ -49,7 +49,7 @@ def rows(n: int = 200) -> Rows:
 def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     """A whole step, its networks alone, and its loader with augmentation alone."""
     torch.manual_seed(0)
-    method = kind(NETWORKS[SIZE.network](1, 4), sized(kind.Config(), SIZE)).to(device).train()
+    method = kind(NETWORKS[SIZE.network](1, 4), kind.Config().for_size(SIZE)).to(device).train()
     stage = method.stages()[-1]  # of ACTION and ACTION++ the last one, which has all networks and terms
     augmentation = method.config.augmentation
     feed, sampler = Feed(rows(), device), TwoStreamSampler(range(100), range(100, 200), 4, 4, seed=0)

@@ -187,7 +187,7 @@ def test_wrong_input_ends_with_one_sentence(
 
 def test_an_unknown_size_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("ANATOLAB_SIZE", "huge")
-    assert "ANATOLAB_SIZE='huge' is no size" in complaint(capsys, "evaluate", "--run", "x")
+    assert "ANATOLAB_SIZE must be one of tiny, demo, full, not 'huge'" in complaint(capsys, "evaluate", "--run", "x")
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

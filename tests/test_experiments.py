@@ -1,12 +1,14 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from anatolab import experiments, records
-from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D
+from anatolab.experiments import EXPERIMENTS
 from anatolab.methods import METHODS
 from anatolab.nn import multiple_of
+from anatolab.presets import SIZES, SIZES_3D
 
 BOOK = Path(__file__).resolve().parents[1] / "book" / "records"
 
@@ -18,6 +20,36 @@ def test_ids_are_unique_and_methods_and_sizes_exist() -> None:
         assert e.size in SIZES
         assert len(set(e.seeds)) == len(e.seeds) > 0
         experiments.method_config(e)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_carries_title_color_and_settings_for_every_size(name: str) -> None:
+    method = METHODS[name]
+    assert method.title
+    assert re.fullmatch("#[0-9a-f]{6}", method.color)
+    for size in (*SIZES.values(), *SIZES_3D.values()):
+        config = method.Config().for_size(size)
+        assert isinstance(config, method.Config)
+        assert (config.updates, config.labeled) == (size.updates, size.labeled)
+    assert len({m.title for m in METHODS.values()}) == len({m.color for m in METHODS.values()}) == len(METHODS)
+
+
+def test_heads_are_as_wide_as_a_size_affords_and_as_published_at_full() -> None:
+    for name in ("action", "actionpp", "mona", "arco"):
+        kind = METHODS[name].Config()
+        full, demo, tiny = (kind.for_size(SIZES[size]) for size in ("full", "demo", "tiny"))
+        assert full == replace(kind, updates=full.updates, labeled=full.labeled, unlabeled=full.unlabeled)
+        assert (demo.representation, demo.pretraining.embedding) == (64, 128)
+        assert (tiny.representation, tiny.num_anchors, tiny.num_negatives, tiny.pretraining.embedding) == (
+            32,
+            128,
+            256,
+            64,
+        )
+        assert (demo.pretraining.cells, kind.for_size(SIZES_3D["demo"]).pretraining.cells) == (8, 4)
+    bank = [METHODS["arco"].Config().for_size(SIZES[size]).bank for size in ("full", "demo", "tiny")]
+    assert bank == [30_000, 2_048, 512]
+    assert METHODS["mona"].Config().for_size(SIZES_3D["demo"]).neighbor_cells == 4
 
 
 def test_every_method_of_a_table_has_the_same_budget() -> None:
@@ -81,8 +113,8 @@ def test_rendered_points_keep_the_share_of_the_image_that_is_published() -> None
     assert (flat.points, flat.render_points) == (512, 2048)
     assert flat.render_points / 128**2 == 8192 / 256**2
     assert deep.render_points / (48 * 64 * 64) == pytest.approx(8192 / 96**3, rel=1e-3)
-    config = METHODS["morse"].Config
-    assert experiments.sized(config(), SIZES["full"]).render_points == 8192
+    config = METHODS["morse"].Config()
+    assert config.for_size(SIZES["full"]).render_points == 8192
     assert (flat.experts, flat.gate_stride, flat.head_width) == (32, 4, 64)
 
 

@@ -20,7 +20,7 @@ LEVELS = (
     {"errors"},
     {"files", "staleness"},
     {"types", "records"},
-    {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics"},
+    {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics", "presets"},
     {"methods", "robust"},
     {"training", "inference"},
     {"analysis", "viz", "experiments", "cli"},

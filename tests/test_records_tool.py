@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from anatolab import experiments, records
-from anatolab.experiments import EXPERIMENTS, SIZES, SIZES_3D, Experiment, Size
+from anatolab.experiments import EXPERIMENTS, Experiment
 from anatolab.methods import METHODS
-from anatolab.types import InputError
+from anatolab.presets import SIZES, SIZES_3D
+from anatolab.types import InputError, Size
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,12 +26,14 @@ import torch
 from cohorts import COHORTS
 from recording import Clock
 
-from anatolab import experiments, records
+from anatolab import records
 from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
 from anatolab.data import prepare, split_sha256
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS, light_unet
+from anatolab.presets import SIZES
 from anatolab.training import Settings, train
+from anatolab.types import Size
 
 UPDATES, SHARES = 1_000, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of which the moments are
 METHODS_SHOWN = ("supervised", "action", "actionpp", "mona", "arco")
@@ -61,12 +63,12 @@ def dice_of(method: Any, rows: Any, classes: int) -> float:
     return float(np.mean(found))
 
 
-def follow(name: str, size: experiments.Size, updates: int, folder: Path) -> None:
+def follow(name: str, size: Size, updates: int, folder: Path) -> None:
     """Trains one method, and leaves what was read at each moment in ``folder/<name>.pt``."""
     clock = Clock()
     cohort, split_of = COHORTS["cardiac"]()
     split = split_of(3)
-    config = replace(experiments.sized(METHODS[name].Config(), size), updates=updates)
+    config = replace(METHODS[name].Config().for_size(size), updates=updates)
     tiny = size.name == "tiny"
     rows = prepare(cohort, split.train, size=(size.side, size.side))
     held_out = prepare(cohort, split.validation, size=(size.side, size.side))
@@ -165,7 +167,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=UPDATES)
     parser.add_argument("--folder", type=Path, default=Path("runs/embeddings"))
     args = parser.parse_args()
-    size = experiments.SIZES[args.size]
+    size = SIZES[args.size]
     for name in (args.method,) if args.method else METHODS_SHOWN:
         if not (args.folder / f"{name}.pt").exists():
             follow(name, size, args.updates, args.folder)

@@ -25,7 +25,8 @@ from cohorts import COHORTS
 from recording import rounded
 
 from anatolab import experiments, records
-from anatolab.experiments import SIZES, Experiment, by_id, config_of, method_config, stands
+from anatolab.experiments import Experiment, by_id, config_of, method_config, stands
+from anatolab.presets import SIZES
 
 if TYPE_CHECKING:
     from anatolab.types import Cohort

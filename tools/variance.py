@@ -28,13 +28,14 @@ from cohorts import COHORTS
 from recording import Clock
 from torch import Tensor
 
-from anatolab import experiments, records
+from anatolab import records
 from anatolab.analysis import exact_variance
 from anatolab.data import prepare, split_sha256
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Arco
 from anatolab.methods._teacher_student import TeacherStudentOutput, forward_pair
 from anatolab.nn import NETWORKS
+from anatolab.presets import SIZES
 from anatolab.sampling import (
     Strata,
     bin_pixels,
@@ -142,12 +143,12 @@ def measured(method: Any, batch: Batch) -> dict[str, Any]:
 def along_training(data: str, seed: int, updates: int) -> records.Record:
     """Trains once and measures a copy of the method at three moments, which leaves the training as it is."""
     clock = Clock()
-    size = experiments.SIZES["demo"]
+    size = SIZES["demo"]
     cohort, split_of = COHORTS[data]()
     split = split_of(3)
     rows = prepare(cohort, split.train, size=(size.side, size.side))
     torch.manual_seed(seed)
-    config = replace(experiments.sized(Arco.Config(pixel_sampler="naive"), size), updates=updates)
+    config = replace(Arco.Config(pixel_sampler="naive").for_size(size), updates=updates)
     method: Any = Arco(NETWORKS[size.network](1, len(cohort.classes)), config)
 
     is_labeled = torch.tensor([p in split.labeled_patients for p in rows.patients])

@@ -12,6 +12,7 @@ from anatolab.methods.morse import Morse
 from anatolab.methods.supervised import Supervised
 from anatolab.methods.ua_mt import UAMT
 
+# Classes with the protocol Method. Sub-commands of the command line, rows of tables, titles and colors derive from it.
 METHODS: dict[str, Any] = {
     "supervised": Supervised,
     "base": Base,

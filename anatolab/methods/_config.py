@@ -112,7 +112,7 @@ class ContrastConfig(PseudoLabelConfig):
         return {"pretraining": pretraining, **self.head_widths.get(size.name, {})}
 
 
-# What the released 2-D code of ACTION, MONA and ARCO does instead of the shared base; the papers' own unsupervised form.
+# What the released 2-D code of ACTION, MONA and ARCO does instead of the shared base; the papers' own unsupervised form
 RELEASED_BASE: dict[str, Any] = {
     "unsup": "share_weighted",
     "confidence_threshold": 0.97,

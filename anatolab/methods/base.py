@@ -39,7 +39,7 @@ class Base(nn.Module):
     """
 
     title: ClassVar[str] = "base"
-    color: ClassVar[str] = "#4d4d4d"
+    color: ClassVar[str] = "#6c6060"
 
     @dataclass(frozen=True)
     class Config(PseudoLabelConfig):

@@ -20,9 +20,10 @@ loop's, as of every method here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,13 @@ from anatolab.nn import (
 )
 from anatolab.schedules import late_ramp
 from anatolab.transforms import Augmentation, strong_view, weak_view
-from anatolab.types import Batch, InputError, Losses, Stage
+from anatolab.types import Batch, InputError, Losses, Size, Stage
+
+# Experts and point head by size; at full they are those of the released code.
+WIDTHS: dict[str, dict[str, Any]] = {
+    "tiny": {"experts": 16, "fused": 16, "hidden": 16, "gate_stride": 4, "frequencies": 16, "head_width": 32},
+    "demo": {"experts": 32, "fused": 32, "hidden": 32, "gate_stride": 4, "frequencies": 16, "head_width": 64},
+}
 
 
 class Morse(nn.Module):
@@ -56,6 +63,9 @@ class Morse(nn.Module):
             size).
         config: See :class:`Config`; its recommended settings where None.
     """
+
+    title: ClassVar[str] = "MORSE"
+    color: ClassVar[str] = "#a15895"
 
     @dataclass(frozen=True)
     class Config:
@@ -94,6 +104,14 @@ class Morse(nn.Module):
         pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
         scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
         augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
+
+        def for_size(self, size: Size) -> Morse.Config:
+            """Returns these settings with the budget and the widths of a size; points keep their share of the image."""
+            fields = {"updates": size.updates, "labeled": size.labeled, **WIDTHS.get(size.name, {})}
+            if size.name != "full":
+                share = math.prod(size.image) / (96**3 if size.depth else 256**2)  # of the released code's image
+                fields |= {name: round(share * getattr(self, name)) for name in ("points", "render_points")}
+            return replace(self, **fields)
 
         @classmethod
         def paper(cls, **overrides: Any) -> Morse.Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anatolab.methods import METHODS
 from anatolab.types import InputError
 
 # Told apart by normal and by color-blind eyes, and at least 3 : 1 against white and against the dark page: see
@@ -11,14 +12,7 @@ from anatolab.types import InputError
 CLASS_COLORS = {"background": "#808080", "RV": "#2b7fd0", "Myo": "#b98a00", "LV": "#d0445f"}
 METHOD_COLORS = {
     "full supervision": "#808080",
-    "supervised": "#a19558",
-    "mean teacher": "#2590fa",
-    "UA-MT": "#457d57",
-    "ACTION": "#b24d1b",
-    "ACTION++": "#fa578e",
-    "MONA": "#c48300",
-    "ARCO": "#5757fa",
-    "MORSE": "#a15895",
+    **{method.title: method.color for method in METHODS.values()},
     "CFR": "#c400c4",
 }
 PALETTE = ("#2b7fd0", "#b98a00", "#d0445f", "#457d57", "#a15895", "#a19558", "#5757fa", "#b24d1b")

@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 from anatolab.analysis import embeddings as e
 from anatolab.data import Rows
 from anatolab.data.phantoms import cardiac_cohort
-from anatolab.experiments import SIZES, sized
 from anatolab.methods import Action, Supervised
 from anatolab.nn import light_unet, tap
+from anatolab.presets import SIZES
 from anatolab.training import checkpoint
 from anatolab.training.folder import RunInfo, save_info
 from anatolab.types import InputError, Split
@@ -43,7 +43,7 @@ def rows() -> Rows:
 @pytest.fixture(scope="module")
 def action() -> Action:
     torch.manual_seed(0)
-    return Action(light_unet(1, 4, depth=3), sized(Action.Config(), SIZES["tiny"]))
+    return Action(light_unet(1, 4, depth=3), Action.Config().for_size(SIZES["tiny"]))
 
 
 # ---------------------------------------------------------------------------------------------------------- quality

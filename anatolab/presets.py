@@ -1,0 +1,31 @@
+"""The three sizes at which everything is run, for slices and for volumes; ``ANATOLAB_SIZE`` names the current one."""
+
+from __future__ import annotations
+
+import os
+
+from anatolab.types import InputError, Size
+
+SIZES = {
+    "tiny": Size("tiny", 64, 60, 4, 4, "light_unet", 24),  # live in a notebook on two cores
+    "demo": Size("demo", 128, 2_000, 4, 4, "light_unet", 100),  # minutes a run: seeds are affordable
+    "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the published setting
+}
+SIZES_3D = {  # the same three for volumes
+    "tiny": Size("tiny", 32, 60, 2, 2, "light_unet", 12, depth=24),
+    "demo": Size("demo", 64, 1_000, 2, 2, "light_unet", 60, depth=48),
+    "full": Size("full", 112, 15_000, 2, 2, "vnet", 60, depth=80),
+}
+
+
+def current_size(dims: int = 2) -> Size:
+    """The budget that ``ANATOLAB_SIZE`` names, ``tiny`` where it is not set, for slices or for volumes.
+
+    Example:
+        >>> SIZES["demo"].updates, SIZES_3D["full"].image
+        (2000, (80, 112, 112))
+    """
+    name = os.environ.get("ANATOLAB_SIZE") or "tiny"
+    if name not in SIZES:
+        raise InputError(f"ANATOLAB_SIZE must be one of {', '.join(SIZES)}, not {name!r}.")
+    return (SIZES if dims == 2 else SIZES_3D)[name]
