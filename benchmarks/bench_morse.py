@@ -63,7 +63,7 @@ def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
 
 def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
     """What rendering cannot do without, as a call: backbone, experts, gate, and the layers at a pass's points."""
-    fusion, head = method.fusion, method.head
+    fusion, head = method.student.fusion, method.student.head
     assert isinstance(fusion, Experts)
     logits, maps = method.student(image)
     gate = fusion(maps).gate
@@ -89,7 +89,7 @@ def new_share(method: Morse, image: Tensor) -> float:
     """Share of the pixels of the later passes that no earlier pass rendered."""
     counts: list[int] = []
     logits, maps = method.student(image)
-    render = method.renderer(logits, maps)
+    render = method.student.renderer(logits, maps)
 
     def counted(points: Tensor) -> Tensor:
         counts.append(points.shape[1])

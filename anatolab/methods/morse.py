@@ -22,13 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from anatolab.losses import cross_entropy, dice_loss
+from anatolab.methods._config import SharedConfig
+from anatolab.methods._teacher_student import supervised_terms
 from anatolab.nn import (
     Concatenation,
     ExpertMask,
@@ -37,6 +39,7 @@ from anatolab.nn import (
     Fused,
     PointHead,
     Tap,
+    Teacher,
     point_labels,
     point_sample,
     refine,
@@ -44,14 +47,8 @@ from anatolab.nn import (
     training_points,
 )
 from anatolab.schedules import late_ramp
-from anatolab.transforms import Augmentation, strong_view, weak_view
+from anatolab.transforms import strong_view, weak_view
 from anatolab.types import Batch, InputError, Losses, Size, Stage
-
-# Experts and point head by size; at full they are those of the released code.
-WIDTHS: dict[str, dict[str, Any]] = {
-    "tiny": {"experts": 16, "fused": 16, "hidden": 16, "gate_stride": 4, "frequencies": 16, "head_width": 32},
-    "demo": {"experts": 32, "fused": 32, "hidden": 32, "gate_stride": 4, "frequencies": 16, "head_width": 64},
-}
 
 
 class Morse(nn.Module):
@@ -68,11 +65,9 @@ class Morse(nn.Module):
     color: ClassVar[str] = "#a15895"
 
     @dataclass(frozen=True)
-    class Config:
-        """Settings of MORSE, recommended by default; "recalled" is what the paper is remembered to say."""
+    class Config(SharedConfig):
+        """Settings of MORSE, recommended by default; "recalled" is what the paper is said to print, from memory."""
 
-        updates: int = 30_000  # T (code; paper recalled)
-        labeled: int = 4  # images a step (code, 2-D); 2 in 3-D
         fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # of decoder maps; the paper's is the last
         encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates (recalled); fixed in the code
         render: bool = True  # without it the backbone is trained and scored alone
@@ -103,19 +98,18 @@ class Morse(nn.Module):
         ramp: Literal["late", "constant"] = "late"  # 0 for the first half, then up to one half (code, U-Net)
         pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
         scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
-        augmentation: Augmentation = field(default_factory=Augmentation)  # shared by all methods of a table
 
-        def for_size(self, size: Size) -> Morse.Config:
-            """Returns these settings with the budget and the widths of a size; points keep their share of the image."""
-            fields = {"updates": size.updates, "labeled": size.labeled, **WIDTHS.get(size.name, {})}
+        def widths(self, size: Size) -> dict[str, Any]:
+            """Returns widths of experts and head at a size, and as many points as are the same share of the image."""
+            widths = WIDTHS.get(size.name, {})
             if size.name != "full":
-                share = math.prod(size.image) / (96**3 if size.depth else 256**2)  # of the released code's image
-                fields |= {name: round(share * getattr(self, name)) for name in ("points", "render_points")}
-            return replace(self, **fields)
+                share = math.prod(size.image) / (96**3 if size.depth else 256**2)
+                widths = {**widths, **{k: round(share * getattr(self, k)) for k in ("points", "render_points")}}
+            return widths
 
         @classmethod
         def paper(cls, **overrides: Any) -> Morse.Config:
-            """The method as the paper is recalled to print it; what is least sure must be told.
+            """Returns the method as the paper is remembered to print it; what is least sure must be given.
 
             Raises:
                 InputError: ``drop``, ``render_weight`` or ``sigma`` is not given.
@@ -125,21 +119,116 @@ class Morse(nn.Module):
                     f"MORSE: {' and '.join(missing)} of the paper could not be read first-hand; give them, such as "
                     "drop=0.7 or 0.3 (alpha is recalled as 0.7, of dropping or of keeping), render_weight=0.1, sigma=1."
                 )
-            return cls(**{"mask": "bernoulli", **overrides})
+            return cls(**{"mask": "bernoulli", "predict_with": "student", **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Morse.Config:
-            """What the released code does in 2-D, as far as it is reproduced (see the head of this file)."""
+            """Returns what the released code does in 2-D, as far as it is reproduced (see the head of this file).
+
+            Its learning rate falls to a tenth, not to 0, where the late ramp weighs most: train it with
+            ``Settings(optimizer="sgd", floor=0.1)``.
+            """
             code = {"encoding": "fixed", "padding": "zeros", "head_init": "torch", "scored": "coarse"}
-            return cls(**{**code, **overrides})
+            return cls(**{"ema_warm_up": False, "predict_with": "student", **code, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()
         self.config = c = config or self.Config()
+        self.student = RenderedNetwork(network, c)
+        self.teacher = Teacher(self.student, c.ema_decay, warm_up=c.ema_warm_up)
+
+    def stages(self) -> Sequence[Stage]:
+        """Returns the backbone alone for a share of the updates, where there is one; then everything."""
+        c = self.config
+        alone = round(c.pretrain * c.updates) if c.render else 0
+        planned = [
+            Stage("backbone", alone, self.student.net, (c.labeled, 0), self.backbone_step),
+            Stage("train", c.updates - alone, self.student, (c.labeled, 0), self.training_step),
+        ]
+        return [stage for stage in planned if stage.updates]
+
+    def backbone_step(self, batch: Batch, progress: float) -> Losses:
+        """Computes L_sup of the coarse logits alone."""
+        logits, _, label = self._forward_view(batch)
+        return supervised_terms(logits, label, self.config)
+
+    def training_step(self, batch: Batch, progress: float) -> Losses:
+        """Computes L_sup + lambda_t L_rend."""
+        c, student = self.config, self.student
+        logits, maps, label = self._forward_view(batch)
+        losses = supervised_terms(logits, label, c)
+        if not c.render:
+            return losses
+
+        # lambda_t: while it is 0 the heads are not run, so that their batch statistics stand still. They are touched
+        # with weight 0 all the same, for training in several processes waits for the gradient of every parameter.
+        losses.weights["render"] = weight = c.render_weight * (late_ramp(progress) if c.ramp == "late" else 1.0)
+        if weight == 0:
+            heads = [*student.fusion.parameters(), *student.encoding.parameters(), *student.head.parameters()]
+            losses.terms["render"] = 0.0 * torch.stack([p.sum() for p in heads]).sum()
+            return losses
+
+        # F: fused decoder maps. p: the most ambiguous of 3 N_p points, and some anywhere. r(p): their logits.
+        fused = student.fusion(maps)
+        points = training_points(logits, c.points, oversample=c.oversample, hard_share=c.hard_share, padding=c.padding)
+        rendered, coarse = student.render(fused, logits, points)
+
+        # L_rend: cross-entropy of the rendered points; half of it Dice, where the configuration asks for that.
+        truth = point_labels(label, points)
+        losses.terms["render"] = cross_entropy(rendered, truth)
+        if c.render_dice:
+            losses.terms["render"] = 0.5 * losses.terms["render"] + 0.5 * dice_loss(rendered, truth)
+        if fused.balance is not None:
+            losses.terms["balance"], losses.weights["balance"] = fused.balance, c.balance_weight
+        for name, predicted in (("coarse_wrong", coarse), ("render_wrong", rendered)):
+            losses.diagnostics[name] = (predicted.detach().argmax(1) != truth).float().mean()
+        return losses
+
+    def after_step(self) -> None:
+        """Moves the averaged weights towards the student's."""
+        self.teacher.update(self.student)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Returns refined logits ``(b, classes, *s)``, or coarse ones where the settings score those."""
+        return self.predict_coarse(image) if self.config.scored == "coarse" else self.predict_both(image)[1]
+
+    def predict_coarse(self, image: Tensor) -> Tensor:
+        """Returns logits ``(b, classes, *s)`` of the backbone."""
+        return self._predictor()(image)[0]
+
+    def predict_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns coarse logits, and refined ones: the same, but for the pixels that were rendered."""
+        return self._predictor().refined(image)
+
+    def _predictor(self) -> RenderedNetwork:
+        """The averaged network, or the student where the settings say so."""
+        return self.teacher.net if self.config.predict_with == "teacher" else self.student  # type: ignore[return-value]
+
+    def _forward_view(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
+        image, label = weak_view(*batch.labeled, self.config.augmentation, batch.view)
+        view = strong_view(image, self.config.augmentation)
+        logits, maps = self.student(view)
+        if logits.ndim > view.ndim:  # deep supervision, stacked: the first entry is the full-resolution one
+            logits = logits[:, 0]
+        return logits, maps, label
+
+
+class RenderedNetwork(nn.Module):
+    """A backbone with its fusion of decoder maps, encoding of coordinates and point head.
+
+    Args:
+        network: A network that :func:`anatolab.nn.tap` knows, or one that is tapped already.
+        config: Widths and kinds of the parts; without ``render`` there is only the backbone.
+    """
+
+    def __init__(self, network: nn.Module, config: Morse.Config) -> None:
+        super().__init__()
+        self.config = c = config
         first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
         dims = first.weight.ndim - 2
         tapped = network if isinstance(network, Tap) else tap(network, in_channels=first.in_channels, spatial_dims=dims)
-        self.student, out = tapped, c.fused or (256 if dims == 2 else 64)
+        self.net, out = tapped, c.fused or (256 if dims == 2 else 64)
         if not c.render:
             return
         self.fusion: Experts | Concatenation
@@ -164,97 +253,36 @@ class Morse(nn.Module):
         features = out + self.encoding.channels
         self.head = PointHead(features, tapped.classes, c.head_width, layers=c.head_layers, init=c.head_init)
 
-    def stages(self) -> Sequence[Stage]:
-        """The backbone alone for a share of the updates, where there is one; then everything."""
-        c = self.config
-        alone = round(c.pretrain * c.updates) if c.render else 0
-        planned = [
-            Stage("backbone", alone, self.student, (c.labeled, 0), self.backbone_step),
-            Stage("train", c.updates - alone, list(self.parameters()), (c.labeled, 0), self.training_step),
-        ]
-        return [stage for stage in planned if stage.updates]
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Returns coarse logits ``(b, classes, *s)`` and the decoder's maps, coarse to fine, with gradient."""
+        return self.net(image)
 
-    def backbone_step(self, batch: Batch, progress: float) -> Losses:
-        """L_sup of the coarse logits alone."""
-        logits, _, label = self._forward_view(batch)
-        return self._losses(logits, label)
-
-    def training_step(self, batch: Batch, progress: float) -> Losses:
-        """L_sup + lambda_t L_rend."""
-        c = self.config
-        logits, maps, label = self._forward_view(batch)
-        losses = self._losses(logits, label)
-        if not c.render:
-            return losses
-
-        # lambda_t: while it is 0 the heads are not run, so that their batch statistics stand still. They are touched
-        # with weight 0 all the same, for training in several processes waits for the gradient of every parameter.
-        losses.weights["render"] = weight = c.render_weight * (late_ramp(progress) if c.ramp == "late" else 1.0)
-        if weight == 0:
-            heads = [*self.fusion.parameters(), *self.encoding.parameters(), *self.head.parameters()]
-            losses.terms["render"] = 0.0 * torch.stack([p.sum() for p in heads]).sum()
-            return losses
-
-        # F: fused decoder maps. p: the most ambiguous of 3 N_p points, and some anywhere. r(p): their logits.
-        fused = self.fusion(maps)
-        points = training_points(logits, c.points, oversample=c.oversample, hard_share=c.hard_share, padding=c.padding)
-        rendered, coarse = self._render(fused, logits, points)
-
-        # L_rend: cross-entropy of the rendered points; half of it Dice, where the configuration asks for that.
-        truth = point_labels(label, points)
-        losses.terms["render"] = cross_entropy(rendered, truth)
-        if c.render_dice:
-            losses.terms["render"] = 0.5 * losses.terms["render"] + 0.5 * dice_loss(rendered, truth)
-        if fused.balance is not None:
-            losses.terms["balance"], losses.weights["balance"] = fused.balance, c.balance_weight
-        for name, predicted in (("coarse_wrong", coarse), ("render_wrong", rendered)):
-            losses.diagnostics[name] = (predicted.detach().argmax(1) != truth).float().mean()
-        return losses
-
-    def after_step(self) -> None:
-        """Nothing follows a step: there is no teacher."""
-
-    def predict(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)``: refined ones, or coarse ones where the configuration scores those."""
-        return self.predict_coarse(image) if self.config.scored == "coarse" else self.predict_both(image)[1]
-
-    def predict_coarse(self, image: Tensor) -> Tensor:
-        """Logits ``(b, classes, *s)`` of the backbone."""
-        return self.student(image)[0]
-
-    def predict_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Coarse logits, and refined ones: the same, but for the pixels that were rendered."""
-        c = self.config
-        logits, maps = self.student(image)
-        if not c.render:
+    def refined(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns coarse logits, and the same with the most ambiguous pixels rendered."""
+        logits, maps = self.net(image)
+        if not self.config.render:
             return logits, logits
-        return logits, refine(logits, self.renderer(logits, maps), c.render_points, passes=c.passes)
+        return logits, refine(logits, self.renderer(logits, maps), self.config.render_points, passes=self.config.passes)
 
     def renderer(self, logits: Tensor, maps: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-        """A function from points ``(b, p, d)`` in [0, 1] to rendered logits ``(b, classes, p)``.
+        """Returns a function from points ``(b, p, d)`` in [0, 1] to rendered logits ``(b, classes, p)``.
 
         Args:
             logits: Coarse logits of the backbone; every pass reads these, not what an earlier pass wrote.
             maps: Its decoder maps.
         """
         fused = self.fusion(maps)
-        return lambda points: self._render(fused, logits, points)[0]
+        return lambda points: self.render(fused, logits, points)[0]
 
-    def _render(self, fused: Fused, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Rendered and coarse logits at points; gradient flows into the backbone through both."""
+    def render(self, fused: Fused, logits: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns rendered and coarse logits at points; gradient flows into the backbone through both."""
         coarse = point_sample(logits, points, self.config.padding)
         features = torch.cat([self.encoding(points, logits.shape[2:]), self.fusion.sample(fused, points)], 1)
         return self.head(features, coarse), coarse
 
-    def _forward_view(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
-        image, label = weak_view(*batch.labeled, self.config.augmentation)
-        view = strong_view(image, self.config.augmentation)
-        logits, maps = self.student(view)
-        if logits.ndim > view.ndim:  # deep supervision, stacked: the first entry is the full-resolution one
-            logits = logits[:, 0]
-        return logits, maps, label
 
-    def _losses(self, logits: Tensor, label: Tensor) -> Losses:
-        """L_sup: cross-entropy and Dice of the coarse logits in equal parts."""
-        return Losses({"ce": cross_entropy(logits, label), "dice": dice_loss(logits, label)}, {"ce": 0.5, "dice": 0.5})
+# Widths of experts and point head by size; points keep the share of the image that they have in the released code.
+WIDTHS: dict[str, dict[str, Any]] = {
+    "tiny": {"experts": 16, "fused": 16, "hidden": 16, "gate_stride": 4, "frequencies": 16, "head_width": 32},
+    "demo": {"experts": 32, "fused": 32, "hidden": 32, "gate_stride": 4, "frequencies": 16, "head_width": 64},
+}

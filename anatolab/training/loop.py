@@ -80,7 +80,8 @@ def train(
     stages = list(protocol.stages())
 
     # 1. Device, processes and random numbers. Every process draws its own augmentation.
-    fabric = _fabric(settings)
+    dims = 3 if any(p.ndim == 5 for p in method.parameters()) else 2
+    fabric = _fabric(settings, dims)
     rank, world = fabric.global_rank, fabric.world_size
     fabric.seed_everything(settings.seed + rank, verbose=False)
     method.to(fabric.device)
@@ -272,7 +273,7 @@ class _Guard:
                 )
 
 
-def _fabric(settings: Settings) -> Any:
+def _fabric(settings: Settings, dims: int) -> Any:
     import logging
 
     from lightning_fabric import Fabric
@@ -282,7 +283,7 @@ def _fabric(settings: Settings) -> Any:
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.nodes,
-        precision=resolve_precision(settings.precision, settings.accelerator),  # type: ignore[arg-type]
+        precision=resolve_precision(settings.precision, settings.accelerator, dims),  # type: ignore[arg-type]
         strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
     )
     fabric.launch()

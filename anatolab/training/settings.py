@@ -85,25 +85,34 @@ def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings, *, n
     return torch.optim.SGD(parameters, lr, settings.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 
-def resolve_precision(precision: str, accelerator: str = "auto") -> str:
+def resolve_precision(precision: str, accelerator: str = "auto", dims: int = 2) -> str:
     """Returns ``32-true`` or ``bf16-mixed``: what "auto" means on this machine, anything else as given.
 
     "auto" is bf16 where the device computes in it natively (a GPU of compute capability 8 or more, a CPU with AVX-512
-    BF16 or AMX), since elsewhere it is emulated and slow.
+    BF16 or AMX), since elsewhere it is emulated and slow. In 3-D a CPU computes in fp32: the weight gradient of a bf16
+    ``Conv3d`` is wrong there on maps of depth 2 (torch 2.13, oneDNN; see ``tests/training/test_settings.py``).
+
+    Args:
+        precision: ``auto``, ``32-true`` or ``bf16-mixed``.
+        accelerator: Of the settings.
+        dims: 2 or 3, of the network's convolutions.
 
     Raises:
-        InputError: The precision is none of the three.
+        InputError: The precision is none of the three, or bf16 is asked for in 3-D on a CPU.
     """
     if precision not in ("auto", "32-true", "bf16-mixed"):
         raise InputError(f"precision must be 'auto', '32-true' or 'bf16-mixed', not {precision!r}.")
+    cuda = accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    mps = not cuda and accelerator in ("auto", "mps") and torch.backends.mps.is_available()
+    if precision == "bf16-mixed" and dims == 3 and not (cuda or mps):
+        raise InputError("precision 'bf16-mixed' gives wrong gradients of 3-D convolutions on a CPU; use '32-true'.")
     if precision != "auto":
         return precision
-    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
+    if cuda:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        native = False
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        native = cpu and dims == 2 and not mps
     return "bf16-mixed" if native else "32-true"
 
 

@@ -101,7 +101,7 @@ def test_with_dice_in_the_rendering_loss_half_of_it_is_the_dice_of_the_points(mo
     monkeypatch.setattr("anatolab.methods.morse.training_points", lambda *_, **__: points)
     plain, both = (make(render_dice=flag).eval() for flag in (False, True))
     logits, maps = both.student(given.image)
-    soft, label = both.renderer(logits, maps)(points).softmax(1), point_labels(given.label, points)
+    soft, label = both.student.renderer(logits, maps)(points).softmax(1), point_labels(given.label, points)
     truth = F.one_hot(label, 3).movedim(-1, 1).float()
     dice = 1 - (2 * (soft * truth).sum((0, 2)) / ((soft**2).sum((0, 2)) + truth.sum((0, 2)))).mean()
     ce = plain.training_step(given, 0.9).terms["render"]
@@ -111,20 +111,24 @@ def test_with_dice_in_the_rendering_loss_half_of_it_is_the_dice_of_the_points(mo
 
 def test_while_the_ramp_is_0_heads_are_not_run_and_their_statistics_stand_still() -> None:
     method = make()
-    before = {k: v.clone() for k, v in method.fusion.state_dict().items()}
+    before = {k: v.clone() for k, v in method.student.fusion.state_dict().items()}
     ran: list[nn.Module] = []
-    for part in (*method.fusion.modules(), *method.head.modules()):
+    for part in (*method.student.fusion.modules(), *method.student.head.modules()):
         part.register_forward_hook(lambda m, *_: ran.append(m))
     losses = method.training_step(batch(), 0.4)
     assert not ran
     assert losses.terms["render"].item() == 0
     losses.total.backward()
-    heads = [*method.fusion.parameters(), *method.head.parameters(), *method.encoding.parameters()]
+    heads = [
+        *method.student.fusion.parameters(),
+        *method.student.head.parameters(),
+        *method.student.encoding.parameters(),
+    ]
     assert all(p.grad is not None and not p.grad.any() for p in heads)  # several processes wait for each of them
-    assert all(torch.equal(before[k], v) for k, v in method.fusion.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in method.student.fusion.state_dict().items())
     method.training_step(batch(), 0.6)
     assert ran
-    assert any(not torch.equal(before[k], v) for k, v in method.fusion.state_dict().items())
+    assert any(not torch.equal(before[k], v) for k, v in method.student.fusion.state_dict().items())
 
 
 def test_maps_that_overflow_while_the_ramp_is_0_do_not_turn_the_loss_into_nan() -> None:
@@ -144,7 +148,7 @@ def test_every_parameter_gets_gradient_once_the_ramp_rises_whatever_is_dropped(d
         losses = method.training_step(batch(dims, 16), 0.9)
         assert all(torch.isfinite(v) for v in losses.terms.values())
         losses.total.backward()
-        assert [n for n, p in method.named_parameters() if p.grad is None] == []
+        assert [n for n, p in method.student.named_parameters() if p.grad is None] == []
     assert method.predict(batch(dims, 16).image).shape == (2, 3, *[16] * dims)
 
 
@@ -161,7 +165,7 @@ def test_the_rendering_loss_trains_the_backbone_through_features_and_coarse_logi
     logits, maps = method.student(batch().image)
     points = torch.rand(2, 30, 2)
     for through in (logits, maps[-1]):
-        rendered = method.renderer(logits, maps)(points)
+        rendered = method.student.renderer(logits, maps)(points)
         assert torch.autograd.grad(rendered.sum(), through, retain_graph=True)[0].abs().sum() > 0
 
 
@@ -203,24 +207,24 @@ def test_labels_of_unlabeled_rows_and_pixels_to_ignore_are_not_read() -> None:
 def test_every_row_of_the_ablation_trains_and_predicts(fusion: str, encoding: str, dims: int) -> None:
     method, given = make(dims, fusion=fusion, encoding=encoding), batch(dims, 16)
     method.training_step(given, 0.9).total.backward()
-    assert isinstance(method.fusion, Concatenation if fusion == "concat" else Experts)
-    if isinstance(method.fusion, Experts):
-        kept = {tuple(method.fusion.mask().tolist()) for _ in range(30)}
+    assert isinstance(method.student.fusion, Concatenation if fusion == "concat" else Experts)
+    if isinstance(method.student.fusion, Experts):
+        kept = {tuple(method.student.fusion.mask().tolist()) for _ in range(30)}
         assert (len(kept) > 1) is (fusion == "stochastic")
     coarse, refined = method.eval().predict_both(given.image)
     assert coarse.shape == refined.shape == (2, 3, *[16] * dims)
-    assert (len(list(method.encoding.parameters())) == 1) is (encoding == "trainable")
+    assert (len(list(method.student.encoding.parameters())) == 1) is (encoding == "trainable")
 
 
 def test_without_rendering_it_is_the_supervised_backbone() -> None:
     method = make(render=False)
-    assert {n.split(".")[0] for n, _ in method.named_parameters()} == {"student"}
+    assert {n.split(".")[0] for n, _ in method.student.named_parameters()} == {"net"}
     losses = method.training_step(batch(), 0.9)
     assert set(losses.terms) == {"ce", "dice"}
     image = batch().image
     coarse, refined = method.eval().predict_both(image)
     assert torch.equal(coarse, refined)
-    assert torch.equal(method.predict(image), method.student.net(image))
+    assert torch.equal(method.predict(image), method.teacher.net.net.net(image))
 
 
 def test_a_router_adds_its_balance_loss() -> None:
@@ -232,7 +236,7 @@ def test_a_router_adds_its_balance_loss() -> None:
 
 def test_widths_are_the_released_ones_where_none_is_given() -> None:
     for dims, d, out, hidden in ((2, 256, 256, 256), (3, 64, 64, 32)):
-        fusion = Morse(light_unet(1, 3, spatial_dims=dims, width=4, depth=3)).fusion
+        fusion = Morse(light_unet(1, 3, spatial_dims=dims, width=4, depth=3)).student.fusion
         assert isinstance(fusion, Experts)
         assert (fusion.head[0].in_channels, fusion.head[0].out_channels, fusion.head[5].out_channels) == (
             d,
@@ -257,20 +261,20 @@ def test_what_the_released_code_does_is_switched_on_by_its_profile() -> None:
     coarse, refined = method.predict_both(image)
     assert not torch.equal(coarse, refined)
     assert torch.equal(method.predict(image), coarse)  # the coarse output is scored
-    assert not list(method.encoding.parameters())
-    assert 0 <= method.encoding.frequencies.min() < method.encoding.frequencies.max() < 1
+    assert not list(method.student.encoding.parameters())
+    assert 0 <= method.student.encoding.frequencies.min() < method.student.encoding.frequencies.max() < 1
     logits, maps = method.student(image)
     border = torch.full((2, 1, 2), 0.0)
-    faded = method.renderer(logits, maps)(border)
-    method.config = replace(method.config, padding="border")
-    assert not torch.allclose(method.renderer(logits, maps)(border), faded)  # of the coarse logits alone, here
+    faded = method.student.renderer(logits, maps)(border)
+    method.student.config = replace(method.config, padding="border")
+    assert not torch.allclose(method.student.renderer(logits, maps)(border), faded)  # of the coarse logits alone, here
 
 
 def test_a_backbone_trained_alone_before_is_a_stage_of_its_own() -> None:
     method = make(pretrain=0.5)
     first, second = method.stages()
     assert (first.name, first.updates, second.name, second.updates) == ("backbone", 20, "train", 20)
-    assert first.trainable is method.student
+    assert first.trainable is method.student.net
     assert set(first.step(batch(), 0.9).terms) == {"ce", "dice"}
     assert [s.name for s in make().stages()] == ["train"]
     assert [s.name for s in make(render=False, pretrain=0.5).stages()] == ["train"]
@@ -312,7 +316,7 @@ def test_more_pixels_to_render_than_there_are_renders_all() -> None:
         from anatolab.nn import pixel_centers
 
         everywhere = pixel_centers(torch.arange(1024).expand(2, -1), (32, 32))
-        rendered = method.renderer(logits, maps)(everywhere).unflatten(2, (32, 32))
+        rendered = method.student.renderer(logits, maps)(everywhere).unflatten(2, (32, 32))
         torch.testing.assert_close(method.predict(image), rendered, atol=1e-4, rtol=1e-4)
 
 
@@ -345,7 +349,9 @@ def test_rendered_boundaries_beat_coarse_ones_after_some_hundred_steps(dims: int
     torch.manual_seed(0)
     side, points = (32, 256) if dims == 2 else (16, 512)
     tapped = tap(Blurred(), ["down", "fine"], spatial_dims=dims, size=16)
-    method = Morse(tapped, Morse.Config(**{**SMALL, "points": points, "render_points": points})).train()
+    method = Morse(
+        tapped, Morse.Config(**{**SMALL, "points": points, "render_points": points, "predict_with": "student"})
+    ).train()
     given = batch(dims, side)
     fit(method, given, 250 if dims == 2 else 200, lr=1e-2)
     method.eval()
@@ -402,9 +408,11 @@ def test_the_state_holds_the_encoding_and_a_resumed_run_is_bitwise_equal(tmp_pat
         """Stands for a power cut."""
 
     cut, steps = toy.method("morse", updates=8), 0
+    follow = cut.after_step
 
     def after_step() -> None:
         nonlocal steps
+        follow()
         steps += 1
         if steps == 7:
             raise Stop
@@ -413,11 +421,11 @@ def test_the_state_holds_the_encoding_and_a_resumed_run_is_bitwise_equal(tmp_pat
     with pytest.raises(Stop):
         train(cut, toy.rows(), toy.SPLIT, settings, out=tmp_path / "cut", progress=False)
     resumed = toy.method("morse", updates=8, seed=9)
-    assert not torch.equal(resumed.encoding.frequencies, whole.encoding.frequencies)
+    assert not torch.equal(resumed.student.encoding.frequencies, whole.student.encoding.frequencies)
     run = train(resumed, toy.rows(), toy.SPLIT, settings, out=tmp_path / "cut", progress=False)
     assert run.finished
     assert [k for k, v in whole.state_dict().items() if not torch.equal(v, resumed.state_dict()[k])] == []
-    assert "encoding.frequencies" in whole.state_dict()
+    assert "student.encoding.frequencies" in whole.state_dict()
     assert {line["render"] == 0 for line in run.log} == {True, False}  # both halves of the ramp
 
 

@@ -55,7 +55,28 @@ def test_auto_is_bf16_only_where_the_device_computes_in_it(monkeypatch: pytest.M
     for native, precision in ((True, "bf16-mixed"), (False, "32-true")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         assert resolve_precision("auto", "cpu") == precision
+        assert resolve_precision("auto", "cpu", dims=3) == "32-true"
     assert resolve_precision("32-true", "cpu") == "32-true"
+    with pytest.raises(InputError, match="'bf16-mixed' gives wrong gradients of 3-D convolutions on a CPU"):
+        resolve_precision("bf16-mixed", "cpu", dims=3)
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="needs a CPU that computes in bf16")
+@pytest.mark.parametrize(("dims", "side", "right"), [(2, 2, True), (2, 12, True), (3, 3, True), (3, 2, False)])
+def test_why_three_dimensions_stay_in_fp32_on_a_cpu(dims: int, side: int, right: bool) -> None:
+    """The weight gradient in bf16 against fp32; when the last row turns right, the exception can go."""
+    torch.manual_seed(0)
+    conv, image = (nn.Conv2d, nn.Conv3d)[dims - 2](16, 16, 3, padding=1), torch.randn(4, 16, *[side] * dims)
+    gradients = []
+    for enabled in (True, False):
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = conv(image)
+        output.float().square().mean().backward()
+        assert conv.weight.grad is not None
+        gradients.append(conv.weight.grad.clone())
+    error = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
+    assert bool(error < 0.05) is right
 
 
 def test_training_learns_with_the_default_optimizer() -> None:
