@@ -1,10 +1,14 @@
-"""The runs that the book wants and what each costs; ``tools/records.py`` makes and records them."""
+"""The runs that the book wants and what each costs; ``studies/trainings.py`` makes and records them.
+
+An id names cohort, side of the view, labeled patients and row: ``acdc96-3-base``. Runs whose training does not read the
+development patients' labels still train on their images as unlabeled ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from anatolab import records
 from anatolab.methods import METHODS
@@ -18,7 +22,7 @@ class Experiment:
 
     id: str
     method: str  # a key of anatolab.methods.METHODS
-    cohort: str  # a key of COHORTS in tools/cohorts.py
+    cohort: str  # a key of COHORTS in studies/cohorts.py
     labeled: int  # patients; 0 = all
     title: str
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -27,75 +31,92 @@ class Experiment:
     overrides: dict[str, Any] = field(default_factory=dict)  # fields of the method's Config
     dims: int = 2  # 2 trains on slices, 3 on patches of volumes
     network: str | None = None  # a key of anatolab.nn.NETWORKS; None: the size's
+    side: int | None = None  # of slices; None: the size's
+    updates: int | None = None  # None: the size's
+    profile: Literal["recommended", "paper", "official"] = "recommended"
+    settings: dict[str, Any] = field(default_factory=dict)  # fields of the loop's Settings
+    field_of_view: Literal["auto", "whole"] = "auto"  # from the labeled patients; or the whole plane
+    largest_component: bool = True  # of each organ, after prediction
+    labeled_by_seed: bool = False  # seed k labels the k-th patients of the list, not always the first ones
 
     @property
     def budget(self) -> Size:
-        """The size that this run is made at."""
+        """Returns the size that this run is made at."""
         size = (SIZES if self.dims == 2 else SIZES_3D)[self.size]
-        return replace(size, network=self.network) if self.network else size
+        changes = {"network": self.network, "side": self.side, "updates": self.updates}
+        return replace(size, **{k: v for k, v in changes.items() if v is not None})
 
 
 Row = tuple[str, str, str, dict[str, Any]]  # of a table: end of the id, method, title, overrides of the Config
-# ARCO has a row for each of its samplers; MORSE, which draws nothing from unlabeled patients, has tables of its own.
+# ARCO has a row for each of its samplers; MORSE, which takes nothing from unlabeled patients, has tables of its own.
 ROWS: list[Row] = [
     *[(n.replace("_", "-"), n, kind.title, {}) for n, kind in METHODS.items() if n not in ("arco", "morse")],
-    ("arco-ns", "arco", "ARCO, naive draws", {"pixel_sampler": "naive"}),
+    ("arco-ns", "arco", "ARCO, naive sampling", {"pixel_sampler": "naive"}),
     ("arco-sg", "arco", "ARCO-SG", {}),
     ("arco-sag", "arco", "ARCO-SAG", {"pixel_sampler": "antithetic"}),
 ]
+_OF = {row[0]: row for row in ROWS}
+HEADLINE = ("base", "unimatch")  # rows at 128 beside supervision, named on the development patients
+MAIN = ("supervised", "mean-teacher", "base", "unimatch", "bcp", "action", "actionpp", "mona", "arco-sg")
+LATER = ("cps", "fixmatch", "ua-mt", "arco-ns", "arco-sag")
 
 
-def _methods(cohort: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
-    """A run of each row, on so many labeled patients of a cohort; 0: on all."""
-    start = f"{cohort}-{labeled or 'all'}"
+def _rows(*ends: str) -> list[Row]:
+    """The rows of these ends, of methods that exist."""
+    return [_OF[end] for end in ends if end in _OF]
+
+
+def _methods(start: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
+    """A run of each row, on so many labeled patients of a cohort; 0: on all. ``start`` is cohort and side."""
+    cohort = start.rstrip("0123456789")
+    suffix = more.pop("suffix", "")
     return [
-        Experiment(f"{start}-{end}", method, cohort, labeled, title, priority=priority, overrides=fields, **more)
+        Experiment(
+            f"{start}-{labeled or 'all'}-{end}{suffix}",
+            method,
+            cohort,
+            labeled,
+            title,
+            priority=priority,
+            overrides=fields,
+            **more,
+        )
         for end, method, title, fields in rows
     ]
 
 
 # What the papers' abstracts speak of, each part taken away or exchanged: id, title, overrides of the Config.
-CONSTANT: dict[str, Any] = {
-    "schedule": "constant",
-    "temperature": (0.5, 0.5),
-    "student_temperature": (0.1, 0.1),
-    "teacher_temperature": (0.01, 0.01),
-}
-FOREGROUND: dict[str, Any] = {"symmetric": False, "everywhere": False}
-RELEASED: dict[str, Any] = {"anchors": "reliable", "bank_rule": "rank", "measured": "teacher", **FOREGROUND}
+CONSTANT: dict[str, Any] = {"schedule": "constant", "temperature": (0.5, 0.5)}
 ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "action": [
-        ("no-pretraining", "ACTION without pre-training", {"shares": (0.0, 0.0)}),
-        ("no-anco", "ACTION without anatomical contrast", {"anco_weight": 0.0}),
-        ("no-unsup", "ACTION without the unsupervised term", {"unsup_weight": 0.0}),
-        ("no-local", "ACTION without the local stage", {"shares": (0.25, 0.0)}),
-        ("sg", "ACTION with ARCO's stratified draws", {"pixel_sampler": "stratified"}),
+        ("pretraining", "ACTION with pre-training", {"shares": (0.25, 0.25)}),
+        ("global-only", "ACTION with the global stage alone", {"shares": (0.25, 0.0)}),
+        ("weight-1", "ACTION at weight 1 (paper)", {"anco_weight": 1.0}),
+        ("sg", "ACTION with ARCO's stratified sampling", {"pixel_sampler": "stratified"}),
     ],
     "actionpp": [
         ("constant", "ACTION++ at constant temperature", CONSTANT),
         ("random", "ACTION++ with centers assigned at random", {"assignment": "random"}),
-        ("no-centers", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
+        ("no-center", "ACTION++ without the pull to the center", {"center_weight": 0.0}),
+        ("no-aaco", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
         ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
     ],
     "mona": [
         ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "MONA without diversity", {"neighbor_weight": 0.0}),
-        ("no-unsup", "MONA without the unsupervised term", {"unsup_weight": 0.0}),
-        ("foreground", "MONA with the released consistency", FOREGROUND),
-        ("ramp", "MONA with consistency ramped up", {"equivariance_ramp": 0.4}),  # over as many updates as mean teacher
-        ("official", "MONA with the released code's banks, anchors and neighbors", RELEASED),
+        ("no-consistency", "MONA without consistency", {"equivariance_weight": 0.0}),
+        ("symmetric", "MONA with symmetric consistency of all pixels", {"symmetric": True, "everywhere": True}),
     ],
     "arco": [
         ("no-tailness", "ARCO-SG without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "ARCO-SG without diversity", {"neighbor_weight": 0.0}),
-        ("no-unsup", "ARCO-SG without the unsupervised term", {"unsup_weight": 0.0}),
         ("released", "ARCO with the released sampler of list positions", {"pixel_sampler": "released"}),
         *[(f"grid-{g}", f"ARCO-SG on {g} x {g} cells", {"grid": g}) for g in (1, 2, 8)],
     ],
 }
-_PARTS = [(f"{name}-{end}", name, title, fields) for name, of in ABLATIONS.items() for end, title, fields in of]
+_PARTS: list[Row] = [(f"{m}-{end}", m, title, fields) for m, rows in ABLATIONS.items() for end, title, fields in rows]
 
-# The parts of MORSE, in the rows of the paper's ablation as it is recalled, and what is open in it.
+# The parts of MORSE, in the rows of the paper's ablation from memory, and what is open in it.
 COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("pointrend", "+ point head (PointRend)", {"fusion": "concat", "encoding": "none"}),
     ("moe", "+ experts", {"fusion": "dense", "encoding": "none"}),
@@ -107,76 +128,155 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("constant", "MORSE without the ramp", {"ramp": "constant"}),
     ("dice", "MORSE with Dice in the loss of its points", {"render_dice": True}),
 ]
-_COMPONENTS = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
+_COMPONENTS: list[Row] = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
+_MORSE: list[Row] = [("morse", "morse", "MORSE", {})]
+
+# What moves Dice: the base with one thing changed, at 1,000 updates. End of the id, title, fields of the experiment.
+CHANGES: list[tuple[str, str, dict[str, Any]]] = [
+    ("whole", "whole plane", {"field_of_view": "whole"}),
+    ("flips", "flips and quarter turns", {"augmentation": {"flip": True, "quarter_turns": True}}),
+    ("share", "pseudo-labels weighted by image (ReCo)", {"unsup": "share_weighted", "confidence_threshold": 0.97}),
+    ("no-partner", "no labeled partner", {"labeled_partner": False}),
+    ("no-mix", "no CutMix", {"augmentation": {"mix": "none"}}),
+    ("light-unet", "light U-Net", {"network": "light_unet"}),
+    ("basic-unet", "BasicUNet", {"network": "basic_unet"}),
+    ("sgd", "SGD .01, polynomial", {"settings": {"optimizer": "sgd"}}),
+    ("student", "predicted by the student", {"predict_with": "student"}),
+    ("no-component", "every component kept", {"largest_component": False}),
+]
 
 
-def _morse(cohort: str, network: str | None, priority: int, dims: int = 2, baseline: bool = True) -> list[Experiment]:
-    """MORSE and its backbone alone, on all training patients."""
-    suffix, of = (f"-{network.replace('_', '-')}", f", {network}") if network else ("", "")
-    named = [("supervised", "backbone alone"), ("morse", "MORSE")][not baseline :]
-    rows: list[Row] = [(f"{name}{suffix}", name, f"{title}{of}", {}) for name, title in named]
-    return _methods(cohort, 0, priority, rows, dims=dims, network=network)
+def _changes() -> list[Experiment]:
+    start = Experiment("acdc96-3-base-u1000", "base", "acdc", 3, "base", (0, 1), 6, updates=1_000)
+    runs = [start]
+    for end, title, changes in CHANGES:
+        own = {k: v for k, v in changes.items() if hasattr(start, k)}
+        fields = {k: v for k, v in changes.items() if k not in own}
+        runs.append(replace(start, id=f"{start.id}-{end}", title=title, overrides=fields, **own))
+    return runs
 
+
+_ALL = {"labeled": 8}  # images an update where every patient is labeled: as many as other rows read
+_SUPERVISED_ALL: list[Row] = [("supervised", "supervised", "supervised, all labels", _ALL)]
+_SGD = {"optimizer": "sgd"}  # the papers' optimizer
+_LONG = {"side": 128, "updates": 6_000}
 
 EXPERIMENTS: tuple[Experiment, ...] = (
-    *_methods("acdc", 3, priority=0),
-    Experiment("acdc-all-supervised", "supervised", "acdc", 0, "supervised, all 70 patients", priority=1),
-    *_methods("acdc", 3, priority=2, rows=_PARTS),
-    *_morse("acdc", None, priority=2, baseline=False),
-    *_morse("abdomen", None, priority=2),
-    *_morse("acdc", "basic_unet", priority=3),
-    *_morse("abdomen", "basic_unet", priority=3),
-    *_methods("acdc", 7, priority=3),
-    *_methods("acdc", 1, priority=4),
-    *_methods("abdomen", 3, priority=4, rows=[*ROWS, *(r for r in _PARTS if r[0] in ("mona-foreground", "mona-ramp"))]),
-    *_methods("acdc", 0, priority=4, rows=_COMPONENTS),
-    *_methods("abdomen", 0, priority=4, rows=[r for r in _COMPONENTS if r[0] == "morse-dice"]),
-    *_methods("atrium", 3, priority=5, dims=3),
-    *_morse("atrium", None, priority=5, dims=3),
-    *_morse("atrium", "segresnet", priority=5, dims=3),
-    *_methods("cardiac", 3, priority=6),
-    *_methods("abdomen", 7, priority=7),
+    # (a) Three labeled patients: every paper beside the base and the field today, and what all labels reach.
+    *_methods("acdc96", 3, 0, _rows(*MAIN)),
+    *_methods("acdc96", 0, 1, _SUPERVISED_ALL),
+    *_methods("acdc96", 7, 1, _rows("supervised")),
+    # (b) The number of labels; with one, each seed labels another patient.
+    *_methods("acdc96", 1, 2, _rows("supervised", "base", "unimatch", "actionpp", "arco-sg"), labeled_by_seed=True),
+    *_methods("acdc96", 7, 3, _rows("base", "arco-sg")),
+    # (c) The headline at 128 x 128.
+    *_methods("acdc128", 3, 4, _rows("supervised", *HEADLINE), **_LONG),
+    *_methods("acdc128", 0, 4, _SUPERVISED_ALL, **_LONG),
+    # (d) Budgets, single changes, and the weight of the contrast where labels are few.
+    *[
+        run
+        for updates in (500, 2_000, 15_000)
+        for run in _methods(
+            "acdc96", 3, 5, _rows("supervised", "base", "arco-sg"), updates=updates, suffix=f"-u{updates}", seeds=(0, 1)
+        )
+    ],
+    *_changes(),
+    *[
+        run
+        for weight in (0.1, 1.0)
+        for run in _methods(
+            "acdc96",
+            1,
+            6,
+            [("arco-sg", "arco", f"ARCO-SG, contrast at {weight:g}", {"contrast_weight": weight})],
+            suffix=f"-w{weight:g}",
+            labeled_by_seed=True,
+        )
+    ],
+    # (e) The parts of each paper's method, where labels are few.
+    *_methods("acdc96", 1, 7, _PARTS, labeled_by_seed=True),
+    # (f) Real atria in 3-D; (g) generated abdomens with a long tail; MORSE on two networks and two cohorts.
+    *_methods("la", 8, 8, _rows("supervised", "base", "arco-sg"), dims=3, seeds=(0, 1)),
+    *_methods("la", 0, 8, [("supervised", "supervised", "supervised, all labels", {})], dims=3, seeds=(0, 1)),
+    *_methods("abdomen", 3, 9, _rows("supervised", "base", "actionpp", "arco-sg")),
+    *_methods("abdomen", 0, 9, _SUPERVISED_ALL),
+    *_methods("acdc96", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
+    *_methods("abdomen", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
+    *[
+        run
+        for cohort in ("acdc96", "abdomen")
+        for run in _methods(
+            cohort,
+            0,
+            10,
+            [("supervised", "supervised", "backbone alone", _ALL), ("morse", "morse", "MORSE", _ALL)],
+            network="basic_unet",
+            suffix="-basic-unet",
+        )
+    ],
+    # Then, as time allows.
+    *_methods("acdc96", 3, 11, _rows(*LATER)),
+    *_methods("acdc96", 3, 12, _rows("action", "mona", "arco-sg"), profile="paper", suffix="-paper", settings=_SGD),
+    *_methods("acdc96", 0, 13, _COMPONENTS),
 )  # a cell of a table whose run is not recorded prints "not run"
 
 
 def by_id(experiment: str) -> Experiment:
-    """The wanted run of this id."""
-    found = next((e for e in EXPERIMENTS if e.id == experiment), None)
-    if found is None:
-        raise records.RecordError(f"{experiment!r} is no wanted run; `python tools/records.py list` names them.")
-    return found
+    """Returns the wanted run of this id.
+
+    Raises:
+        RecordError: No wanted run has this id.
+    """
+    wanted = next((e for e in EXPERIMENTS if e.id == experiment), None)
+    if wanted is None:
+        raise records.RecordError(f"{experiment!r} is no wanted run; `python studies/trainings.py list` names them.")
+    return wanted
 
 
 def method_config(experiment: Experiment) -> Any:
-    """The method's ``Config``: its recommended fields, the budget's, then the experiment's own."""
-    config = METHODS[experiment.method].Config().for_size(experiment.budget)
-    fields = {k: v for k, v in experiment.overrides.items() if hasattr(config, k)}
-    of_pretraining = {k: v for k, v in experiment.overrides.items() if k not in fields}
-    if of_pretraining:
-        fields["pretraining"] = replace(config.pretraining, **of_pretraining)
+    """Returns the method's ``Config``: the fields of its profile and of the size, then the experiment's own.
+
+    An override of ``augmentation`` is a dictionary of its fields; one that the Config lacks is the pre-training's.
+    """
+    kind = METHODS[experiment.method].Config
+    profile = kind() if experiment.profile == "recommended" else getattr(kind, experiment.profile)()
+    config = profile.for_size(experiment.budget)
+    if experiment.profile != "recommended":  # as many updates with labels as the recommended rows have
+        first, second = config.pretraining.shares if hasattr(config, "pretraining") else (0.0, 0.0)
+        config = replace(config, updates=round(experiment.budget.updates / (1 - first)))
+    fields = dict(experiment.overrides)
+    if "augmentation" in fields:
+        fields["augmentation"] = replace(config.augmentation, **fields["augmentation"])
+    pretraining = {k: fields.pop(k) for k in list(fields) if not hasattr(config, k)}
+    if pretraining:
+        fields["pretraining"] = replace(config.pretraining, **pretraining)
     return replace(config, **fields)
 
 
 def config_of(experiment: Experiment) -> dict[str, Any]:
-    """Everything that decides the outcome of a run but seed and code, as the record stores it."""
+    """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
     from anatolab.training import Settings
 
-    left_out = ("seed", "accelerator", "log_every", "checkpoint_every")
+    left_out = ("seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every")
+    settings = Settings(**experiment.settings).resolved()
     return records.plain(
         {
             "method": experiment.method,
-            "profile": "recommended",
+            "profile": experiment.profile,
             "cohort": experiment.cohort,
             "labeled_patients": experiment.labeled,
+            "labeled_by_seed": experiment.labeled_by_seed,
+            "field_of_view": experiment.field_of_view,
+            "largest_component": experiment.largest_component,
             "size": {k: v for k, v in asdict(experiment.budget).items() if k != "depth" or v},
-            "settings": {k: v for k, v in asdict(Settings()).items() if k not in left_out},
+            "settings": {k: v for k, v in asdict(settings).items() if k not in left_out},
             "fields": asdict(method_config(experiment)),
         }
     )
 
 
 def stands(experiment: Experiment, seed: int) -> bool:
-    """Whether this run is recorded, by the code and the configuration of today."""
+    """Returns whether this run is recorded, by the code and the configuration of today."""
     path = records.path_of(experiment.id, seed)
     if not path.exists():
         return False

@@ -7,13 +7,13 @@ import os
 from anatolab.types import InputError, Size
 
 SIZES = {
-    "tiny": Size("tiny", 64, 60, 4, 4, "light_unet", 24),  # live in a notebook on two cores
-    "demo": Size("demo", 128, 2_000, 4, 4, "light_unet", 100),  # minutes a run: seeds are affordable
-    "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the published setting
+    "tiny": Size("tiny", 64, 300, 4, 4, "stem_unet_small", 24),  # live in a notebook, some seconds on a core
+    "demo": Size("demo", 96, 5_000, 4, 4, "stem_unet", 100),  # some minutes a run on a core: seeds are affordable
+    "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the papers' resolution and network, for a GPU
 }
 SIZES_3D = {  # the same three for volumes
-    "tiny": Size("tiny", 32, 60, 2, 2, "light_unet", 12, depth=24),
-    "demo": Size("demo", 64, 1_000, 2, 2, "light_unet", 60, depth=48),
+    "tiny": Size("tiny", 32, 150, 2, 2, "stem_unet_small", 12, depth=24),
+    "demo": Size("demo", 64, 2_000, 2, 2, "stem_unet", 60, depth=48),
     "full": Size("full", 112, 15_000, 2, 2, "vnet", 60, depth=80),
 }
 
@@ -23,7 +23,7 @@ def current_size(dims: int = 2) -> Size:
 
     Example:
         >>> SIZES["demo"].updates, SIZES_3D["full"].image
-        (2000, (80, 112, 112))
+        (5000, (80, 112, 112))
     """
     name = os.environ.get("ANATOLAB_SIZE") or "tiny"
     if name not in SIZES:

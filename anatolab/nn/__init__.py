@@ -2,7 +2,16 @@
 
 from anatolab.nn.experts import Concatenation, ExpertMask, Experts, Fused, Router, fused_map, squared_variation
 from anatolab.nn.heads import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, mlp
-from anatolab.nn.networks import NETWORKS, basic_unet, light_unet, multiple_of, segresnet, stem_unet, vnet
+from anatolab.nn.networks import (
+    NETWORKS,
+    basic_unet,
+    light_unet,
+    multiple_of,
+    segresnet,
+    stem_unet,
+    stem_unet_small,
+    vnet,
+)
 from anatolab.nn.rendering import (
     FourierEncoding,
     PointHead,
@@ -48,6 +57,7 @@ __all__ = [
     "segresnet",
     "squared_variation",
     "stem_unet",
+    "stem_unet_small",
     "tap",
     "training_points",
     "uncertain_pixels",

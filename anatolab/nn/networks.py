@@ -36,6 +36,12 @@ def stem_unet(
     )
 
 
+def stem_unet_small(in_channels: int, classes: int, *, spatial_dims: int = 2) -> nn.Module:
+    """Builds a narrow stem U-Net for live runs: 24 to 192 channels in 2-D, 12 to 48 in 3-D (sides: multiples of 8)."""
+    widths = (24, 48, 96, 192) if spatial_dims == 2 else (12, 24, 48)
+    return stem_unet(in_channels, classes, spatial_dims=spatial_dims, widths=widths)
+
+
 def light_unet(
     in_channels: int, classes: int, *, spatial_dims: int = 2, width: int | None = None, depth: int | None = None
 ) -> nn.Module:
@@ -109,6 +115,7 @@ def segresnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Mo
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "stem_unet": stem_unet,
+    "stem_unet_small": stem_unet_small,
     "light_unet": light_unet,
     "basic_unet": basic_unet,
     "vnet": vnet,
@@ -118,4 +125,4 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 def multiple_of(network: str, spatial_dims: int) -> int:
     """The number that each side of an image must be a multiple of, for a network of :data:`NETWORKS`."""
-    return 8 if network == "light_unet" and spatial_dims == 3 else 16
+    return 8 if network in ("light_unet", "stem_unet_small") and spatial_dims == 3 else 16

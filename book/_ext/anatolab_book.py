@@ -57,7 +57,7 @@ def stale(record: records.Record) -> bool:
 @cache
 def wanted_configuration(experiment: str) -> dict[str, Any] | None:
     """What a run on the list would be made with today; None for a run that is not on it."""
-    if not wanted(experiment):
+    if not wanted(experiment) or experiment in earlier():
         return None
     from anatolab.experiments import by_id, config_of
 
@@ -84,7 +84,13 @@ def wanted(experiment: str) -> bool:
     """Whether a run is on the list of wanted ones, so that a table may print "not run" for it."""
     from anatolab.experiments import EXPERIMENTS
 
-    return any(e.id == experiment for e in EXPERIMENTS)
+    return experiment in earlier() or any(e.id == experiment for e in EXPERIMENTS)
+
+
+@cache
+def earlier() -> dict[str, str]:
+    """Ids and titles of the runs of the first regime, which pages print until they are rewritten."""
+    return json.loads((records.root() / "earlier.json").read_text(encoding="utf-8"))
 
 
 def source_of(found: list[records.Record], key: str) -> str:
@@ -210,7 +216,7 @@ class RecordTable(BookDirective):
             return found[0].title
         from anatolab.experiments import EXPERIMENTS
 
-        return next((e.title for e in EXPERIMENTS if e.id == experiment), experiment)
+        return next((e.title for e in EXPERIMENTS if e.id == experiment), earlier().get(experiment, experiment))
 
     def cell(
         self, found: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
