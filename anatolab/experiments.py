@@ -43,7 +43,7 @@ class Experiment:
     def budget(self) -> Size:
         """Returns the size that this run is made at."""
         size = (SIZES if self.dims == 2 else SIZES_3D)[self.size]
-        changes = {"network": self.network, "side": self.side, "updates": self.updates}
+        changes: dict[str, Any] = {"network": self.network, "side": self.side, "updates": self.updates}
         return replace(size, **{k: v for k, v in changes.items() if v is not None})
 
 

@@ -16,7 +16,9 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,37 +43,55 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     """
     import torch
 
-    from anatolab.data import prepare, split_sha256
+    from anatolab.data import find_field_of_view, prepare, split_sha256
     from anatolab.inference import evaluate
     from anatolab.methods import METHODS
     from anatolab.metrics import summarize
     from anatolab.nn import NETWORKS
     from anatolab.training import Settings, train
+    from anatolab.training.settings import resolve_precision
 
     started = datetime.now(UTC).isoformat(timespec="seconds")
     size = experiment.budget
     cohort, split_of = COHORTS[experiment.cohort]()
     split = split_of(experiment.labeled)
-    rows = prepare(cohort, split.train, size=size.image)
+    if experiment.labeled_by_seed:  # seed k labels the k-th patients of the list
+        first = seed * experiment.labeled
+        split = replace(split, train=(*split.train[first:], *split.train[:first]))
+    view = None
+    if experiment.field_of_view == "auto":
+        view = find_field_of_view(cohort, split.labeled_patients, dims=experiment.dims)
+    rows = prepare(cohort, split.train, size=size.image, field_of_view=view)
 
     torch.manual_seed(seed)
     kind = METHODS[experiment.method]
-    network = NETWORKS[size.network](rows.images.shape[1], len(cohort.classes), spatial_dims=experiment.dims)
+    network = NETWORKS[size.network](rows.channels, len(cohort.classes), spatial_dims=experiment.dims)
     method = kind(network, method_config(experiment))
-    trained = train(method, rows, split, Settings(seed=seed), out=out, progress=progress)
+    settings = Settings(seed=seed, **experiment.settings)
+    trained = train(method, rows, split, settings, out=out, progress=progress)
     if not trained.finished:
         raise KeyboardInterrupt
 
     device = next(method.parameters()).device
     refs = cohort.of(split.validation)
     volumes: dict[str, np.ndarray] = {}
-    cases = evaluate(method, refs, cohort.classes, size.image, device=device, volumes=volumes)
+    measure = partial(
+        evaluate,
+        method,
+        refs,
+        cohort.classes,
+        size.image,
+        field_of_view=view,
+        largest_component=experiment.largest_component,
+        device=device,
+        precision=resolve_precision(settings.precision, settings.accelerator, experiment.dims),
+    )
+    cases = measure(volumes=volumes)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     extra: dict[str, Any] = {}
     if hasattr(method, "predict_coarse"):  # what rendering changed
         method.predict = method.predict_coarse
-        coarse = evaluate(method, refs, cohort.classes, size.image, device=device)
-        extra["coarse"] = summarize(coarse, {ref.name: ref.patient for ref in refs})
+        extra["coarse"] = summarize(measure(), {ref.name: ref.patient for ref in refs})
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
     record = records.Record(
@@ -87,12 +107,16 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
                 "curve": trained.log[:: max(1, len(trained.log) // 25)],
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "train_s": trained.wall_s,
+                "train_cpu_s": trained.cpu_s,
+                "field_of_view": asdict(view) if view else None,
+                "unlabeled_patients": len(split.unlabeled_patients),
             }
         ),
         provenance={
             **records.provenance(
                 started=started, wall_s=trained.wall_s, device=_device_name(device), threads=torch.get_num_threads()
             ),
+            "precision": measure.keywords["precision"],
             "data": f"{cohort.name}, {cohort.layout}{', packed as uint8' if (cohort.root / PACKED).exists() else ''}",
         },
         code=records.code_of(kind.__module__),

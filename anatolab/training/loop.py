@@ -31,7 +31,8 @@ class Run:
     step: int  # updates so far, over all stages
     finished: bool  # False after Ctrl-C or SIGTERM
     log: list[dict[str, Any]] = field(default_factory=list)
-    wall_s: float = 0.0  # of this process
+    wall_s: float = 0.0  # seconds in all, also of the processes before an interruption
+    cpu_s: float = 0.0  # CPU seconds of these processes
     out: Path | None = None
 
 
@@ -111,7 +112,8 @@ def train(
     run = Run(saved["step"] if saved is not None else 0, False, out=Path(out) if out is not None else None)
     run.log = saved["log"] if saved is not None else []
     log = Log(run, Path(out) / "log.jsonl" if out is not None and rank == 0 else None)
-    started = time.monotonic()
+    before = saved["seconds"] if saved is not None else (0.0, 0.0)
+    started = time.monotonic(), time.process_time()
 
     with _stop_signals() as stop, _bar(stages, run, progress, rank) as bar:
         for number, stage in enumerate(stages[first:], first):
@@ -170,14 +172,16 @@ def train(
                             "sampler": None if last else sampler.state_dict(),
                             "rng": rng,
                             "log": run.log,
+                            "seconds": _seconds(before, started),
                         }
                         checkpoint.save(payload, path)
                     fabric.barrier()
                 if stopping:
-                    run.wall_s = time.monotonic() - started
+                    run.wall_s, run.cpu_s = _seconds(before, started)
                     return run
 
-    run.finished, run.wall_s = True, time.monotonic() - started
+    run.finished = True
+    run.wall_s, run.cpu_s = _seconds(before, started)
     method.eval()
     return run
 
@@ -288,6 +292,11 @@ def _fabric(settings: Settings, dims: int) -> Any:
     )
     fabric.launch()
     return fabric
+
+
+def _seconds(before: tuple[float, float], started: tuple[float, float]) -> tuple[float, float]:
+    """Wall and CPU seconds of the processes before this one and of this one."""
+    return before[0] + time.monotonic() - started[0], before[1] + time.process_time() - started[1]
 
 
 def _only_trainable(method: nn.Module, stage: Stage) -> None:
