@@ -20,7 +20,7 @@ LEVELS = (
     {"errors"},
     {"files", "staleness"},
     {"types", "records"},
-    {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics", "presets"},
+    {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics", "postprocess", "presets"},
     {"methods", "robust"},
     {"training", "inference"},
     {"analysis", "viz", "experiments", "cli"},

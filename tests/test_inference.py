@@ -3,8 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.data import FieldOfView, coverage, find_field_of_view, open_cohort
+from anatolab.data.cache import slices_of
+from anatolab.data.phantoms.cardiac import write_cardiac
 from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, sliding_window, write_nifti
 from anatolab.types import Case, CaseRef, InputError
 
@@ -148,3 +152,112 @@ def test_patches_are_evaluated_and_predicted_like_slices() -> None:
     np.testing.assert_array_equal(predict_volume(bright, one, (8, 18, 18), stride=PUBLISHED_STRIDE), one.label)
     values = evaluate(Bright(), [ref(one)], ("background", "LV"), (8, 16, 16))
     assert values["p1_ED"]["LV"]["dice"] == 1.0
+
+
+# --- with a field of view ------------------------------------------------------------------------------------------
+
+
+def whole_study(logits: Tensor, one: Case, center: tuple[float, float], side: float) -> np.ndarray:
+    """The study's way back to the native grid, word by word."""
+    height, width = one.image.shape[-2:]
+    s = side * (height * width) ** 0.5
+    large = round(s * 4 / 3)
+    y0, x0 = round(center[0] * height - large / 2), round(center[1] * width - large / 2)
+    small = logits.shape[-1]
+    big = round(small * 4 / 3 / 2) * 2
+    m = (big - small) // 2
+    pad = torch.full((len(logits), logits.shape[1], big, big), -20.0)
+    pad[:, 0] = 20
+    pad[..., m : m + small, m : m + small] = logits
+    answer = F.interpolate(pad, (large, large), mode="bilinear", align_corners=False).argmax(1).numpy()
+    result = np.zeros(one.image.shape[1:], np.uint8)
+    for y in range(large):
+        for x in range(large):
+            if 0 <= y0 + y < height and 0 <= x0 + x < width:
+                result[:, y0 + y, x0 + x] = answer[:, y, x]
+    return result
+
+
+class Scripted:
+    """A predictor whose logits are known beforehand, whatever it is shown; it remembers what it was shown."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits, self.images = logits, torch.zeros(0)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        first = len(self.images)
+        self.images = torch.cat([self.images, image]) if first else image.clone()
+        return self.logits[first : first + len(image)]
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.45), (0.1, 0.9)])
+def test_logits_go_back_to_the_native_grid_as_in_the_literal_form(center: tuple[float, float]) -> None:
+    torch.manual_seed(0)
+    shape = (5, 61, 83)
+    one = Case("p", "", np.random.default_rng(0).random((1, *shape), np.float32), None, None, None, Path("p"))
+    fov = FieldOfView(center, (0.7, 0.7))
+    script = Scripted(F.interpolate(3 * torch.randn(5, 3, 6, 6), (48, 48), mode="bilinear"))
+    np.testing.assert_array_equal(
+        predict_volume(script, one, (48, 48), field_of_view=fov), whole_study(script.logits, one, center, 0.7)
+    )
+    rows, _ = slices_of(one, (48, 48), fov)
+    assert rows.shape[2:] == (64, 64)
+    np.testing.assert_array_equal(script.images, rows[..., 8:56, 8:56])  # a network sees what it was trained on
+    whole = Scripted(script.logits)
+    parts = list(predict_logits(whole, one, (48, 48), field_of_view=fov, batch=2))
+    assert [len(p) for p in parts] == [2, 2, 1]
+    np.testing.assert_array_equal(torch.cat(parts).argmax(1), whole_study(script.logits, one, center, 0.7))
+
+
+def test_labels_cut_to_96_pixels_and_put_back_keep_a_dice_of_95(tmp_path: Path) -> None:
+    cohort = open_cohort(write_cardiac(tmp_path, patients=4, seed=0))
+    first = cohort.patients[0]
+    fov = find_field_of_view(cohort, [first])
+    dice = []
+    for case_ref in cohort.refs:
+        one = case_ref.load()
+        _, labels = slices_of(one, (96, 96), fov)
+        view = torch.from_numpy(labels[:, 16:112, 16:112]).long()
+        script = Scripted(10 * F.one_hot(view, 4).movedim(-1, 1).float())
+        back = predict_volume(script, one, (96, 96), field_of_view=fov)
+        assert one.label is not None
+        dice += [
+            2 * ((back == c) & (one.label == c)).sum() / ((back == c).sum() + (one.label == c).sum()) for c in (1, 2, 3)
+        ]
+    assert np.mean(dice) >= 0.95
+    assert min(coverage(cohort, cohort.patients, fov).values()) > 0.99
+
+
+def test_in_3d_windows_slide_inside_the_box_and_the_rest_is_background() -> None:
+    one = case((12, 24, 32))
+    fov = FieldOfView((0.5, 0.5, 0.5), (0.5, 0.5, 1.0))
+    box = fov.boxes(one)[0]
+    answer = predict_volume(bright, one, (4, 8, 8), field_of_view=fov)
+    expected = np.zeros_like(answer)
+    box.paste(box.cut(one.label), expected)
+    np.testing.assert_array_equal(answer, expected)
+    assert 0 < answer.sum() < one.label.sum()  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="a field of view of 3 dimensions do not fit"):
+        predict_volume(bright, one, (24, 32), field_of_view=fov)
+
+
+def test_the_largest_component_is_a_setting_and_the_precision_is_the_runs() -> None:
+    one = case()
+    speck = one.image.copy()
+    speck[0, 0, 0, 0] = 700.0
+    one = Case("p1", "ED", speck, one.label, one.spacing, None, one.source)
+    assert predict_volume(bright, one, (24, 32))[0, 0, 0] == 1
+    np.testing.assert_array_equal(predict_volume(bright, one, (24, 32), largest_component=True), one.label)
+    with_it = evaluate(Bright(), [ref(one)], ("background", "LV"), (24, 32), largest_component=True)
+    assert with_it["p1_ED"]["LV"]["dice"] == 1.0
+    kinds = []
+
+    def watching(image: Tensor) -> Tensor:
+        kinds.append((torch.is_autocast_enabled("cpu"), image.is_contiguous(memory_format=torch.channels_last)))
+        return F.conv2d(image, torch.ones(2, 1, 1, 1))
+
+    assert next(predict_logits(watching, one, (24, 32), precision="bf16-mixed")).dtype == torch.float32
+    predict_volume(watching, one, (24, 32))
+    assert kinds == [(True, True), (False, True)]
+    with pytest.raises(InputError, match="precision must be '32-true' or 'bf16-mixed' at prediction, not 'auto'"):
+        predict_volume(bright, one, (24, 32), precision="auto")
