@@ -1,9 +1,10 @@
 """Stratified sampling of pixels against a naive gather from the same candidates.
 
-131,072 pixels from 16 cells of one class (256 anchors times 512 negatives in the released code's shapes), sampled by
-:func:`anatolab.sampling.bin_pixels` and :func:`anatolab.sampling.sample_pixels`, against ``torch.randint`` and indexing.
-At most 3 times that on a CPU, both functions together; at most 150 microseconds on a GPU for the second, since a step
-bins its pixels once for all classes. Exits with 1 above a limit; ``--report`` prints the same and exits with 0.
+131,072 pixels from 16 cells of one class (256 anchors times 512 negatives in the released code's shapes), by
+:func:`anatolab.sampling.bin_pixels` and :func:`anatolab.sampling.sample_pixels`, against ``torch.randint`` and
+indexing. At most 3 times that on a CPU, both functions together; at most 150 microseconds on a GPU for the second,
+since a step bins its pixels once for all classes. Exits with 1 above a limit; ``--report`` prints the same and exits
+with 0.
 
     python benchmarks/bench_sampling.py [--report] [--repeats 30] [--json FILE]
 """
