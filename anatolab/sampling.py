@@ -132,7 +132,9 @@ def negative_class_odds(prototypes: Tensor, present: Tensor, temperature: float)
     """
     unit = F.normalize(prototypes.detach().float(), dim=1)
     diagonal = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
-    odds = torch.exp((unit @ unit.T - 1) / temperature).masked_fill(diagonal | ~present, 0.0)
+    with torch.autocast(unit.device.type, enabled=False):
+        cosine = unit @ unit.T
+    odds = torch.exp((cosine - 1) / temperature).masked_fill(diagonal | ~present, 0.0)
     return odds / odds.sum(1, keepdim=True).clamp_min(torch.finfo(odds.dtype).tiny)
 
 

@@ -1,5 +1,7 @@
 """Augmentation of whole batches on their device, with parameters drawn per sample and no host synchronization.
 
+Positions and intensities are computed in the precision of the images, also under autocast.
+
 All functions work on ``(b, c, h, w)`` and ``(b, c, d, h, w)`` alike and draw from torch's global generator of the
 tensor's device, which the checkpoint saves.
 """
@@ -77,8 +79,9 @@ class Affine:
 
     def inverse(self) -> Affine:
         """Returns the map that undoes this one (up to what left the field of view and to resampling)."""
-        matrix = torch.linalg.inv(self.matrix)
-        return Affine(matrix, -torch.einsum("b i j, b j -> b i", matrix, self.shift))
+        with torch.autocast(self.matrix.device.type, enabled=False):
+            matrix = torch.linalg.inv(self.matrix)
+            return Affine(matrix, -torch.einsum("b i j, b j -> b i", matrix, self.shift))
 
     def grid(self, sides: Sequence[int], size: Sequence[int] | None = None) -> Tensor:
         """Returns sampling positions for :func:`torch.nn.functional.grid_sample` (align_corners=False).
@@ -95,7 +98,8 @@ class Affine:
         half, half_out = (torch.tensor([s / 2 for s in lengths], **like) for lengths in (sides, size))
         matrix = self.matrix * half_out / half[:, None]  # voxels -> [-1, 1]
         theta = torch.cat([matrix.flip(1, 2), (self.shift / half).flip(1)[..., None]], -1)  # grid_sample wants x first
-        return F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+        with torch.autocast(theta.device.type, enabled=False):  # positions in bf16 would be off by a third of a pixel
+            return F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
 
     def warp(self, image: Tensor, label: Tensor, size: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """Resamples an image and its label at the same positions.
@@ -197,8 +201,9 @@ def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
     weight = kernel.repeat_interleave(n, 0)  # one row a plane
     flat = planes.reshape(1, b * n, height, width)
     flat = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
-    flat = F.conv2d(flat, weight[:, None, None, :], groups=b * n)
-    flat = F.conv2d(flat, weight[:, None, :, None], groups=b * n)
+    with torch.autocast(flat.device.type, enabled=False):
+        flat = F.conv2d(flat, weight[:, None, None, :], groups=b * n)
+        flat = F.conv2d(flat, weight[:, None, :, None], groups=b * n)
     return flat.reshape(image.shape)
 
 

@@ -139,7 +139,8 @@ def update_means(
         You et al., ACTION++, MICCAI 2023.
     """
     member = (label == torch.arange(len(means), device=label.device)[:, None]).to(means.dtype)
-    batch = F.normalize(member @ F.normalize(features.detach().to(means.dtype), dim=1), dim=1)
+    with torch.autocast(features.device.type, enabled=False):
+        batch = F.normalize(member @ F.normalize(features.detach().to(means.dtype), dim=1), dim=1)
     in_batch = member.any(1)
     updated = torch.where(observed[:, None], F.normalize((1 - rate) * means + rate * batch, dim=1), batch)
     return torch.where(in_batch[:, None], updated, means), observed | in_batch

@@ -85,5 +85,5 @@ def share_weighted_pseudo_label_loss(
     """
     loss = F.cross_entropy(logits.float(), pseudo_label, reduction="none") * valid
     confident = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
-    scaled = loss.flatten(1).sum(1) @ confident.to(loss.dtype)
+    scaled = (loss.flatten(1).sum(1) * confident).sum()
     return scaled / (loss.detach() > 0).sum().clamp_min(1)

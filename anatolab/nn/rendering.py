@@ -257,7 +257,8 @@ class FourierEncoding(nn.Module):
             extent = [s * n for s, n in zip(self.spacing, sides, strict=True)]
             axes = zip(centered.unbind(-1), reversed(extent), strict=True)
             centered = torch.stack([x * (e / max(extent)) for x, e in axes], -1)
-        phase = 2 * math.pi * (centered @ self.frequencies).transpose(1, 2)
+        with torch.autocast(centered.device.type, enabled=False):  # phases need the digits that bf16 has not
+            phase = 2 * math.pi * (centered @ self.frequencies).transpose(1, 2)
         return torch.cat([phase.sin(), phase.cos()], 1)
 
 
