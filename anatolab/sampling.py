@@ -163,8 +163,6 @@ class Strata:
     order: Tensor  # (n,) int64 pixel numbers by class, image, cell and raster; those that are no candidates come last
     start: Tensor  # (classes, cells) int64, where a cell begins in ``order``
     count: Tensor  # (classes, cells) int64, its pixels
-    first: Tensor  # (n,) int32, where the cell of a place in ``order`` begins
-    size: Tensor  # (n,) int32, and its pixels
 
 
 def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid: int = 4) -> Strata:
@@ -185,22 +183,23 @@ def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid:
     b, sides = len(label), label.shape[1:]
     valid = label >= 0 if hard is None else (label >= 0) & hard
     images = torch.arange(b, device=label.device).reshape(-1, *[1] * len(sides))
-    region = torch.where(valid, label * b + images, classes * b).flatten()
-    cell = torch.zeros_like(region)
-    for axis, side in enumerate(sides):
-        position = torch.arange(side, device=label.device).reshape(-1, *[1] * (len(sides) - 1 - axis))
-        position = position.expand(b, *sides).flatten()
-        bounds = position.new_zeros(classes * b + 1)
-        low = bounds.scatter_reduce(0, region, position, "amin", include_self=False)
-        high = bounds.scatter_reduce(0, region, position, "amax", include_self=False)
-        cell = cell * grid + (position - low[region]) * grid // (high - low + 1)[region]
-    key = (region * grid ** len(sides) + cell).to(torch.int32)
-    cells = b * grid ** len(sides)
-    key, order = torch.where(valid.flatten(), key, classes * cells).to(torch.int32).sort(stable=True)
+    regions = classes * b
+    region = torch.where(valid, label * b + images, regions)
+    each = grid ** len(sides)  # cells a region
+    small = torch.int16 if (regions + 1) * each < 2**15 else torch.int32  # sorting 16 bits takes a third of the time
+    key = (region * each).to(small)
+    for axis, side in enumerate(sides):  # the cell along an axis is read from a table of (region, position)
+        position = torch.arange(side, device=label.device)
+        entry = (region * side + position.reshape(-1, *[1] * (len(sides) - 1 - axis))).flatten()
+        occupied = torch.zeros((regions + 1) * side, dtype=torch.int8, device=label.device).index_fill_(0, entry, 1)
+        occupied = occupied.view(-1, side)
+        low, beyond = occupied.argmax(1, keepdim=True), side - occupied.flip(1).argmax(1, keepdim=True)
+        table = (position - low) * grid // (beyond - low) * grid ** (len(sides) - 1 - axis)
+        key += _take(table.flatten().to(small), entry).view_as(key)
+    key, order = key.flatten().sort(stable=True)  # what is no candidate comes last
+    cells = b * each
     bounds = torch.searchsorted(key, torch.arange(classes * cells + 1, device=key.device, dtype=key.dtype))
-    count = bounds.diff()
-    first, size = (t.to(torch.int32).index_select(0, key.clamp_max(classes * cells - 1)) for t in (bounds, count))
-    return Strata(order, bounds[:-1].reshape(classes, cells), count.reshape(classes, cells), first, size)
+    return Strata(order, bounds[:-1].reshape(classes, cells), bounds.diff().reshape(classes, cells))
 
 
 def sample_pixels(
@@ -233,24 +232,39 @@ def sample_pixels(
     """
     if kind not in ("naive", "stratified", "antithetic"):
         raise ValueError(f"pixel_sampler={kind!r} is unknown; use 'naive', 'stratified' or 'antithetic'.")
-    most = len(strata.order) - 1
-    begin, total = strata.start[:, :1].int(), strata.count.sum(1, keepdim=True).int()
-    slices = -(-num // 2) if kind == "antithetic" else num
-    # In place and in 32 bits: for a hundred thousand draws, memory is what takes the time.
-    slice_point, cell_point = torch.rand(2, len(total), slices, device=begin.device, generator=generator)
-    if kind != "naive":
-        slice_point.add_(torch.arange(slices, device=begin.device, dtype=slice_point.dtype)).div_(slices)
-    place = slice_point.mul_(total).int()
-    torch.minimum(place, total - 1, out=place).add_(begin).clamp_(0, most)
+    last = len(strata.order) - 1
     if kind == "naive":
-        return _take(strata.order, place)
-    first, last = _take(strata.first, place), _take(strata.size, place)
-    rank = cell_point.mul_(last).int()
-    torch.minimum(rank, last.sub_(1), out=rank)
+        share = torch.rand(len(strata.count), num, device=strata.order.device, generator=generator)
+        place = share.mul_(strata.count.sum(1, keepdim=True)).int().add_(strata.start[:, :1].int())
+        return _take(strata.order, place.clamp_(0, last))
+    slices = -(-num // 2) if kind == "antithetic" else num
+    draws = _draws_of_cells(strata.count, slices, generator).flatten()
+    first, size = (
+        torch.repeat_interleave(cell.flatten(), draws, output_size=len(strata.count) * slices)
+        for cell in (strata.start.clamp(0, last).int(), strata.count.float())
+    )
+    # In place and in 32 bits: for a hundred thousand draws, memory is what takes the time. A float32 below 1 times a
+    # size up to 2^24 rounds to less than the size.
+    rank = torch.rand(len(first), device=first.device, generator=generator).mul_(size).int()
     if kind == "antithetic":
-        rank = torch.stack([rank, last - rank], 2).flatten(1)[:, :num]
-        first = first.repeat_interleave(2, 1)[:, :num]
-    return _take(strata.order, rank.add_(first).clamp_(0, most))
+        mirror = size.int().sub_(1).clamp_min_(0).sub_(rank)
+        rank = torch.stack([rank, mirror], 1).view(-1, 2 * slices)[:, :num]
+        first = first.repeat_interleave(2).view(-1, 2 * slices)[:, :num]
+    return _take(strata.order, rank.add_(first)).view(-1, num)
+
+
+def _draws_of_cells(count: Tensor, slices: int, generator: torch.Generator | None) -> Tensor:
+    """Draws the number of slices ``(classes, cells)`` whose uniform point lies in each cell; rows of sum ``slices``.
+
+    Only slices that a border of a cell cuts are left to chance: one uniform number each, shared by all its borders.
+    """
+    end = count.cumsum(1).double() * slices / count.sum(1, keepdim=True).clamp_min(1)  # of each cell, in slices
+    whole = end.floor()
+    point = torch.rand(count.shape, device=count.device, generator=generator)
+    point = point.gather(1, torch.searchsorted(whole, whole))  # that of the first border in the same slice
+    ends = (whole + (point < end - whole)).long()
+    ends[:, -1] = slices  # also in a class without a candidate
+    return ends.diff(dim=1, prepend=torch.zeros_like(ends[:, :1]))
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

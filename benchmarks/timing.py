@@ -10,11 +10,13 @@ import torch
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call; on a GPU, until the device has done it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    """Returns the CPU time of one call, which other processes do not stretch; on a GPU, the time until it has run."""
+    if device.type != "cuda":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    torch.cuda.synchronize()
     start = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -156,13 +156,18 @@ def test_cells_are_those_of_a_literal_grid(sides: tuple[int, ...], grid: int) ->
 @pytest.mark.parametrize(("kind", "slices"), [("stratified", 11), ("antithetic", 6)])
 def test_draws_are_those_of_the_literal_slices(kind: str, slices: int) -> None:
     label = masks(1)
-    drawn = sample_pixels(bin_pixels(label, 3), 11, kind, torch.Generator().manual_seed(7))  # type: ignore[arg-type]
-    cell_chance, pixel_chance = torch.rand(2, 3, slices, generator=torch.Generator().manual_seed(7)).double()
+    strata, generator = bin_pixels(label, 3), torch.Generator().manual_seed(7)
+    drawn = sample_pixels(strata, 11, kind, torch.Generator().manual_seed(7))  # type: ignore[arg-type]
+    point = torch.rand(strata.count.shape, generator=generator).double()
+    pixel_chance = torch.rand(3, slices, generator=generator).double()
     for c in range(3):
         literal: list[int] = []
-        cells = cells_of(label, c, 4)
+        cells, chance = cells_of(label, c, 4), [0.5] * (slices + 1)  # any number where no border cuts the slice
+        borders = strata.count[c].double().cumsum(0) / strata.count[c].sum() * slices
+        for border, u in reversed(list(zip(borders.tolist(), point[c].tolist(), strict=True))):
+            chance[int(border)] = u  # that of the first border in a slice
         for i in range(slices):
-            left, m = int((i + cell_chance[c, i]) / slices * sum(map(len, cells))), 0
+            left, m = int((i + chance[i]) / slices * sum(map(len, cells))), 0
             while left >= len(cells[m]):
                 left, m = left - len(cells[m]), m + 1
             rank = int(pixel_chance[c, i] * len(cells[m]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anatolab.analysis import exact_variance
 from anatolab.losses import info_nce
-from anatolab.sampling import bin_pixels, released_positions, sample_pixels
+from anatolab.sampling import Strata, bin_pixels, released_positions, sample_pixels
 from tests.syncs import Synchronizations
 
 KINDS = ("naive", "stratified", "antithetic")
@@ -159,6 +159,18 @@ def test_whole_shares_are_proportional_allocation() -> None:
         torch.testing.assert_close(exact_variance(field, strata, 256, kind)[0], expected[kind])
     drawn = sample_pixels(strata, 256, "stratified")[0]
     assert torch.bincount(drawn // SIDE // 16 * 4 + drawn % SIDE // 16).tolist() == [16] * 16
+
+
+def test_cells_get_their_share_of_the_draws_up_to_one_and_on_average_exactly() -> None:
+    count = torch.tensor([5, 0, 1, 30, 2, 62])
+    start = count.cumsum(0) - count
+    strata, generator = Strata(torch.arange(100), start[None], count[None]), torch.Generator().manual_seed(0)
+    drawn = torch.stack([sample_pixels(strata, 7, "stratified", generator)[0] for _ in range(20_000)])
+    cell = torch.searchsorted(count.cumsum(0), drawn, right=True)
+    got = (cell[..., None] == torch.arange(6)).sum(1)
+    share = count * 7 / 100
+    assert ((got - share).abs() < 2).all()  # a cell may be cut by a slice at both ends
+    torch.testing.assert_close(got.float().mean(0), share, atol=0.015, rtol=0)  # 4 standard errors
 
 
 FIELDS = {
@@ -380,13 +392,11 @@ def test_cells_are_equal_parts_of_each_class_s_bounding_box_in_each_image() -> N
 
 def test_one_plane_in_3d_is_2d() -> None:
     label = organ("disc")
-    for kind in KINDS:
-        flat, deep = (
-            sample_pixels(bin_pixels(given_, 1), 64, kind, torch.Generator().manual_seed(0))
-            for given_ in (label, label[:, None])
-        )
-        # in 3-D one plane has 4 cells along depth, of which one is full: the same cells in the same order
-        assert torch.equal(flat, deep)
+    flat, deep = bin_pixels(label, 1), bin_pixels(label[:, None], 1)
+    filled = deep.count[0] > 0  # in 3-D one plane has 4 cells along depth, of which one is full
+    assert torch.equal(flat.order, deep.order)
+    assert torch.equal(flat.count[0], deep.count[0, filled])
+    assert torch.equal(flat.start[0], deep.start[0, filled])
 
 
 def test_hard_pixels_alone_are_candidates() -> None:

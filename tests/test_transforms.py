@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anatolab.transforms import (
@@ -11,6 +12,7 @@ from anatolab.transforms import (
     cut_mask,
     gaussian_blur,
     mix,
+    mix_pairs,
     mix_unlabeled,
     strong_view,
     weak_view,
@@ -66,12 +68,14 @@ def test_the_inverse_undoes_the_map(sides: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     affine = Affine.sample(torch.zeros(5, 1, *sides), Augmentation(translate=0.2))
     inverse = affine.inverse()
-    points = torch.rand(5, len(sides), 7) * 20
+    points = torch.rand(5, 2, 7) * 20
     there = affine.matrix @ points + affine.shift[..., None]
     torch.testing.assert_close(inverse.matrix @ there + inverse.shift[..., None], points, atol=1e-4, rtol=0)
-    y, x = torch.meshgrid(torch.arange(48.0) - 20, torch.arange(48.0) - 26, indexing="ij")
-    blob = torch.exp(-(y**2 + x**2 / 2) / 50).expand(5, 1, *sides[:-2], 48, 48)
-    affine = Affine.sample(blob, Augmentation(translate=0.05))
+    y, x = torch.meshgrid(torch.arange(64.0) - 28, torch.arange(64.0) - 34, indexing="ij")
+    blob = torch.exp(-(y**2 + x**2 / 2) / 50).expand(
+        5, 1, *sides[:-2], 64, 64
+    )  # nothing of it leaves the field of view
+    affine = Affine.sample(blob, Augmentation(rotate=20, scale=0.1, translate=0.05, flip=True, quarter_turns=True))
     moved = affine.warp_image(blob)
     assert (moved - blob).abs().amax(tuple(range(1, blob.ndim))).min() > 0.2
     assert (affine.inverse().warp_image(moved) - blob).abs().max() < 0.03  # what two linear resamplings smooth away
@@ -154,18 +158,91 @@ def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
 
 
 def test_an_unknown_mix_is_refused() -> None:
-    with pytest.raises(ValueError, match="mix='mixup'"):
+    with pytest.raises(ValueError, match="'none', not 'mixup'"):
         mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Augmentation(mix="mixup"))
 
 
-def test_a_volume_is_moved_plane_by_plane_with_one_map_and_its_slice_axis_stays() -> None:
-    volume, label = torch.rand(2, 1, 5, 24, 24), torch.randint(0, 3, (2, 5, 24, 24))
-    affine = Affine.sample(volume, Augmentation())
-    plane = Affine(affine.matrix[:, 1:, 1:], affine.shift[:, 1:])
-    moved, moved_label = affine.warp_image(volume), affine.warp_label(label)
+def trilinear(plane: Affine) -> Affine:
+    """The map of planes as one of three axes, which is resampled trilinearly."""
+    matrix = torch.eye(3).repeat(len(plane.matrix), 1, 1)
+    matrix[:, 1:, 1:] = plane.matrix
+    return Affine(matrix, F.pad(plane.shift, (1, 0)))
+
+
+@pytest.mark.parametrize("size", [None, (5, 24, 26), (5, 17, 13)])
+def test_planes_as_channels_are_what_trilinear_resampling_gives(size: tuple[int, ...] | None) -> None:
+    volume, label = torch.rand(2, 2, 5, 24, 26), torch.randint(0, 3, (2, 5, 24, 26))
+    affine = Affine.sample(volume, Augmentation(flip=True), size)
+    planes, solid = (a.warp(volume, label, size) for a in (affine, trilinear(affine)))
+    assert planes[0].shape == (2, 2, *(size or (5, 24, 26)))
+    torch.testing.assert_close(planes[0], solid[0], atol=2e-6, rtol=0)
+    assert (planes[1] != solid[1]).float().mean() < 0.005  # ties of nearest neighbors
     for z in range(5):
-        torch.testing.assert_close(moved[:, :, z], plane.warp_image(volume[:, :, z]), atol=1e-4, rtol=0)
-        assert (moved_label[:, z] != plane.warp_label(label[:, z])).float().mean() < 0.01  # ties of nearest neighbors
+        flat = affine.warp(volume[:, :, z], label[:, z], size and size[1:])
+        torch.testing.assert_close(planes[0][:, :, z], flat[0], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [(30, 28), (7, 30, 28)])
+def test_without_freedom_a_smaller_view_is_the_middle_of_the_image(sides: tuple[int, ...]) -> None:
+    image, label = pair(sides)
+    size = (*(side - 4 for side in sides[:-2]), 20, 16)
+    middle = tuple(slice((a - b) // 2, (a - b) // 2 + b) for a, b in zip(sides, size, strict=True))
+    view, view_label = weak_view(image, label, STILL, size)
+    torch.testing.assert_close(view, image[(slice(None), slice(None), *middle)], atol=2e-5, rtol=0)
+    assert torch.equal(view_label, label[(slice(None), *middle)])
+
+
+def test_a_view_is_filled_from_the_margin_and_ignored_where_even_that_ends() -> None:
+    turned = replace(STILL, rotate=40)
+    image, label = torch.ones(50, 1, 36, 36), torch.ones(50, 36, 36, dtype=torch.long)
+    view, view_label = weak_view(
+        image, label, turned, (24, 24)
+    )  # corners reach 12 (cos 40 + sin 40) < 17 from the middle
+    torch.testing.assert_close(view, torch.ones(50, 1, 24, 24))
+    assert (view_label == 1).all()
+    bare, bare_label = weak_view(image[..., 6:30, 6:30], label[:, 6:30, 6:30], turned)
+    assert ((bare_label == IGNORE).flatten(1).sum(1) > 0).sum() > 40
+    assert (bare[:, 0][bare_label == IGNORE] < 0.51).all()  # linear between the last pixel and 0
+
+
+def test_a_shift_is_a_share_of_the_view_in_voxels_of_the_image() -> None:
+    torch.manual_seed(0)
+    affine = Affine.sample(torch.zeros(4000, 1, 60, 60), replace(STILL, translate=0.1), (20, 40))
+    assert affine.shift[:, 0].abs().max() == pytest.approx(2, abs=0.01)
+    assert affine.shift[:, 1].abs().max() == pytest.approx(4, abs=0.01)
+    ramp = torch.arange(60.0).expand(1, 1, 60, 60)
+    right = Affine(torch.eye(2)[None], torch.tensor([[0.0, 3.0]]))
+    view = right.warp_image(ramp, (20, 40))
+    torch.testing.assert_close(view[0, 0, 7], torch.arange(40.0) + 10 + 3, atol=1e-4, rtol=0)
+
+
+def test_image_and_label_are_sampled_at_the_same_places() -> None:
+    image, label = pair((24, 24))
+    affine = Affine.sample(image, Augmentation())
+    both = affine.warp(image, label)
+    assert torch.equal(both[0], affine.warp_image(image))
+    assert torch.equal(both[1], affine.warp_label(label))
+
+
+def test_gradient_flows_through_a_warped_image() -> None:
+    image = torch.rand(2, 3, 16, 16, requires_grad=True)
+    Affine.sample(image, Augmentation()).warp_image(image).sum().backward()
+    assert image.grad.abs().max() > 0
+
+
+def test_pairs_are_mixed_with_the_partner_that_is_given() -> None:
+    torch.manual_seed(0)
+    unlabeled, labeled = torch.full((4, 1, 8, 8), 5.0), torch.full((4, 1, 8, 8), 7.0)
+    mask = cut_mask(unlabeled)
+    image, confidence, label = mix_pairs(
+        mask, (unlabeled, labeled), (unlabeled[:, 0], labeled[:, 0]), (unlabeled[:, 0].long(), labeled[:, 0].long())
+    )
+    assert torch.equal(image[:, 0], torch.where(mask, 7.0, 5.0))
+    assert torch.equal(confidence, image[:, 0])
+    assert torch.equal(label, image[:, 0].long())
+    tensors = torch.rand(4, 1, 8, 8), torch.rand(4, 8, 8)
+    for one, other in zip(mix(mask, *tensors), mix_pairs(mask, *((t, t.roll(-1, 0)) for t in tensors)), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_every_view_of_a_volume_keeps_its_shape_and_range() -> None:

@@ -213,3 +213,84 @@ def center_contrast(
         used = (anchor_label >= 0).to(dtype)
         n = used.sum().clamp_min(1)
         return {"class": (used * to_class).sum() / n, "center": center_weight * (used * to_center).sum() / n}
+
+
+def sampled_center_contrast(
+    features: Tensor,
+    anchors: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    centers: Tensor,
+    assignment: Tensor,
+    present: Tensor,
+    temperature: float,
+    *,
+    keys: Tensor | None = None,
+    key_count: Tensor | None = None,
+    center_weight: float = 0.2,
+    norm: Literal["mean", "sum", "joint"] = "mean",
+    centers_in_denominator: bool = True,
+) -> dict[str, Tensor]:
+    r"""Estimates :func:`center_contrast` from a fixed number of sampled keys a class, at a cost linear in classes.
+
+    Anchors of class *c* share *p* keys sampled from its :math:`n_c` and *m* keys sampled from the :math:`N_c` of all
+    other classes that are present:
+
+    .. math::
+
+        \hat Z_i=\frac{n_c}{p}\sum_{j\in\text{pos}}e^{\phi_i\cdot\phi_j/\tau}
+        +\frac{N_c}{m}\sum_{j\in\text{neg}}e^{\phi_i\cdot\phi_j/\tau}+\sum_{k}e^{\phi_i\cdot\psi_k/\tau}
+
+    With uniform samples :math:`\hat Z_i` and the mean over positives are unbiased; :math:`\log\hat Z_i` lies below
+    :math:`\log Z_i` by :math:`\mathrm{Var}(\hat Z_i)/2Z_i^2` on average, which falls as :math:`1/p` and :math:`1/m`.
+    With every key listed once the two functions are equal. Exactly 0 where fewer than two classes are present.
+    Gradient flows through the anchors only; in float32 also under autocast.
+
+    Args:
+        features: ``(n, d)``, normalized here.
+        anchors: Row numbers of ``features``, ``(classes, q)``; in a class that is not present they mean nothing.
+        positives: Row numbers of ``keys``, ``(classes, p)``, sampled uniformly from the keys of each class.
+        negatives: Row numbers of ``keys``, ``(classes, m)``, sampled uniformly from those of all other classes.
+        centers: Unit rows ``(classes, d)``.
+        assignment: Number of each class's center, ``(classes,)`` int64.
+        present: ``(classes,)`` bool, classes with anchors and keys.
+        temperature: :math:`\tau`, above 0.
+        keys: ``(k, d)``, such as a teacher's pixels or a queue; the features themselves where None. Detached.
+        key_count: :math:`n_c`, how many keys the full form has of each class, ``(classes,)``; *p* where None.
+        center_weight: :math:`\lambda_a`.
+        norm: How positives are weighed against each other and the center, as in :func:`center_contrast`.
+        centers_in_denominator: Whether all centers stand among the keys of :math:`Z_i`.
+
+    Returns:
+        ``class`` and ``center``, scalars in nats; the loss is their sum (the weight is in ``center``).
+
+    Reference:
+        You et al., ACTION++, MICCAI 2023; few positives a class as in Kang et al., Exploring balanced feature spaces,
+        ICLR 2021.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        phi = F.normalize(features[anchors].to(dtype), dim=2)  # (classes, q, d)
+        rows, unit_centers = (features if keys is None else keys).detach(), centers.detach().to(dtype)
+        sampled = [F.normalize(rows[numbers].to(dtype), dim=2) for numbers in (positives, negatives)]
+        to_positives, to_negatives = (torch.einsum("cqd,ckd->cqk", phi, k) / temperature for k in sampled)
+        to_centers = phi @ unit_centers.T / temperature  # (classes, q, classes)
+        every = torch.full_like(present, positives.shape[1], dtype=dtype) if key_count is None else key_count.to(dtype)
+        count = torch.where(present, every, 0)
+        others = (count.sum() - count) / max(negatives.shape[1], 1)  # keys that each negative stands for
+        parts = [
+            to_positives + (count / positives.shape[1]).clamp_min(1e-30).log()[:, None, None],
+            to_negatives + others.clamp_min(1e-30).log()[:, None, None],
+        ]
+        log_z = torch.cat([*parts, to_centers] if centers_in_denominator else parts, 2).logsumexp(2)
+        to_class = (log_z - to_positives.mean(2)).mean(1)
+        target = assignment[:, None, None].expand(-1, phi.shape[1], 1)
+        to_center = (log_z - to_centers.gather(2, target)[..., 0]).mean(1)
+        if norm != "mean":
+            to_class = to_class * count
+        if norm == "joint":
+            to_class, to_center = to_class / (count + 1), to_center / (count + 1)
+        classes = present.sum()
+        used = present & (classes > 1)
+        pull, center = (torch.where(used, loss, 0.0).sum() / classes.clamp_min(1) for loss in (to_class, to_center))
+        return {"class": pull, "center": center_weight * center}

@@ -10,6 +10,44 @@ from anatolab.losses.supervised import cross_entropy, dice_loss
 from anatolab.types import IGNORE
 
 
+def confident_pseudo_label_loss(
+    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    r"""Computes cross-entropy and Dice in equal parts over the confident pixels, as on labeled ones.
+
+    .. math::
+
+        \tfrac12\,\mathrm{CE}(F(x), \hat y) + \tfrac12\,\mathrm{Dice}(F(x), \hat y)
+        \quad\text{over}\quad \{p : \hat c_p \ge \theta,\ p \text{ valid}\}
+
+    Exactly 0 where no pixel is confident.
+
+    Args:
+        logits: ``(b, classes, *s)``, with gradient.
+        pseudo_label: The teacher's classes, or annotations that were mixed in, ``(b, *s)`` int64.
+        confidence: The teacher's probability of that class ``(b, *s)``, in [0, 1]; 1 at annotations.
+        valid: ``(b, *s)`` bool, pixels that count.
+        threshold: :math:`\theta`; from it on a pseudo-label is confident.
+
+    Returns:
+        A scalar; cross-entropy in nats.
+
+    Reference:
+        Cross-entropy over confident pixels as in Sohn et al., FixMatch, NeurIPS 2020, with Dice beside it.
+
+    Example:
+        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0]]])
+        >>> label, confidence, valid = torch.tensor([[0, 0]]), torch.tensor([[0.99, 0.5]]), torch.tensor([[True, True]])
+        >>> from anatolab.losses import cross_entropy, dice_loss
+        >>> confident = torch.tensor([[0, -1]])
+        >>> loss = confident_pseudo_label_loss(logits, label, confidence, valid, 0.9)
+        >>> bool(loss == (cross_entropy(logits, confident) + dice_loss(logits, confident)) / 2)
+        True
+    """
+    label = torch.where(valid & (confidence >= threshold), pseudo_label, IGNORE)
+    return 0.5 * cross_entropy(logits, label) + 0.5 * dice_loss(logits, label)
+
+
 def share_weighted_pseudo_label_loss(
     logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
 ) -> Tensor:
@@ -49,10 +87,3 @@ def share_weighted_pseudo_label_loss(
     confident = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
     scaled = loss.flatten(1).sum(1) @ confident.to(loss.dtype)
     return scaled / (loss.detach() > 0).sum().clamp_min(1)
-
-
-def confident_pseudo_label_loss(
-    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
-) -> Tensor:
-    known = torch.where(valid & (confidence >= threshold), pseudo_label, IGNORE)
-    return 0.5 * cross_entropy(logits, known) + 0.5 * dice_loss(logits, known)

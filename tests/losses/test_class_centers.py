@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from anatolab.losses import (
     assign_centers,
     center_contrast,
     optimized_centers,
+    sampled_center_contrast,
     simplex_centers,
     uniformity,
     update_means,
@@ -203,3 +205,91 @@ def test_gradient_reaches_the_anchors_only() -> None:
     assert phi.grad.abs().max() > 0
     assert keys.grad is None
     assert centers.grad is None
+
+
+# --- sampled keys ---------------------------------------------------------------------------------------------------
+
+
+def every_key(label: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The numbers of all keys of each class, and of all others; classes have equally many keys."""
+    rows = [(label == c).nonzero()[:, 0] for c in range(classes)]
+    others = [((label != c) & (label >= 0)).nonzero()[:, 0] for c in range(classes)]
+    return torch.stack(rows), torch.stack(others)
+
+
+@pytest.mark.parametrize("norm", ["mean", "sum", "joint"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_with_every_key_sampled_it_is_the_full_form_with_its_gradient(norm: str, inside: bool) -> None:
+    features = torch.randn(40, 16, dtype=torch.float64, requires_grad=True)
+    keys, key_label = torch.randn(28, 16, dtype=torch.float64), torch.arange(4).repeat(7)
+    anchors, (positives, negatives) = torch.randint(40, (4, 9)), every_key(key_label, 4)
+    common = {"center_weight": 0.3, "norm": norm, "centers_in_denominator": inside}
+    fixed = {"centers": simplex_centers(4, 16), "assignment": torch.tensor([2, 0, 3, 1]), "temperature": 0.4}
+    full = center_contrast(
+        features[anchors].flatten(0, 1), torch.arange(4).repeat_interleave(9), keys, key_label, **fixed, **common
+    )
+    every = torch.ones(4, dtype=torch.bool)
+    fast = sampled_center_contrast(features, anchors, positives, negatives, **fixed, present=every, keys=keys, **common)
+    torch.testing.assert_close(fast, full)
+    gradients = [torch.autograd.grad(sum(parts.values()), features)[0] for parts in (fast, full)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_an_absent_class_is_left_out_and_one_class_alone_costs_nothing() -> None:
+    features, label = torch.randn(60, 16, requires_grad=True), torch.arange(3).repeat(20)
+    numbers, fixed = every_key(label, 3)[0], {"centers": simplex_centers(3, 16), "assignment": torch.arange(3)}
+    negatives = torch.stack([numbers[1], numbers[0], numbers[0]])  # class 2 is absent: its rows mean nothing
+    present = torch.tensor([True, True, False])
+    sampled = sampled_center_contrast(features, numbers, numbers, negatives, **fixed, present=present, temperature=0.5)
+    phi, of = features[numbers[:2].flatten()], torch.arange(2).repeat_interleave(20)
+    torch.testing.assert_close(sampled, center_contrast(phi, of, phi, of, **fixed, temperature=0.5))
+    for alone in (torch.tensor([True, False, False]), torch.zeros(3, dtype=torch.bool)):
+        parts = sampled_center_contrast(features, numbers, numbers, negatives, **fixed, present=alone, temperature=0.5)
+        sum(parts.values()).backward()
+        assert parts["class"].item() == parts["center"].item() == 0
+        assert bool(torch.isfinite(features.grad).all())
+
+
+def test_the_mean_over_samples_is_the_full_form_up_to_the_bias_of_a_logarithm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(400, 16, dtype=torch.float64, generator=generator)
+    label = torch.arange(4).repeat_interleave(100)
+    numbers, others = every_key(label, 4)
+    fixed = {"centers": simplex_centers(4, 16), "assignment": torch.arange(4), "temperature": 0.5}
+    anchors, every = numbers[:, :10], torch.ones(4, dtype=torch.bool)
+    full = center_contrast(
+        features[anchors].flatten(0, 1), torch.arange(4).repeat_interleave(10), features, label, **fixed
+    )
+    gaps = []
+    for m in (4, 16, 64):
+        values = []
+        for _ in range(400):
+            near = numbers.gather(1, torch.randint(100, (4, m), generator=generator))
+            far = others.gather(1, torch.randint(300, (4, m), generator=generator))
+            count = torch.full((4,), 100)
+            parts = sampled_center_contrast(features, anchors, near, far, **fixed, present=every, key_count=count)
+            values.append(parts["class"])
+        values = torch.stack(values)
+        error = values.std() / 20
+        gaps.append(full["class"] - values.mean())
+        assert gaps[-1] > -3 * error  # the logarithm of an unbiased sum lies below
+    assert gaps[0] < 0.1
+    assert gaps[2].abs() < 4 * error + 0.005
+
+
+def test_its_cost_grows_linearly_with_the_number_of_classes() -> None:
+    def flops(classes: int) -> int:
+        features, numbers = (
+            torch.randn(classes * 64, 32, requires_grad=True),
+            torch.randint(classes * 64, (classes, 64)),
+        )
+        with FlopCounterMode(display=False) as counter:
+            parts = sampled_center_contrast(
+                features, numbers, numbers, numbers, simplex_centers(classes, 32), torch.arange(classes),
+                torch.ones(classes, dtype=torch.bool), 0.5,
+            )  # fmt: skip
+            sum(parts.values()).backward()
+        return counter.get_total_flops()
+
+    assert math.log2(flops(8) / flops(4)) < 1.1
+    assert math.log2(flops(16) / flops(8)) < 1.2  # the centers, one a class, are keys of every class

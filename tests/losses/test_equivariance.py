@@ -9,7 +9,7 @@ from torch import nn
 from anatolab.losses import equivariance
 from anatolab.transforms import Affine, Augmentation
 
-RIGID = Augmentation(rotate=0, scale=0, translate=0)  # flips and quarter turns alone
+RIGID = Augmentation(rotate=0, scale=0, translate=0, flip=True, quarter_turns=True)  # flips and quarter turns alone
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

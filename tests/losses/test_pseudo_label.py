@@ -1,10 +1,13 @@
-"""Cross-entropy with the teacher's classes: 0 where it is unsure, plain where it is sure, never 0/0."""
+"""Losses against pseudo-labels: 0 without a confident one, those of labels where all are confident, never 0/0."""
+
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from anatolab.losses import share_weighted_pseudo_label_loss
+from anatolab.losses import confident_pseudo_label_loss, cross_entropy, dice_loss, share_weighted_pseudo_label_loss
+from anatolab.types import IGNORE
 
 
 def given() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -51,3 +54,27 @@ def test_a_pixel_without_loss_is_left_out_of_the_mean() -> None:
         logits, label, torch.ones(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool), 0.97
     )
     assert loss.item() == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_confident_pixels_of_an_undecided_network_cost_log_2_and_a_dice_of_two_fifths() -> None:
+    logits, label = torch.zeros(2, 2, 100, 100), torch.zeros(2, 100, 100, dtype=torch.long)
+    confidence, valid = torch.full((2, 100, 100), 0.95), torch.ones(2, 100, 100, dtype=torch.bool)
+    loss = confident_pseudo_label_loss(logits, label, confidence, valid, 0.95).item()
+    assert loss == pytest.approx((math.log(2) + 1 - 0.8 / 2) / 2, abs=1e-6)  # Dice 1 / 1.25 and 0
+    assert confident_pseudo_label_loss(logits, label, confidence - 0.01, valid, 0.95).item() == 0
+    assert confident_pseudo_label_loss(logits, label, confidence, ~valid, 0.95).item() == 0
+
+
+def test_unsure_and_invalid_pixels_are_ignored_in_both_halves() -> None:
+    logits, label, valid = given()
+    logits.requires_grad_()
+    confidence = torch.rand(3, 6, 6)
+    valid[:, :2] = False
+    kept = valid & (confidence >= 0.5)
+    ignored = torch.where(kept, label, IGNORE)
+    loss = confident_pseudo_label_loss(logits, label, confidence, valid, 0.5)
+    torch.testing.assert_close(loss, (cross_entropy(logits, ignored) + dice_loss(logits, ignored)) / 2)
+    changed = torch.where(kept, label, 3 - label)
+    assert torch.equal(confident_pseudo_label_loss(logits, changed, confidence, valid, 0.5), loss)
+    loss.backward()
+    assert torch.equal(logits.grad.abs().sum(1) > 0, kept)

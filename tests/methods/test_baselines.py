@@ -139,19 +139,36 @@ def test_ua_mt_hears_the_teacher_only_where_it_is_sure() -> None:
 
 def test_ua_mt_noise_scales_with_the_contrast_of_the_image() -> None:
     class Echo(nn.Module):
-        """Remembers what it was shown."""
+        """Remembers its inputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs: list[torch.Tensor] = []
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            self.seen = image.clone()
+            self.inputs.append(image.clone())
             return torch.cat([image, -image], 1)
 
     method = UAMT(Echo(), UAMT.Config(passes=40, noise=0.1))
     image = torch.rand(2, 1, 32, 32) * torch.tensor([1.0, 0.1]).reshape(2, 1, 1, 1)
     method.mean_prediction(image)
-    added = (method.teacher.net.seen - image.repeat(40, 1, 1, 1)).unflatten(0, (40, 2))
+    added = (torch.cat(method.teacher.net.inputs) - image.repeat(40, 1, 1, 1)).unflatten(0, (40, 2))
     ratio = added.std((0, 2, 3, 4)) / image.std((1, 2, 3))
     torch.testing.assert_close(ratio, torch.full((2,), 0.0959), rtol=0.05, atol=0)  # 0.1 clipped at 2 sigma
     assert added[:, 1].abs().max() <= 0.2 * image[1].std() + 1e-6
+
+
+def test_ua_mt_runs_its_passes_in_chunks_of_four_images_and_keeps_their_layout() -> None:
+    inputs: list[torch.Tensor] = []
+    net = nn.Conv2d(3, 2, 3, padding=1)
+    method = UAMT(net, UAMT.Config(passes=5, noise=0.0))
+    method.teacher.net.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    image = torch.rand(6, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    mean = method.mean_prediction(image)
+    torch.testing.assert_close(mean, torch.softmax(net(image), 1))
+    assert [len(chunk) for chunk in inputs] == [4, 2] * 5
+    assert torch.equal(torch.cat(inputs), image.repeat(5, 1, 1, 1))
+    assert all(chunk.is_contiguous(memory_format=torch.channels_last) for chunk in inputs)
 
 
 def test_ua_mt_switches_dropout_on_for_its_passes_and_off_again() -> None:

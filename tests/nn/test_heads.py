@@ -1,11 +1,15 @@
 """Heads: what they compute cheaply equals what they mean."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from anatolab.nn import ImageProjector, PatchProjector, PixelProjector, mlp
+from anatolab.sampling import flatten_pixels
 
 
 def test_an_image_is_its_average_through_two_layers() -> None:
@@ -79,3 +83,34 @@ def test_the_mean_of_pixels_is_the_head_of_the_mean() -> None:
     maps = [torch.randn(1, 8, 8, 8), torch.randn(1, 4, 16, 16)]
     means = torch.cat([F.interpolate(maps[0], (16, 16), mode="bilinear").mean((2, 3)), maps[1].mean((2, 3))], 1)
     torch.testing.assert_close(head(maps).mean((2, 3)), head.linear(means))
+
+
+class Copies(TorchDispatchMode):
+    """Counts the copies of tensors with more than ``limit`` elements."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit, self.count = limit, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        copies = ("clone" in str(func) or "copy" in str(func)) and args[0].numel() > self.limit
+        self.count += copies
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_channels_last_maps_are_embedded_without_copies_and_in_bf16_to_its_digits(bf16: bool) -> None:
+    channels, strides = (64, 32, 16, 8), (16, 8, 4, 2)
+    heads = ImageProjector(64, 16), PixelProjector(channels, strides, 32, stride=4)
+    maps = [torch.randn(2, c, 128 // s, 128 // s) for c, s in zip(channels, strides, strict=True)]
+    plain = heads[0](maps[0]), flatten_pixels(heads[1](maps))[0]
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    maps = [m.to(dtype, memory_format=torch.channels_last) for m in maps]
+    weights = max(p.numel() for head in heads for p in head.parameters())
+    with Copies(weights) as copies, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        embedded = heads[0](maps[0]), flatten_pixels(heads[1](maps))[0]
+    assert copies.count == 0
+    for ours, expected in zip(embedded, plain, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float(), expected, atol=0.05 if bf16 else 1e-5, rtol=0)
+    assert embedded[1].is_contiguous()
