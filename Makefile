@@ -80,14 +80,14 @@ records: env  ## make missing and stale records at HEAD, in a checkout of their 
 	@if [ -e .cache/records/.git ]; then git -C .cache/records checkout --quiet --detach $$(git rev-parse HEAD); \
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
 	@cd .cache/records && env -u ANATOLAB_SIZE ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
-	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python tools/records.py records $(ARGS)
+	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python studies/trainings.py records $(ARGS)
 
 weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
-	@$(BIN)/python tools/weights.py scenes-vit
-	@$(BIN)/python tools/weights.py scenes-rn
+	@$(BIN)/python studies/weights.py scenes-vit
+	@$(BIN)/python studies/weights.py scenes-rn
 
 gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
-	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) tools/records.py gpu --limit $(LIMIT) $(ARGS)
+	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) studies/trainings.py gpu --limit $(LIMIT) $(ARGS)
 
 clean:  ## remove what was built (not the environment, not records or the runs behind them)
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,4 +1,4 @@
-"""The scripts of tools/ and the extensions of the book as modules, whose folders are no packages."""
+"""The scripts of studies/ and tools/ and the extensions of the book as modules, whose folders are no packages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))  # whose scripts import from one another
+sys.path.insert(0, str(ROOT / "studies"))  # whose scripts import from one another
 
 
 def script(path: str, name: str = "") -> ModuleType:

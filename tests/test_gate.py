@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def gate() -> ModuleType:
-    return script("tools/gate.py")
+    return script("studies/gate.py")
 
 
 def test_the_cardiac_gate_is_measured_as_it_is_recorded(gate: ModuleType) -> None:

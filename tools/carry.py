@@ -12,7 +12,7 @@ bit, and the class of every pixel (a faster prediction may round its logits othe
 hash and configuration, and its provenance says from which commit it was carried, over how many updates, and the hash of
 the state. Where one bit differs nothing is written: make the record again. The tree must be committed.
 
-The records of `tools/embeddings.py` reach five methods at once. They are carried where each of the five trains to the
+The records of `studies/embeddings.py` reach five methods at once. They are carried where each of the five trains to the
 same bits, and nothing else that they reach has changed.
 """
 
@@ -167,7 +167,7 @@ def main() -> int:
         if not records.is_stale(record):
             continue
         if not differs_in_methods_alone(last_commit(record), record.code["module"], ROOT / "anatolab" / "methods"):
-            print(f"{path.parent.name}: more than methods has changed; python tools/embeddings.py makes it again")
+            print(f"{path.parent.name}: more than methods has changed; python studies/embeddings.py makes it again")
             failed += 1
             continue
         trainings = {name: TRAININGS.get(name, f"acdc-3-{name}") for name in record.config["trainings"]}

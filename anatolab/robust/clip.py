@@ -178,7 +178,7 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
 
 
 def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
-    """A model that ``tools/weights.py`` pre-trained on generated scenes.
+    """A model that ``studies/weights.py`` pre-trained on generated scenes.
 
     Args:
         name: ``scenes-vit`` or ``scenes-rn``.

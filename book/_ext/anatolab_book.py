@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -307,14 +306,14 @@ class ClaimBox(BookDirective):
         comparison, units = None, "patients"
         if sides[0] and sides[1] and key:
             units = "draws of the data"
-            a, b = (
+            draws, others = (
                 {str(r.seed): float(records.get(r, k)) for r in f}
                 for f, k in zip(sides, (key, other), strict=True)
                 if f
             )
-            shared = sorted(a.keys() & b.keys(), key=int)
-            comparison = compare({0: {s: a[s] for s in shared}}, {0: {s: b[s] for s in shared}})
-            by_seed = [a[s] - b[s] for s in shared]
+            common = sorted(draws.keys() & others.keys(), key=int)
+            comparison = compare({0: {s: draws[s] for s in common}}, {0: {s: others[s] for s in common}})
+            by_seed = [draws[s] - others[s] for s in common]
         elif sides[0] and sides[1]:
             a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
             if shared := sorted(a.keys() & b.keys()):
@@ -450,7 +449,7 @@ def colab_of(app: Sphinx, docname: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- pages and records
-def outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> Iterator[str]:
+def outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Pages that print a record which is not what it was when they were read."""
     uses = env.__dict__.setdefault("anatolab_uses", {})
     return [
@@ -559,7 +558,7 @@ def escape_shapes(app: Sphinx, what: str, name: str, obj: Any, options: Any, lin
 
 def qualify(app: Sphinx, doctree: nodes.document) -> None:
     """Names a nested class in the signature of its owner in full: several methods have a ``Config``."""
-    known = app.env.get_domain("py").objects
+    known = {name for name, *_ in app.env.get_domain("py").get_objects()}
     for signature in doctree.findall(addnodes.desc_signature):
         owner = next(iter(signature.get("ids", [])), "")
         for reference in signature.findall(addnodes.pending_xref):

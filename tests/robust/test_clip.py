@@ -98,7 +98,7 @@ def test_weights_are_those_of_their_record_and_small(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "steps"), [("scenes-vit", 50), ("scenes-rn", 8)])
 def test_pretraining_replays_its_first_steps(name: str, steps: int) -> None:
-    tool = script("tools/weights.py")
+    tool = script("studies/weights.py")
     record = json.loads((WEIGHTS / f"{name}.json").read_text())
     model, fresh = tool.start(name, record["seed"])
     assert {k: record[k] for k in fresh} == json.loads(json.dumps(fresh))

@@ -13,7 +13,7 @@ from anatolab.robust._fit import train_projection
 from anatolab.robust.clip import WEIGHTS, load_small
 from tests.scripts import script
 
-robust = script("tools/robust.py")
+robust = script("studies/robust.py")
 
 SHORT = Sgd(epochs=3, batch=64)
 pytestmark = pytest.mark.filterwarnings("ignore:CFR. the calibration set")

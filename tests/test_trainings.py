@@ -17,7 +17,7 @@ from tests.scripts import script
 ROOT = Path(__file__).resolve().parents[1]
 
 
-tool = script("tools/records.py", "records_tool")  # records is anatolab.records
+tool = script("studies/trainings.py")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""What the tools share that make records: a clock whose reading is the provenance, and rounding."""
+"""What all studies share: a clock whose reading is the provenance, and rounding."""
 
 from __future__ import annotations
 

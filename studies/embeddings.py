@@ -1,8 +1,8 @@
 """Follows what five methods make of the same validation pixels, along their trainings; writes records.
 
-    python tools/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
-    python tools/embeddings.py --method mona  # trains this one alone
-    python tools/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
+    python studies/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
+    python studies/embeddings.py --method mona  # trains this one alone
+    python studies/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
 
 Each method is trained on the generated hearts with three labeled patients, at the demo preset but for half of its
 updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student

@@ -1,13 +1,13 @@
 """Measures the methods on frozen features of CLIP on generated scenes, and writes records.
 
-    python tools/robust.py methods --on vit --seeds 0 1 2 3 4 5    # robust-vit: every method, every rule of selection
-    python tools/robust.py cells                                   # cfr-cells: CFR with one setting changed at a time
-    python tools/robust.py cost                                    # cfr-cost: against fine-tuning the whole image tower
+    python studies/robust.py methods --on vit --seeds 0 1 2 3 4 5    # robust-vit: every method, every rule of selection
+    python studies/robust.py cells                                   # cfr-cells: CFR with one setting changed at a time
+    python studies/robust.py cost                                    # cfr-cost: against fine-tuning the image tower
 
 A seed draws the data downstream (training, validation, test, counterfactual sets) and everything in training; the
 pre-trained weights stay. Difficulties: `vit` has the shipped weights and 95 % aligned training rows, `vit-aligned-90`
 and `-99` other shares, `vit-rho-95` other weights, pre-trained with a stronger cue (they must lie under the cache:
-`tools/weights.py scenes-vit --rho 0.95 --folder $ANATOLAB_CACHE/weights-rho-95`), `rn` the ResNet. Settings are the
+`studies/weights.py scenes-vit --rho 0.95 --folder $ANATOLAB_CACHE/weights-rho-95`), `rn` the ResNet. Settings are the
 defaults of each method: none is chosen here, and nothing is chosen on test rows.
 """
 

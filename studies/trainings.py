@@ -1,9 +1,9 @@
 """Makes the records of the book's trainings, here or on a lent GPU, and packs the data that travel there.
 
-    python tools/records.py list                      # the wanted runs, and which are recorded
-    python tools/records.py records acdc-3-action     # what is missing or stale; all wanted runs where none is named
-    python tools/records.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
-    python tools/records.py pack-data                 # ACDC at one size, for a machine that data must travel to
+    python studies/trainings.py list                      # the wanted runs, and which are recorded
+    python studies/trainings.py records acdc-3-action     # what is missing or stale; all where none is named
+    python studies/trainings.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
+    python studies/trainings.py pack-data                 # ACDC at one size, for a machine that data must travel to
 
 `anatolab/experiments.py` says which runs are wanted; `make records` runs this in a checkout of its own.
 """

@@ -1,6 +1,6 @@
 """Measures where models look and what they follow, before and after calibration; writes `attribution-<tower>`.
 
-    python tools/attribution.py --tower vit --seeds 0 1 2 3 4 5  # about half a minute of one core a seed; rn a minute
+    python studies/attribution.py --tower vit --seeds 0 1 2 3 4 5  # about half a minute of one core a seed; rn a minute
 
 A seed draws the rows of the task, the fit, and 100 counterfactual sets. Of each method (zero-shot, ERM, CFR, DFR) are
 recorded the accuracies by group; the counterfactual scores; and of three maps, on the first 16 sets, the share outside

@@ -1,9 +1,9 @@
 """Measures whether a generated cohort is hard enough to mean something, and what it looks like; writes one record.
 
-    python tools/gate.py                          # the cardiac cohort: about half an hour on one core
-    python tools/gate.py abdomen                  # another one
-    python tools/gate.py atrium                   # one of volumes: a 3-D network on patches, shortcuts for each voxel
-    python tools/gate.py cardiac --only likeness  # the table of shares and extents alone; the rest is kept
+    python studies/gate.py                          # the cardiac cohort: about half an hour on one core
+    python studies/gate.py abdomen                  # another one
+    python studies/gate.py atrium                   # one of volumes: a 3-D network on patches, shortcuts for each voxel
+    python studies/gate.py cardiac --only likeness  # the table of shares and extents alone; the rest is kept
 
 The gate (recorded as `gate-<cohort>`), in mean Dice over held-out patients: all labels reach at least .85; three
 labeled patients, a classifier of each pixel's intensity and position, and an atlas of mean shapes stay at least .10,

@@ -1,6 +1,6 @@
 """Measures how much the samplers of ARCO lower the variance of a loss and of its gradient, along a real training.
 
-    python tools/variance.py --data acdc --seeds 0 1 2        # writes the records variance-acdc; cardiac for generated
+    python studies/variance.py --data acdc --seeds 0 1 2        # writes the records variance-acdc; or cardiac
 
 ARCO with naive draws is trained at the demo preset for 600 updates. At the start, the middle and the end of its last
 stage a fixed batch is read once, keys and negatives are fixed, and the pixels of three contrasts are drawn anew:

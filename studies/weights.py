@@ -1,7 +1,7 @@
 """Pre-trains the two small CLIP models on generated captioned scenes, and writes weights and record into the package.
 
-    python tools/weights.py scenes-vit     # some minutes on one core
-    python tools/weights.py scenes-rn
+    python studies/weights.py scenes-vit     # some minutes on one core
+    python studies/weights.py scenes-rn
 
 Weights are float16 safetensors, with the token rows that the captions use; the record beside them (JSON) holds model,
 recipe, seed, sha256 of the file, the losses of the first steps, which a test replays, the last loss and the time. On

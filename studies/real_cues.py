@@ -1,6 +1,6 @@
 """Measures the methods on real images whose cue is known, as studies of the last layer; writes the record `real-cues`.
 
-    ANATOLAB_DATA=... python tools/real_cues.py --seeds 0 1 2 3 4 5     # reads $ANATOLAB_DATA/spurious, numbers only
+    ANATOLAB_DATA=... python studies/real_cues.py --seeds 0 1 2 3 4 5     # reads $ANATOLAB_DATA/spurious, numbers only
 
 * `cue_conflict` (Geirhos et al., ICLR 2019, CC BY 4.0): animal or object by shape, while 95 % of the training rows have
   a texture of the same kind. Contents of training, validation and test are disjoint.

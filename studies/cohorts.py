@@ -1,4 +1,4 @@
-"""The cohorts that the other tools make records on, by the name that an experiment has for them, and their splits."""
+"""The cohorts that the studies make records on, by the name that an experiment has for them, and their splits."""
 
 from __future__ import annotations
 
