@@ -24,7 +24,6 @@ from anatolab.training import Settings, train
 from anatolab.types import Split
 
 print("row:", [row for row in experiments.ROWS if row[1] == "toy"])
-print("wanted:", [e.id for e in experiments.EXPERIMENTS if e.method == "toy" and e.cohort == "acdc"])
 print("color:", viz.method_color("Toy method"), viz.method_style("toy_method")["line"])
 config = METHODS["toy"].Config(updates=3)
 images, labels = np.random.default_rng(0).random((4, 1, 32, 32), np.float32), np.zeros((4, 32, 32), np.uint8)
@@ -70,7 +69,6 @@ def test_a_method_is_one_file_and_its_line_in_the_list(tree: Path) -> None:
 
     printed = run(tree, USE)
     assert "row: [('toy', 'toy', 'Toy method', {})]" in printed
-    assert "'acdc-3-toy'" in printed
     assert "color: #123456 {'color': '#123456'" in printed
     assert "steps: 3" in printed
     assert re.search(r"\btoy\b.*Train Toy method\.", printed)
