@@ -9,7 +9,7 @@ from torch import nn
 
 from anatolab.training import Settings, train
 from anatolab.training.settings import build_optimizer, learning_rate, resolve_precision
-from anatolab.types import InputError
+from anatolab.types import Batch, InputError, Losses, Stage
 from tests.training import toy
 
 
@@ -85,3 +85,26 @@ def test_training_learns_with_the_default_optimizer() -> None:
     )
     dice = [line["dice"] for line in run.log]
     assert sum(dice[-10:]) / 10 < 0.5 * sum(dice[:3]) / 3
+
+
+def test_images_reach_a_method_in_fp32_also_where_networks_compute_in_bf16() -> None:
+    class Probe(nn.Module):
+        """Notes what it is given."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Conv2d(1, 2, 1)
+
+        def stages(self) -> list[Stage]:
+            return [Stage("train", 1, self.net, (2, 0), self.step)]
+
+        def step(self, batch: Batch, progress: float) -> Losses:
+            self.dtypes = batch.image.dtype, self.net(batch.image).dtype
+            return Losses({"loss": self.net(batch.image).float().mean()})
+
+        def after_step(self) -> None:
+            """Nothing follows."""
+
+    probe = Probe()
+    train(probe, toy.rows(), toy.SPLIT, Settings(precision="bf16-mixed", accelerator="cpu"), progress=False)
+    assert probe.dtypes == (torch.float32, torch.bfloat16)
