@@ -63,7 +63,7 @@ class PseudoLabelConfig(SemiSupervisedConfig):
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """Settings of the two distillations; the paper's are those of ACTION, the code its released one."""
+    """Holds the settings of the two distillations; "paper" is ACTION's, "code" its released 2-D script."""
 
     shares: tuple[float, float] = (0.0, 0.0)  # of all updates: global alone, then global and local together
     batch: tuple[int, int] | None = None  # labeled and unlabeled images an update; as after it where None
@@ -81,9 +81,10 @@ class PretrainingConfig:
 
 @dataclass(frozen=True)
 class ContrastConfig(PseudoLabelConfig):
-    """Settings that ACTION, ACTION++, MONA and ARCO share: pre-training, embedding of pixels, anchors and negatives.
+    """Holds the settings that ACTION, ACTION++, MONA and ARCO share: pre-training, embedding of pixels, sampling.
 
-    Recommended is one stage without pre-training, on the base; the papers' stages are in their profiles.
+    Recommended is one stage without pre-training, on the base; the papers' stages are in their profiles. A comment
+    names the source of a value: "paper" for the text, "code" for the released 2-D script, no name for a choice of ours.
     """
 
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # none by default
@@ -96,13 +97,13 @@ class ContrastConfig(PseudoLabelConfig):
     pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
     grid: int = 4  # cells a side of a class's region in an image, where the sampler has cells (code)
     num_anchors: int = 256  # pixels a class (paper)
-    num_negatives: int = 512  # keys a class; shared by its anchors, sampled for each of them in the code
-    hard_threshold: float = 0.97  # theta_s, delta: a pixel is hard where the student is at most as sure (paper)
+    num_negatives: int = 512  # keys a class, shared by its anchors (paper); the code samples as many for each anchor
+    hard_threshold: float = 0.97  # theta_s, delta: a pixel is hard up to this probability of its label (paper)
     weak_threshold: float = 0.7  # theta_w: below it the pseudo-label of a pixel is not used (code; paper is silent)
     head_widths: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"representation": 32, "num_anchors": 128, "num_negatives": 256},
         "demo": {"representation": 64},
-    }  # by size; at full they are the published ones
+    }  # by size; at full the fields above, whose widths are the published ones
 
     def widths(self, size: Size) -> dict[str, Any]:
         """Returns the widths of the heads and of the pre-training's embeddings at a size."""
@@ -112,17 +113,23 @@ class ContrastConfig(PseudoLabelConfig):
         return {"pretraining": pretraining, **self.head_widths.get(size.name, {})}
 
 
-# What the released 2-D code of ACTION, MONA and ARCO does instead of the shared base; the papers' own unsupervised form
+# What the released 2-D scripts of ACTION, ACTION++, MONA and ARCO do instead of the shared base. The paper profiles use
+# it too, since the texts do not say otherwise; its geometry is what ARCO's text names: rotation, crop and flip.
 RELEASED_BASE: dict[str, Any] = {
     "unsup": "share_weighted",
     "confidence_threshold": 0.97,
     "ramp": 0.0,
     "ramp_updates": 0,
     "labeled_partner": False,
+    "strong_labeled": False,
     "ema_warm_up": False,
     "predict_with": "student",
     "augmentation": Augmentation(rotate=20.0, scale=0.1, translate=0.1, flip=True, quarter_turns=True),
 }
+
+# Of ACTION and ACTION++: no image is warped. Of MONA and ARCO: turned, mirrored or rotated, and no crop that crops.
+UNWARPED = Augmentation(rotate=0.0, scale=0.0, translate=0.0, flip=False, quarter_turns=False)
+TURNED = Augmentation(rotate=20.0, scale=0.0, translate=0.0, flip=True, quarter_turns=True)
 
 RELEASED_PRETRAINING = PretrainingConfig(
     shares=(0.0, 0.5), batch=(3, 3), teacher_temperature=(0.1, 0.1), linear_heads=True, strong="teacher"

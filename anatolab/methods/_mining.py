@@ -2,6 +2,10 @@
 
 The teacher reads the weak views that the student sees with changed intensities: its pixels, mixed as the images are,
 are the keys. They enter the bank of their class first, then negatives are sampled from the banks along the class graph.
+
+With ``bank_rule="rank"`` and ``anchors="reliable"`` all of this is as released: a bank holds what is negative *for* its
+class, starts with one row of zeros, and gives that class its negatives without a graph; keys are of a second read, of
+the views that the student read.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from torch import Tensor, nn
 
 from anatolab.losses import anatomical_contrast, class_means, nearest_neighbors, predictive_entropy
 from anatolab.memory import Bank, ClassBank
-from anatolab.methods._config import ContrastConfig
+from anatolab.methods._config import RELEASED_PRETRAINING, TURNED, ContrastConfig
 from anatolab.methods._pretrain import Student
 from anatolab.methods._teacher_student import (
     TeacherStudentOutput,
@@ -38,20 +42,21 @@ from anatolab.types import IGNORE, Batch, Losses, Size
 
 @dataclass(frozen=True)
 class MiningConfig(ContrastConfig):
-    """Settings of MONA and ARCO; the values named "paper" are those that ARCO prints as its own and MONA's."""
+    """Holds the settings of MONA and ARCO; values named "paper" are those that ARCO prints as its own and MONA's."""
 
     temperature: float = 0.5  # tau (paper)
-    anchors: Literal["hard", "reliable"] = "hard"  # of which the student is unsure; or sure (code)
+    anchors: Literal["hard", "reliable"] = "hard"  # pixels of which the student is unsure (memory); or sure (code)
     query_predictor: bool = False  # anchors pass the predictor before they are compared (code)
     positive: Literal["teacher", "student"] = "teacher"  # whose class mean is the positive key (code; student: paper)
+    key_views: Literal["weak", "strong"] = "weak"  # mixed after one read; or of a second read (code)
     bank: int = 30_000  # rows a class (code; 50,000 of background)
     bank_rule: Literal["class", "rank"] = "class"  # a pixel enters the bank of its class; or the code's rank rule
     images: int = 36  # embeddings in which neighbors are searched (paper)
-    neighbors: int = 5  # k (not printed by ARCO; of Mean Shift)
+    neighbors: int = 5  # k (code; of Mean Shift)
     neighbor_cells: int = 16  # representations are pooled to so many cells a side before they are compared
     measured: Literal["student", "teacher"] = "student"  # who is measured against the neighbors; teacher: code
-    contrast_weight: float = 0.01  # lambda_1 (paper and code)
-    neighbor_weight: float = 1.0  # of L_nn (paper and code)
+    contrast_weight: float = 0.01  # lambda_1 (paper and code); 0 switches the term off
+    neighbor_weight: float = 1.0  # of L_nn (paper and code); 0 switches the term off
     head_widths: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {**ContrastConfig.head_widths["tiny"], "bank": 512},
         "demo": {**ContrastConfig.head_widths["demo"], "bank": 2_048},
@@ -67,10 +72,13 @@ class MiningConfig(ContrastConfig):
 RELEASED_MINING: dict[str, Any] = {
     "updates": 60_000,  # 30,000 of pre-training, 30,000 after it
     "sup_weight": 1.0,  # the plain sum of Dice and cross-entropy
+    "pretraining": RELEASED_PRETRAINING,
+    "augmentation": TURNED,
     "nesterov": True,
     "restart_teacher": True,
     "anchors": "reliable",
     "query_predictor": True,
+    "key_views": "strong",
     "weak_threshold": 0.0,  # no weak gate in the contrast
     "bank_rule": "rank",
     "measured": "teacher",
@@ -89,12 +97,15 @@ class Miner(nn.Module):
         self.predictor = mlp(width, width, width, linear=c.pretraining.linear_heads, dims=dims)
         dtype = torch.float16 if self.classes * c.bank * width > 2**24 else torch.float32
         self.bank = ClassBank(self.classes, c.bank, width, dtype)
+        if c.bank_rule == "rank":  # its first row is zero, at cosine 0 to every anchor
+            self.bank.fill.fill_(1)
+            self.bank.pointer.fill_(1 % c.bank)
         self.images = Bank(c.images)
 
     def contrast(
         self, output: TeacherStudentOutput, keys: Tensor, teacher_logits: Tensor, progress: float
     ) -> tuple[Tensor, PixelPool]:
-        """Tailness, L_contrast: anchors to the mean key of their class, away from banked keys of alike classes.
+        """Computes tailness, L_contrast: anchors to the mean key of their class, away from the keys of its negatives.
 
         Args:
             output: The student's.
@@ -109,25 +120,21 @@ class Miner(nn.Module):
             ARCO, eqs. (E.2) and (E.3), with cosines and a mean over anchors and classes.
         """
         c, bank = self.config, self.bank
-        candidates = self.candidates(output, teacher_logits, progress)
-        pool = pool_pixels(output.pixel_label, self.classes, candidates)
-        self.store(output, keys, teacher_logits)
+        label, candidates = self.candidates(output, teacher_logits, progress)
+        pool = pool_pixels(label, self.classes, candidates)
+        self.store(output, keys, teacher_logits, progress)
         features = output.features
         if c.query_predictor:
             features = flatten_pixels(self.predictor(output.representation))[0]
-        prototypes = class_means(keys if c.positive == "teacher" else features, output.pixel_label, self.classes)
+        prototypes = class_means(keys if c.positive == "teacher" else features, label, self.classes)
         rows = torch.arange(self.classes * c.bank, device=keys.device)
-        if c.bank_rule == "rank":  # bank c holds what is negative for class c, at the start one row of zeros
-            fill = bank.fill.clamp_min(1)
-            odds = torch.eye(self.classes, device=keys.device, dtype=prototypes.dtype)
-        else:
-            fill = bank.fill
-            odds = negative_class_odds(prototypes, fill > 0, c.temperature)
-        stored = PixelPool(rows, rows[:: c.bank], fill, fill)
+        odds = torch.eye(self.classes, device=keys.device)  # released: bank c holds what is negative for class c
+        if c.bank_rule == "class":
+            odds = negative_class_odds(prototypes, bank.fill > 0, c.temperature)
         loss = anatomical_contrast(
             features,
             anchors(output, pool, candidates, c),
-            sample_negatives(stored, odds, c.num_negatives),
+            sample_negatives(PixelPool(rows, rows[:: c.bank], bank.fill, bank.fill), odds, c.num_negatives),
             prototypes,
             pool.queried & (odds.sum(1) > 0),
             pool.present,
@@ -136,29 +143,41 @@ class Miner(nn.Module):
         )
         return loss, pool
 
-    def candidates(self, output: TeacherStudentOutput, teacher_logits: Tensor, progress: float) -> Tensor:
-        """Returns which pixels may be anchors ``(m,)``: hard ones; or, as released, reliable ones by entropy."""
-        c = self.config
+    def candidates(
+        self, output: TeacherStudentOutput, teacher_logits: Tensor, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the class of each pixel ``(m,)`` and whether it may be an anchor ``(m,)``.
+
+        Hard pixels may; or, as released, those that the teacher gives more than .3 among the certain ones by the
+        student's entropy, which alone make the class means.
+        """
+        c, label = self.config, output.pixel_label
         if c.anchors == "hard":
-            return output.label_probability <= c.hard_threshold
-        entropy = predictive_entropy(torch.softmax(output.logits.detach().float(), 1))
-        maps = entropy, label_probability(teacher_logits, output.label)
-        _, entropy, probability = flatten_pixels(output.representation.detach(), *maps)
-        labeled = len(entropy) * output.num_labeled // len(output.logits)
-        limit = torch.quantile(entropy[labeled:], 0.2 * (1 - progress))
-        certain = torch.cat([torch.ones_like(entropy[:labeled], dtype=torch.bool), entropy[labeled:] <= limit])
-        return certain & (probability > 0.3)
+            return label, output.label_probability <= c.hard_threshold
+        certain, _ = self.by_entropy(output, progress)
+        probability = flatten_pixels(output.representation.detach(), label_probability(teacher_logits, output.label))[1]
+        return torch.where(certain, label, IGNORE), certain & (probability > 0.3)
 
     @torch.no_grad()
-    def store(self, output: TeacherStudentOutput, keys: Tensor, teacher_logits: Tensor) -> None:
+    def by_entropy(self, output: TeacherStudentOutput, progress: float) -> tuple[Tensor, Tensor]:
+        """Returns the certain and the uncertain pixels ``(m,)``: a falling share of the unlabeled ones, all labeled."""
+        entropy = predictive_entropy(torch.softmax(output.logits.detach().float(), 1))
+        entropy = flatten_pixels(output.representation, entropy)[1]
+        labeled = torch.arange(len(entropy), device=entropy.device) < _labeled_pixels(output)
+        share = 0.2 * (1 - progress)
+        unlabeled = entropy[_labeled_pixels(output) :]
+        low, high = (torch.quantile(unlabeled, q) for q in (share, 1 - share))
+        return labeled | (entropy <= low), labeled | (entropy >= high)
+
+    @torch.no_grad()
+    def store(self, output: TeacherStudentOutput, keys: Tensor, teacher_logits: Tensor, progress: float) -> None:
         """Pushes keys into the bank of their class, at most ``num_anchors`` distinct pixels of each, at random."""
         c, label = self.config, output.pixel_label
-        if c.bank_rule == "rank":  # as released: no labeled pixel, and three classes likelier than its own
+        if c.bank_rule == "rank":  # as released: unlabeled, uncertain, and three classes are likelier
             rank = (teacher_logits > teacher_logits.gather(1, output.label.clamp_min(0)[:, None])).sum(1)
-            rank = flatten_pixels(output.representation.detach(), rank)[1]
-            labeled = len(label) * output.num_labeled // len(output.logits)
-            unlabeled = torch.arange(len(label), device=label.device) >= labeled
-            label = torch.where(unlabeled & (rank >= 3), label, IGNORE)
+            rank = flatten_pixels(output.representation, rank)[1]
+            unlabeled = torch.arange(len(label), device=label.device) >= _labeled_pixels(output)
+            label = torch.where(unlabeled & self.by_entropy(output, progress)[1] & (rank >= 3), label, IGNORE)
         shuffled = torch.randperm(len(label), device=label.device)
         pool = pool_pixels(label[shuffled], self.classes)
         most = min(c.num_anchors, c.bank)
@@ -167,7 +186,7 @@ class Miner(nn.Module):
         self.bank.push(keys[chosen], pool.count.clamp_max(most))
 
     def nearest(self, output: TeacherStudentOutput, teacher_representation: Tensor) -> Tensor:
-        """Diversity, L_nn: an image's pooled representation to the nearest past ones of other images.
+        """Computes diversity, L_nn: an image's pooled representation to the nearest past ones of other images.
 
         Args:
             output: The student's.
@@ -183,7 +202,7 @@ class Miner(nn.Module):
 
 
 def mining_step(method: Any, batch: Batch, progress: float) -> tuple[TeacherStudentOutput, Losses]:
-    """Computes L_sup + L_unsup + lambda_1 L_contrast + L_nn of the last stage.
+    """Computes L_sup + L_unsup + lambda_1 L_contrast + L_nn of the last stage; a term of weight 0 is not computed.
 
     Args:
         method: Has ``student``, ``teacher``, ``miner`` and ``config``, a :class:`MiningConfig`.
@@ -193,20 +212,37 @@ def mining_step(method: Any, batch: Batch, progress: float) -> tuple[TeacherStud
     Returns:
         What both networks predicted, and the losses.
     """
-    c, teacher, miner = method.config, method.teacher, method.miner
-    output = forward_pair(method, batch, progress, read_labeled=True)
-    views = output.views
-    with torch.no_grad():
-        representation = views.mixed(teacher.net.pixel(views.teacher_maps))
-        teacher_logits = views.mixed(views.teacher_logits)
-    losses = pseudo_label_terms(output.logits, views, c, progress)
-    keys = flatten_pixels(representation)[0]
-    losses.terms["contrast"], pool = miner.contrast(output, keys, teacher_logits, progress)
-    losses.weights["contrast"] = c.contrast_weight
-    losses.terms["nearest"] = miner.nearest(output, representation)
-    losses.weights["nearest"] = c.neighbor_weight
-    losses.diagnostics |= {"hard": hard_share(pool), "fill": miner.bank.fill.float().mean() / c.bank}
+    c, miner = method.config, method.miner
+    needs_keys = bool(c.contrast_weight or c.neighbor_weight)
+    output = forward_pair(method, batch, progress, read_labeled=needs_keys and c.key_views == "weak")
+    losses = pseudo_label_terms(output.logits, output.views, c, progress)
+    if not needs_keys:
+        return output, losses
+    representation, teacher_logits = _keys(method.teacher, output, c.key_views)
+    if c.contrast_weight:
+        keys = flatten_pixels(representation)[0]
+        losses.terms["contrast"], pool = miner.contrast(output, keys, teacher_logits, progress)
+        losses.weights["contrast"] = c.contrast_weight
+        losses.diagnostics |= {"hard": hard_share(pool), "fill": miner.bank.fill.float().mean() / c.bank}
+    if c.neighbor_weight:
+        losses.terms["nearest"] = miner.nearest(output, representation)
+        losses.weights["nearest"] = c.neighbor_weight
     return output, losses
+
+
+@torch.no_grad()
+def _keys(teacher: Any, output: TeacherStudentOutput, key_views: str) -> tuple[Tensor, Tensor]:
+    """Returns the teacher's representation ``(b, d, *grid)`` and logits ``(b, classes, *s)`` of the mixed views."""
+    views = output.views
+    if key_views == "strong":
+        logits, maps = teacher(output.image)
+        return teacher.net.pixel(maps), logits
+    return views.mixed(teacher.net.pixel(views.teacher_maps)), views.mixed(views.teacher_logits)
+
+
+def _labeled_pixels(output: TeacherStudentOutput) -> int:
+    """Returns how many of the pixels, which come first, belong to labeled rows."""
+    return len(output.pixel_label) * output.num_labeled // len(output.logits)
 
 
 def _pooled(representation: Tensor, cells: int) -> Tensor:

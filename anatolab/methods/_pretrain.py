@@ -1,8 +1,8 @@
 """What ACTION, ACTION++, MONA and ARCO share before they differ: a student with projectors, and two distillations.
 
-Global: student and teacher say how similar an image is to other images (embeddings of the coarsest map, in a bank).
-Local: the same for patches of the class scores, each compared with patches at the same place. The targets are the
-teacher's, without gradient; the student alone has predictors behind its projectors.
+Global: the student learns how similar the teacher finds an image to other images (embeddings of the coarsest map, in a
+bank). Local: the same for patches of the logits, each compared with patches at the same place. The targets are the
+teacher's, without gradient; only the student has predictors behind its projectors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from anatolab.types import Batch, Losses, Stage
 
 
 class Student(nn.Module):
-    """A tapped network with projectors for images, patches and pixels; the teacher is a slow copy of all of it.
+    """Holds a tapped network with projectors for images, patches and pixels; the teacher averages all of it.
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D, that ``tap`` knows.
@@ -47,12 +47,12 @@ class Student(nn.Module):
             self.pixel = ConvPixelProjector(*head, stride=config.representation_stride, dims=dims)
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``(b, classes, *s)`` and the decoder's maps, coarse to fine."""
+        """Returns logits ``(b, classes, *s)`` and the decoder's maps, coarse to fine."""
         return self.net(image)
 
 
 class Distiller(nn.Module):
-    """Predictors and banks of both distillations; a bank is filled with the teacher's embeddings after each use."""
+    """Holds predictors and banks of both distillations; the teacher's embeddings enter a bank after each use."""
 
     def __init__(self, student: Student, settings: PretrainingConfig) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class Distiller(nn.Module):
 
 
 def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
-    """Both distillations and the method's own stage, each with its share of the updates.
+    """Returns both distillations and the method's last stage, each with its share of the updates.
 
     Args:
         method: Has ``student``, ``teacher``, ``distiller`` and ``config`` (``updates``, ``pretraining``, ``labeled``,
             ``unlabeled``, ``augmentation``).
         schedule: Shape of the temperatures' course in each stage; their ranges are those of the settings.
-        last: The method's own stage; its number of updates is replaced by what is left.
+        last: Its numbers of updates and rows are replaced by what is left, and by those of the settings.
     """
     c, student, distiller = method.config, method.student, method.distiller
     first, second = (round(share * c.updates) for share in c.pretraining.shares)
@@ -102,7 +102,7 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
 
 
 def global_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
-    """Stage i: no label is read, and of the network only the encoder runs.
+    """Computes stage i, global distillation: no label is read, and of the network only the encoder runs.
 
     Reference:
         ACTION, global contrastive distillation.
@@ -118,7 +118,7 @@ def global_step(method: Any, schedule: Temperature, batch: Batch, progress: floa
 
 
 def local_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
-    """Stage ii: supervised loss on labeled rows, global and local distillation on all of them.
+    """Computes stage ii: supervised loss on labeled rows, global and local distillation on all of them.
 
     Both views share one weak map, so that patches stay aligned.
 
@@ -154,13 +154,13 @@ def _views(for_student: Tensor, for_teacher: Tensor, method: Any) -> tuple[Tenso
 
 
 def _temperatures(settings: PretrainingConfig, schedule: Temperature, progress: float) -> tuple[float, float]:
-    """The student's and the teacher's temperature, each in its own range."""
+    """Returns the student's and the teacher's temperature, each in its own range."""
     (s_low, s_high), (t_low, t_high) = settings.student_temperature, settings.teacher_temperature
     return replace(schedule, low=s_low, high=s_high)(progress), replace(schedule, low=t_low, high=t_high)(progress)
 
 
 def _agreement(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """How the embeddings spread: a mean cosine between different images that nears 1 is collapse."""
+    """Returns the mean cosine between the teacher's embeddings of different images; near 1 it shows collapse."""
     unit = nn.functional.normalize(teacher.float(), dim=1)
     b = len(unit)
     alike = ((unit @ unit.T).sum() - b) / max(b * (b - 1), 1)

@@ -90,7 +90,8 @@ def make_views(
     probability = torch.softmax(logits[n if read_labeled else 0 :].float(), 1)
     confidence, pseudo_label = probability.max(1)
     pseudo_label = torch.where(label[n:] == IGNORE, IGNORE, pseudo_label)
-    annotated = F.one_hot(label[:n].clamp_min(0), probability.shape[1]).movedim(-1, 1).to(probability.dtype)
+    classes = torch.arange(probability.shape[1], device=image.device).reshape(-1, *[1] * (label.ndim - 1))
+    annotated = (label[:n, None].clamp_min(0) == classes).to(probability.dtype)  # F.one_hot would wait for the device
 
     number = torch.arange(len(image) - n, device=image.device)
     partner = n + (number + 1) % max(1, len(number))
@@ -147,6 +148,7 @@ class TeacherStudentOutput:
     """What student and teacher predict for a batch, and the m pixels that contrasts use, on the embedding's grid."""
 
     views: Views
+    image: Tensor  # (b, c, *s) in [0, 1], what the student read
     label: Tensor  # (b, *s) int64, annotation or pseudo-label; IGNORE where the teacher is below the weak threshold
     logits: Tensor  # the student's (b, classes, *s), with gradient
     representation: Tensor  # the student's (b, d, *grid), with gradient
@@ -172,17 +174,26 @@ def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bo
     if c.restart_teacher and progress == 0:
         teacher.net.load_state_dict(student.state_dict())
     views = make_views(teacher, batch, c, read_labeled=read_labeled)
-    if c.strong_labeled:
-        image = strong_view(views.image, c.augmentation)
-    else:
-        n = batch.num_labeled
-        image = torch.cat([views.image[:n], strong_view(views.image[n:], c.augmentation)])
+    image = strong_views(views.image, batch.num_labeled, c)
     logits, maps = student(image)
     trusted = views.valid & (views.confidence >= c.weak_threshold)
     label = torch.cat([views.label, torch.where(trusted, views.pseudo_label, IGNORE)])
     representation = student.pixel(maps)
     features, pixel_label, probability = flatten_pixels(representation, label, label_probability(logits, label))
-    return TeacherStudentOutput(views, label, logits, representation, features, pixel_label, probability)
+    return TeacherStudentOutput(views, image, label, logits, representation, features, pixel_label, probability)
+
+
+def strong_views(image: Tensor, num_labeled: int, config: Any) -> Tensor:
+    """Returns images ``(b, c, *s)`` with changed intensities; labeled rows, which come first, as the settings say.
+
+    Args:
+        image: In [0, 1].
+        num_labeled: Labeled rows among them.
+        config: ``augmentation`` and ``strong_labeled`` are read.
+    """
+    if config.strong_labeled or not num_labeled:
+        return strong_view(image, config.augmentation)
+    return torch.cat([image[:num_labeled], strong_view(image[num_labeled:], config.augmentation)])
 
 
 def anchors(output: TeacherStudentOutput, pool: PixelPool, candidates: Tensor, config: Any) -> Tensor:

@@ -1,18 +1,26 @@
-r"""ACTION: pre-train by comparing, then pull hard pixels to their anatomy.
+r"""ACTION: pre-train by comparison, then pull hard pixels to the mean of their class.
 
 You, Dai, Min, Staib and Duncan, *Bootstrapping semi-supervised medical image segmentation with anatomical-aware
-contrastive distillation*, IPMI 2023 (arXiv 2206.02307). Three stages: (i) global distillation, an image is compared
-with other images, and the student learns the teacher's soft answers; (ii) local distillation, the same for patches,
-beside the supervised loss; (iii) anatomical contrast, pixels of which the student is not sure are pulled to the mean
-of their class and pushed from pixels of classes that look alike, on labels and on the teacher's confident classes.
+contrastive distillation*, IPMI 2023 (arXiv 2206.02307). Three stages: (i) global distillation: the student learns how
+similar the teacher finds an image to other images; (ii) local distillation: the same for patches, beside the supervised
+loss; (iii) anatomical contrast: pixels of which the student is unsure are pulled to the mean of their class and pushed
+from pixels of classes that look alike, on labels and on the teacher's confident pseudo-labels.
 
-The released code differs from the paper and from this file. Switches of :meth:`Action.Config.official` reproduce:
-linear heads, the strong view given to the teacher, and the student's weights copied into the teacher before stage iii.
-Not reproduced, because it is a defect without a reading in the paper: local embeddings reshaped so that "vectors" mix
-patches and images; teacher projectors trained by gradient towards the student (here detached, and averaged); the strong
-view leaking into the student's by a shared dictionary; a second teacher update a step; the teacher in training mode;
-confidences rounded to 8 bits; 36 patch positions that miss the last row and column (here all 49); a mean of nothing
-where every loss is 0. Its intensity augmentation is replaced by the recipe that all methods of a table share.
+The recommended profile is stage iii alone, as a term on the base (:mod:`anatolab.methods.base`).
+
+The released code differs from the paper. :meth:`Action.Config.official` reproduces: three stages of 30,000 updates, the
+first two on 3 + 3 images; linear heads; the strong view given to the teacher; the student's weights copied into the
+teacher before stage iii; images that are not warped, labeled ones that keep their intensities; embeddings from a 3 x 3
+and a 1 x 1 convolution on the full grid; the weight .01 of the contrast; Nesterov momentum in stage iii.
+
+Not reproduced are defects that have no reading in the paper: local embeddings reshaped so that "vectors" mix patches
+and images; teacher projectors trained by gradient towards the student (here detached, and averaged); the strong view
+leaking into the student's through a shared dictionary; a second update of the teacher in each step of stage iii, which
+makes its decay .98; the teacher in training mode; confidences rounded to 8 bits; 36 patch positions that miss the last
+row and column (here all 49); a mean over no pixel where every loss is 0. Nor are three choices that cost memory or
+change nothing of the idea: 512 negatives sampled for each anchor (here shared by the anchors of a class), CutMix boxes
+that span more than half of the width, and the intensity changes, among them a warp of the image alone, for which the
+augmentation of all methods of a table stands.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from anatolab.methods._config import RELEASED_BASE, ContrastConfig, PretrainingConfig
+from anatolab.methods._config import RELEASED_BASE, UNWARPED, ContrastConfig, PretrainingConfig
 from anatolab.methods._pretrain import Distiller, Student, stages
 from anatolab.methods._teacher_student import batch_contrast, forward_pair, hard_share, pseudo_label_terms
 from anatolab.nn import Teacher
@@ -32,7 +40,7 @@ from anatolab.types import Batch, Losses, Stage
 
 
 class Action(nn.Module):
-    """Trains ``network`` in three stages: global distillation, local distillation, anatomical contrast.
+    """Trains ``network`` with anatomical contrast on the base, after two distillations where the settings say so.
 
     Args:
         network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
@@ -45,14 +53,17 @@ class Action(nn.Module):
 
     @dataclass(frozen=True)
     class Config(ContrastConfig):
-        """Settings of ACTION, recommended by default; where the paper and its code differ, the comment names both."""
+        """Holds the settings of ACTION, recommended by default; a comment names paper and code where they differ."""
 
         temperature: float = 0.5  # tau_an (paper)
-        anco_weight: float = 0.01  # lambda of L_anco (code); 1 in the paper's text
+        anco_weight: float = 0.01  # lambda of L_anco (code); 1 in the paper's text; 0 switches it off
 
         @classmethod
         def paper(cls, **overrides: Any) -> Action.Config:
-            """Returns the method as printed: equal weights, batches of 3 + 3, a quarter of the updates a stage."""
+            """Returns the method as printed: equal weights, batches of 3 + 3, stages of 100, 100 and 200 epochs.
+
+            What the text leaves open (form of L_unsup, thresholds, views) is the released code's.
+            """
             pretraining = PretrainingConfig(shares=(0.25, 0.25))
             printed = {"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, "pretraining": pretraining}
             return cls(**{**RELEASED_BASE, **printed, **overrides})
@@ -66,8 +77,8 @@ class Action(nn.Module):
             released = {
                 "updates": 90_000,
                 "pretraining": pretraining,
+                "augmentation": UNWARPED,
                 "restart_teacher": True,
-                "strong_labeled": False,
                 "nesterov": True,
                 "representation_stride": 1,
                 "pixel_head": "conv",
@@ -96,9 +107,10 @@ class Action(nn.Module):
         losses = pseudo_label_terms(output.logits, output.views, c, progress)
 
         # AnCo: hard anchors R_q, prototypes r+, negatives sampled along the class graph G.
-        losses.terms["anco"], pool = batch_contrast(output, c, c.temperature)
-        losses.weights["anco"] = c.anco_weight
-        losses.diagnostics["hard"] = hard_share(pool)
+        if c.anco_weight:
+            losses.terms["anco"], pool = batch_contrast(output, c, c.temperature)
+            losses.weights["anco"] = c.anco_weight
+            losses.diagnostics["hard"] = hard_share(pool)
         return losses
 
     def after_step(self) -> None:

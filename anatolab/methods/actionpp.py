@@ -1,19 +1,25 @@
-r"""ACTION++: class centers that reserve room for rare anatomy, and a temperature that breathes.
+r"""ACTION++: class centers that reserve room for rare anatomy, and a temperature that falls and rises.
 
 You, Dai, Min, Staib, Sekhon and Duncan, *ACTION++: Improving semi-supervised medical image segmentation with adaptive
 anatomical contrast*, MICCAI 2023 (arXiv 2304.02689). Beside ACTION's terms, labeled pixels are contrasted with keys of
-their class and pulled to one of K fixed, evenly spread class centers; which class takes which center is decided anew
-during training by where the features already are. All temperatures follow one cosine: large ones form groups, small
-ones tell single pixels apart.
+their class and pulled to one of K fixed, evenly spread class centers. Which class takes which center is decided again
+and again during training, by where the class means already are. All temperatures follow one cosine: large ones form
+groups, small ones separate single pixels.
 
-The released code differs from the paper and from this file. Switches of :meth:`ActionPP.Config.official` reproduce: one
-normalization for all positives, which weakens the pull to the center several hundredfold; keys from a queue of past
-pixels; ten dips of the temperature instead of one; half the center's weight. Not reproduced: the student's projected
-features paired with the teacher's raw decoder channels in 2-D (here the teacher has its own slow copy of the
-projection); centers from a descent that stalls (here the closed form, to which the descent in
-:func:`anatolab.losses.optimized_centers` agrees); class means that start at random (here at the first batch means); two
-scripts that stop with an error; and what ``action.py`` lists. The assignment is computed every few updates on a copy
-that left the device earlier, so that no update waits for it.
+The recommended profile adds both contrasts, with their schedule, to the base (:mod:`anatolab.methods.base`).
+
+The released code differs from the paper. :meth:`ActionPP.Config.official` reproduces: one joint pre-training stage and
+one of contrast, 30,000 updates each; one normalization for all positives, which weakens the pull to the center several
+hundredfold; keys from a queue of past pixels; ten dips of the temperature instead of one, down to .07 in L_aaco; half
+of the center's weight; class means that start at random; embeddings of 496 channels; and what
+:mod:`anatolab.methods.action` lists.
+
+Not reproduced: the student's projected features paired with the teacher's raw decoder channels (here the teacher has
+its own averaged copy of the projection); centers from a descent that stalls short of the simplex (here the closed form,
+to which the descent in :func:`anatolab.losses.optimized_centers` agrees); a queue that starts with random rows as
+negatives (here it starts empty); temperatures that change once an epoch (here every update); two scripts that stop with
+an error; and what ``action.py`` lists. The assignment is computed every few updates on a copy of the means that left
+the device earlier, so that no update waits for it.
 """
 
 from __future__ import annotations
@@ -27,7 +33,7 @@ from torch import Tensor, nn
 
 from anatolab.losses import assign_centers, center_contrast, simplex_centers, update_means
 from anatolab.memory import Bank
-from anatolab.methods._config import RELEASED_BASE, ContrastConfig, PretrainingConfig
+from anatolab.methods._config import RELEASED_BASE, UNWARPED, ContrastConfig, PretrainingConfig
 from anatolab.methods._pretrain import Distiller, Student, stages
 from anatolab.methods._teacher_student import batch_contrast, forward_pair, hard_share, pseudo_label_terms
 from anatolab.nn import Teacher
@@ -37,7 +43,7 @@ from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
 
 
 class ActionPP(nn.Module):
-    """Trains ``network`` like ACTION, with adaptive class centers on labeled pixels and scheduled temperatures.
+    """Trains ``network`` like ACTION, with class centers for labeled pixels and scheduled temperatures.
 
     Args:
         network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
@@ -50,7 +56,7 @@ class ActionPP(nn.Module):
 
     @dataclass(frozen=True)
     class Config(ContrastConfig):
-        """Settings of ACTION++, recommended by default; where the paper and its code differ, the comment names both."""
+        """Holds the settings of ACTION++, recommended by default; a comment names paper and code where they differ."""
 
         pretraining: PretrainingConfig = field(
             default_factory=lambda: PretrainingConfig(student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0))
@@ -60,7 +66,7 @@ class ActionPP(nn.Module):
         periods: float = 1.0  # dips over a stage, updates / T (paper; 10 in the code's default)
         temperature: tuple[float, float] = (0.1, 1.0)  # tau-, tau+ (paper)
         aaco_temperature: tuple[float, float] | None = None  # of L_aaco; the same where None (paper); .07 to 1 (code)
-        anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text)
+        anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text); 0 switches it off
         aaco_weight: float = 0.01  # lambda_2 of L_aaco (code); 0 switches it off
         center_weight: float = 0.2  # lambda_a, of the pull to the center (paper; .1 in the code)
         norm: Literal["mean", "sum", "joint"] = "mean"  # of positives: mean; sum as printed; joint as released
@@ -74,7 +80,9 @@ class ActionPP(nn.Module):
 
         @classmethod
         def paper(cls, **overrides: Any) -> ActionPP.Config:
-            """Returns the method as printed; the weight of L_aaco was not recovered from the text: give it.
+            """Returns the method as printed, 10,000 updates of pre-training and 20,000 of contrast.
+
+            The weight of L_aaco in the text is not known here and has to be given.
 
             Raises:
                 InputError: ``aaco_weight`` is not given.
@@ -97,11 +105,12 @@ class ActionPP(nn.Module):
             released = {
                 "updates": 60_000,
                 "pretraining": pretraining,
+                "augmentation": UNWARPED,
                 "restart_teacher": True,
-                "strong_labeled": False,
                 "nesterov": True,
                 "representation": 496,
                 "representation_stride": 1,
+                "pixel_head": "conv",
                 "periods": 10.0,
                 "aaco_temperature": (0.07, 1.0),
                 "first_means": "random",
@@ -137,9 +146,10 @@ class ActionPP(nn.Module):
         losses = pseudo_label_terms(output.logits, output.views, c, progress)
 
         # L_anco, as in ACTION but for its temperature.
-        losses.terms["anco"], pool = batch_contrast(output, c, tau)
-        losses.weights["anco"] = c.anco_weight
-        losses.diagnostics["hard"] = hard_share(pool)
+        if c.anco_weight:
+            losses.terms["anco"], pool = batch_contrast(output, c, tau)
+            losses.weights["anco"] = c.anco_weight
+            losses.diagnostics["hard"] = hard_share(pool)
         losses.diagnostics["temperature"] = torch.full((), tau, device=batch.image.device)
 
         # L_aaco, on labeled pixels; the keys are the teacher's embeddings of the same pixels.
@@ -157,7 +167,7 @@ class ActionPP(nn.Module):
         return losses
 
     def adaptive_contrast(self, features: Tensor, label: Tensor, keys: Tensor, tau: float) -> dict[str, Tensor]:
-        """L_aaco of labeled pixels: to keys of their class, and to the center that their class was assigned.
+        """Computes L_aaco of labeled pixels: to keys of their class, and to the center assigned to their class.
 
         Args:
             features: The student's pixels of the labeled rows ``(m, d)``, with gradient.
@@ -196,7 +206,7 @@ class ActionPP(nn.Module):
         return {f"aaco_{name}": enough * part for name, part in parts.items()}
 
     def after_step(self) -> None:
-        """Moves the teacher towards the student, heads included; now and then assigns classes to centers anew."""
+        """Moves the teacher towards the student, heads included; every few updates assigns classes to centers."""
         self.teacher.update(self.student)
         self.centers.after_step()
 
@@ -206,10 +216,10 @@ class ActionPP(nn.Module):
 
 
 class Centers(nn.Module):
-    """The class centers, the running mean of each class, and which class is assigned to which center.
+    """Holds the class centers, the running mean of each class, and which class is assigned to which center.
 
-    Every ``assign_every`` updates the means start on their way to the host, and those that started a period before are
-    assigned: nothing waits for the device, and what is under way is part of the state.
+    Every ``assign_every`` updates the means are sent to the host, and those sent a period before are assigned: nothing
+    waits for the device, and what is on its way is part of the state.
 
     Args:
         classes: K.
@@ -249,7 +259,7 @@ class Centers(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Assigns with the means of a period ago, and sends the present ones on their way."""
+        """Assigns with the means of a period ago, and sends the present ones to the host."""
         c = self.config
         if c.assignment == "random" or not self.updates or self.updates % c.assign_every:
             return

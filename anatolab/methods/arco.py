@@ -1,16 +1,21 @@
-r"""ARCO: the same contrast from fewer surprises, by drawing pixels in strata.
+r"""ARCO: the contrast of MONA with less sampling variance, by drawing its anchors from strata.
 
 You, Dai, Min, Liu, Clifton, Zhou, Staib and Duncan, *Rethinking semi-supervised medical image segmentation: a
-variance-reduction perspective*, NeurIPS 2023 (arXiv 2302.01735). MONA without its equivariance and its complex
-augmentation, and with anchors that are drawn in cells of each class's region (*stratified*, ARCO-SG) or in cells and in
-mirrored pairs (*antithetic*, ARCO-SAG), so that the loss of a few hundred pixels is nearer to that of all of them. With
-*naive* draws it is the pipeline that the paper's tables call MONA.
+variance-reduction perspective*, NeurIPS 2023 (arXiv 2302.01735), read in full. MONA without its equivariance and its
+complex augmentation, and with anchors that are sampled in cells of each class's region (*stratified*, ARCO-SG) or in
+cells and in mirrored pairs (*antithetic*, ARCO-SAG), so that the loss of a few hundred pixels is nearer to that of all
+of them. With *naive* sampling it is the pipeline that the paper's tables call MONA.
 
-The theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.sample_pixels`): weights by
-the size of a cell, a mirror that is a bijection, cells that are merged where draws are few. The released sampler cuts
-the *list* of candidates, not the image; ``pixel_sampler="released"`` reproduces it for comparison. Else the released
-code and what is not reproduced of it are MONA's (:mod:`anatolab.methods.mona`), whose equivariance and augmentation its
-2-D script still trains with.
+The recommended profile adds its two terms to the base (:mod:`anatolab.methods.base`).
+
+The paper's theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.sample_pixels`):
+each cell gets its share of the anchors, fractions included, and the mirror of a pixel always lies in its cell.
+
+The released code shares its 2-D script with MONA, and :meth:`Arco.Config.official` differs from MONA's in two things:
+its sampler cuts the *list* of candidates, not the image, and there is no equivariance. The script does train with that
+term; the paper drops it, and ``Mona.Config.official(pixel_sampler="released")`` is the script with it. The released
+sampler also draws negatives from the list of a bank, by time of arrival; here they are drawn uniformly. What else is
+reproduced or not is MONA's (:mod:`anatolab.methods.mona`).
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from anatolab.methods._config import RELEASED_BASE, RELEASED_PRETRAINING, PretrainingConfig
+from anatolab.methods._config import RELEASED_BASE, PretrainingConfig
 from anatolab.methods._mining import RELEASED_MINING, Miner, MiningConfig, mining_step
 from anatolab.methods._pretrain import Distiller, Student, stages
 from anatolab.nn import Teacher
@@ -31,7 +36,7 @@ from anatolab.types import Batch, Losses, Stage
 
 
 class Arco(nn.Module):
-    """Trains ``network`` in three stages: global distillation, local distillation, contrast of stratified pixels.
+    """Trains ``network`` with contrast of stratified pixels on the base, after joint distillation if settings say so.
 
     Args:
         network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
@@ -44,23 +49,30 @@ class Arco(nn.Module):
 
     @dataclass(frozen=True)
     class Config(MiningConfig):
-        """Settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
+        """Holds the settings of ARCO, recommended by default: those it shares with MONA, and its sampler."""
 
         pixel_sampler: PixelSampler = "stratified"  # SG, the paper's best (paper)
 
         @classmethod
         def paper(cls, **overrides: Any) -> Arco.Config:
-            """Returns the method as printed: weak views alone, all pixels of a class are anchors and make its key."""
-            weak = replace(RELEASED_BASE["augmentation"], strong_probability=0.0, mix="none")
-            pretraining = PretrainingConfig(shares=(0.0, 0.5))
-            printed = {"positive": "student", "hard_threshold": 1.0, "augmentation": weak, "pretraining": pretraining}
+            """Returns the method as printed: weak views alone, all pixels of a class are anchors and make its key.
+
+            The text counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
+            """
+            printed = {
+                "pretraining": PretrainingConfig(shares=(0.0, 0.5), batch=(3, 3)),
+                "sup_weight": 1.0,
+                "augmentation": replace(RELEASED_BASE["augmentation"], strong_probability=0.0, mix="none"),
+                "positive": "student",
+                "hard_threshold": 1.0,
+                "weak_threshold": 0.0,
+            }
             return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Arco.Config:
             """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
-            released = {"pretraining": RELEASED_PRETRAINING, "pixel_sampler": "released"}
-            return cls(**{**RELEASED_BASE, **RELEASED_MINING, **released, **overrides})
+            return cls(**{**RELEASED_BASE, **RELEASED_MINING, "pixel_sampler": "released", **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()

@@ -1,22 +1,34 @@
-r"""MONA: mine one's own anatomy, by what is rare, what stays, and what is alike.
+r"""MONA: contrast rare anatomy with banks of every class, agree under warps, and stay near the most similar images.
 
 You, Dai, Liu, Min, Dvornek, Li, Clifton, Staib and Duncan, *Mine your own anatomy: revisiting medical image
-segmentation with extremely limited labels*, TPAMI 2024 (arXiv 2209.13476). After the two distillations of the
-pre-training (:mod:`anatolab.methods.action`), three principles: *tailness*, pixels are drawn class by class, hard ones
-as anchors, and contrasted with banks of every class, however rare; *consistency*, segmenting a moved image is moving
-the segmentation; *diversity*, an image's representation is near those of the images most alike. Only the abstract could
-be read first-hand; what ARCO (NeurIPS 2023) reports of it is taken from there, the form of the equivariance term and
-the hard anchors are recalled.
+segmentation with extremely limited labels*, TPAMI 2024 (arXiv 2209.13476). After one joint stage of the two
+distillations (:mod:`anatolab.methods.action`), three principles. *Tailness*: pixels are sampled class by class, hard
+ones as anchors, and contrasted with banks of every class, however rare. *Consistency*: the segmentation of a warped
+image is the warped segmentation. *Diversity*: an image's representation is near those of the images most similar to it.
+Only the abstract was read first-hand. What ARCO (NeurIPS 2023) reports of the method is taken from there; the form of
+the equivariance term and the hard anchors are from memory, unverified.
 
-The released code differs. Switches of :meth:`Mona.Config.official` reproduce: linear heads, the strong view given to
-the teacher in the pre-training, reliable instead of hard anchors, banks that a pixel enters only if three classes are
-likelier than its own (with up to three classes they stay empty), neighbors picked by the student and measured on the
-teacher (no gradient at all), and the equivariance in one direction, where the teacher is sure of foreground alone. Not
-reproduced, because they are defects without a reading in the paper: classes shifted to other banks where one is absent;
-the term computed and left out in 3-D; helper files swapped between 2-D and 3-D; a bank of whole feature maps (4.7 GB;
-here they are pooled to 16 x 16 cells first); a teacher in training mode; thin-plate jitter of the moved image. Anchors
-by list position are ARCO's (:func:`anatolab.sampling.released_positions`). Its intensity augmentation is replaced by
-the recipe that all methods of a table share.
+The recommended profile adds these terms to the base (:mod:`anatolab.methods.base`).
+
+The released code differs. :meth:`Mona.Config.official` reproduces: 30,000 updates of joint pre-training on 3 + 3 images
+with linear heads, the strong view given to the teacher and both temperatures .1, then 30,000 of the last stage, which
+starts with the student's weights in both networks; the plain sum of Dice and cross-entropy; reliable instead of hard
+anchors, which pass the predictor; keys from a second read of the strong views; banks that a pixel enters only if three
+classes are likelier than its own, which start with a row of zeros and hold the negatives of their class (with up to
+three classes they keep that row alone, a pull to the class mean); neighbors picked by the student and measured on the
+teacher (no gradient at all); the equivariance on all images, in one direction, on confident foreground, in the released
+geometry; labeled images that keep their intensities; Nesterov momentum in the last stage.
+
+Not reproduced, because they are defects without a reading in the paper: classes shifted to other banks where one is
+absent; the equivariance computed and left out in 3-D; helper files swapped between 2-D and 3-D; a teacher in training
+mode; thin-plate jitter of the warped image, and one mirror for a whole batch. Not reproduced, because they cost memory
+or change nothing of the idea: a bank of whole feature maps of unlabeled images (4.7 GB; here maps of all images, pooled
+to 16 x 16 cells); 512 negatives for each anchor (here shared by the anchors of a class); at most ``num_anchors`` new
+rows of a bank a step (all in the release); 50,000 rows of background (here 30,000 as of other classes: the rank rule
+hardly fills them); the pyramid of 1 x 1 convolutions without activation, which is one linear map of the resized maps,
+as here; and the intensity changes, for which the augmentation of all methods of a table stands. Anchors by position in
+a list are ARCO's (:func:`anatolab.sampling.released_positions`). In 3-D the released weight of the supervised terms is
+.5.
 """
 
 from __future__ import annotations
@@ -25,21 +37,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from anatolab.losses import equivariance
-from anatolab.methods._config import RELEASED_BASE, RELEASED_PRETRAINING, PretrainingConfig
+from anatolab.methods._config import RELEASED_BASE, PretrainingConfig
 from anatolab.methods._mining import RELEASED_MINING, Miner, MiningConfig, mining_step
 from anatolab.methods._pretrain import Distiller, Student, stages
-from anatolab.methods._teacher_student import TeacherStudentOutput
+from anatolab.methods._teacher_student import TeacherStudentOutput, strong_views
 from anatolab.nn import Teacher
 from anatolab.schedules import Temperature
-from anatolab.transforms import Affine, Augmentation, strong_view
-from anatolab.types import Batch, Losses, Stage
+from anatolab.transforms import Affine, Augmentation
+from anatolab.types import IGNORE, Batch, Losses, Stage
 
 
 class Mona(nn.Module):
-    """Trains ``network`` in three stages: global distillation, local distillation, mining of its own anatomy.
+    """Trains ``network`` with MONA's three terms on the base, after joint distillation where the settings say so.
 
     Args:
         network: A network that :func:`anatolab.nn.tap` knows, from images ``(b, c, *s)`` to logits
@@ -52,32 +65,42 @@ class Mona(nn.Module):
 
     @dataclass(frozen=True)
     class Config(MiningConfig):
-        """Settings of MONA, recommended by default: those it shares with ARCO, and the equivariance.
+        """Holds the settings of MONA, recommended by default: those it shares with ARCO, and the equivariance.
 
         Recommended is the released form of the equivariance (one direction, confident foreground), on unlabeled rows:
         labeled ones are supervised under the same warps, and a second pass for them costs a third of an update.
         """
 
-        equivariance_weight: float = 1.0  # of L_eqv (code; the order of the weights is from memory, unverified)
+        equivariance_weight: float = 1.0  # of L_eqv (code; memory names the order of the weights); 0 switches it off
         equivariance_rows: Literal["unlabeled", "all"] = "unlabeled"  # images that are compared; all in the code
         equivariance_warp: Augmentation = field(
             default_factory=lambda: Augmentation(rotate=60.0, scale=0.2, translate=0.1)
-        )  # (code, which mirrors, too)
+        )  # of the second view (code, which mirrors, too)
         symmetric: bool = False  # both directions of the divergence (paper); one, target detached (code)
         everywhere: bool = False  # compares all pixels (paper); confident foreground (code)
+        equivariance_threshold: float = 0.7  # from it on a pseudo-label is confident (code)
 
         @classmethod
         def paper(cls, **overrides: Any) -> Mona.Config:
-            """Returns the method as ARCO describes it: the positive key is the mean of the student's own pixels."""
-            pretraining = PretrainingConfig(shares=(0.0, 0.5))
-            printed = {"positive": "student", "symmetric": True, "everywhere": True, "pretraining": pretraining}
-            return cls(**{**RELEASED_BASE, "equivariance_rows": "all", **printed, **overrides})
+            """Returns the method as ARCO describes it: the positive key is the mean of the student's own pixels.
+
+            The text counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
+            """
+            printed = {
+                "pretraining": PretrainingConfig(shares=(0.0, 0.5), batch=(3, 3)),
+                "sup_weight": 1.0,
+                "positive": "student",
+                "equivariance_rows": "all",
+                "symmetric": True,
+                "everywhere": True,
+            }
+            return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
         def official(cls, **overrides: Any) -> Mona.Config:
             """Returns what the released code does, as far as it is reproduced (see the head of this file)."""
-            warp = Augmentation(rotate=60.0, scale=0.2, translate=0.1, flip=True)
-            released = {"pretraining": RELEASED_PRETRAINING, "equivariance_rows": "all", "equivariance_warp": warp}
+            warp = Augmentation(rotate=60.0, scale=0.2, translate=0.1, flip=True, quarter_turns=False)
+            released = {"equivariance_rows": "all", "equivariance_warp": warp}
             return cls(**{**RELEASED_BASE, **RELEASED_MINING, **released, **overrides})
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
@@ -105,15 +128,17 @@ class Mona(nn.Module):
         return losses
 
     def equivariance(self, output: TeacherStudentOutput) -> Tensor:
-        """Computes L_eqv, consistency: segmenting a warped image is warping its segmentation.
+        """Computes L_eqv, consistency: the segmentation of a warped image is the warped segmentation.
 
         The student reads a second strong view, warped; its first prediction is warped alike.
         """
-        c = self.config
+        c, views = self.config, output.views
+        known = views.valid & (views.confidence >= c.equivariance_threshold)
+        label = torch.cat([views.label, torch.where(known, views.pseudo_label, IGNORE)])
         first = output.num_labeled if c.equivariance_rows == "unlabeled" else 0
-        view, foreground = output.views.image[first:], output.label[first:, None] > 0
+        view, foreground = views.image[first:], label[first:, None] > 0
         warp = Affine.sample(view, c.equivariance_warp)
-        again, _ = self.student(warp.warp_image(strong_view(view, c.augmentation)))
+        again, _ = self.student(warp.warp_image(strong_views(view, output.num_labeled - first, c)))
         mask = warp.warp_image((foreground | c.everywhere).to(view))[:, 0]
         return equivariance(warp.warp_image(output.logits[first:]), again, mask, symmetric=c.symmetric)
 

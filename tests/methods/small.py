@@ -11,8 +11,10 @@ from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch
 
 STILL = Augmentation(rotate=0, scale=0, translate=0, flip=False, quarter_turns=False, strong_probability=0, mix="none")
+STAGED = {"shares": (0.25, 0.25)}  # both distillations in front of the last stage, as ACTION prints them
 SMALL: dict[str, Any] = {
     "updates": 40,
+    "ramp_updates": 0,  # a tenth of the updates then
     "labeled": 3,
     "unlabeled": 3,
     "representation": 16,
@@ -41,8 +43,8 @@ def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1) ->
     label = torch.zeros(labeled + unlabeled, *sides, dtype=torch.long)
     for row in label:
         for c in (1, 2):
-            at = torch.randint(2, 18, (dims,), generator=generator).tolist()
-            row[tuple(slice(a, a + 11) for a in at)] = c
+            corner = torch.randint(2, 18, (dims,), generator=generator).tolist()
+            row[tuple(slice(a, a + 11) for a in corner)] = c
     image = label[:, None] / 3 + 0.15 * torch.rand(len(label), 1, *sides, generator=generator)
     label[labeled:] = IGNORE
     return Batch(image.clamp(0, 1), label, labeled)
