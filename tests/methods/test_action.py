@@ -144,7 +144,9 @@ def test_every_term_moves_the_backbone_after_warm_up(kind: type, profile: str) -
             method.after_step()
         encoder = step.name == "global"
         weights = list(method.student.net.encoder_parameters() if encoder else method.student.net.parameters())
-        losses = step.step(rows[0], 0.999)
+        losses = step.step(
+            rows[0], 0.999 if step.name == "contrast" else 0.5
+        )  # ACTION++'s temperatures meet at the end
         whole = gradient_norm(losses.total, weights)
         shares_of = {t: gradient_norm(losses.weights.get(t, 1.0) * v, weights) / whole for t, v in losses.terms.items()}
         assert min(shares_of.values()) > 1e-3, (step.name, shares_of)

@@ -64,6 +64,8 @@ def test_every_class_has_distinct_rows_in_its_bank_within_ten_steps(kind: type, 
     assert bank.fill.min() > 1
     for rows, fill in zip(bank.rows, bank.fill.tolist(), strict=True):
         assert len(rows[:fill].unique(dim=0)) > 0.9 * fill
+    images = method.miner.images  # ten batches of six fill it
+    assert images.fill == len(images.rows.unique(dim=0)) == 36
 
 
 RANK = {"bank_rule": "rank", "weak_threshold": 0.0}
