@@ -31,13 +31,19 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from anatolab.losses import assign_centers, center_contrast, simplex_centers, update_means
+from anatolab.losses import (
+    assign_centers,
+    center_contrast,
+    sampled_center_contrast,
+    simplex_centers,
+    update_means,
+)
 from anatolab.memory import Bank
 from anatolab.methods._config import RELEASED_BASE, UNWARPED, ContrastConfig, PretrainingConfig
 from anatolab.methods._pretrain import Distiller, Student, stages
 from anatolab.methods._teacher_student import batch_contrast, forward_pair, hard_share, pseudo_label_terms
 from anatolab.nn import Teacher
-from anatolab.sampling import flatten_pixels, pool_pixels, sample_anchors
+from anatolab.sampling import PixelPool, flatten_pixels, pool_pixels, sample_anchors, sample_negatives
 from anatolab.schedules import Temperature
 from anatolab.types import IGNORE, Batch, InputError, Losses, Stage
 
@@ -72,6 +78,7 @@ class ActionPP(nn.Module):
         norm: Literal["mean", "sum", "joint"] = "mean"  # of positives: mean; sum as printed; joint as released
         keys: Literal["batch", "queue"] = "batch"  # teacher pixels of this batch; or past ones too (code)
         queue: int = 12_288  # past pixels kept (code)
+        sample_keys: bool = True  # num_negatives of the other classes, linear in classes; all in paper and code
         assignment: Literal["adaptive", "random"] = "adaptive"  # which class takes which center
         assign_every: int = 10  # updates between assignments (every update in the code)
         mean_rate: float = 0.1  # eta, of the running class means (code)
@@ -93,7 +100,7 @@ class ActionPP(nn.Module):
                     "give aaco_weight, such as the released code's 0.01."
                 )
             pretraining = replace(cls().pretraining, shares=(1 / 6, 1 / 6))  # 10,000 of 30,000 updates (ACDC)
-            printed = {"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum"}
+            printed = {"pretraining": pretraining, "anco_weight": 1.0, "norm": "sum", "sample_keys": False}
             return cls(**{**RELEASED_BASE, **printed, **overrides})
 
         @classmethod
@@ -117,6 +124,7 @@ class ActionPP(nn.Module):
                 "center_weight": 0.1,
                 "norm": "joint",
                 "keys": "queue",
+                "sample_keys": False,
                 "assign_every": 1,
             }
             return cls(**{**RELEASED_BASE, **released, **overrides})
@@ -178,32 +186,52 @@ class ActionPP(nn.Module):
         Returns:
             ``aaco_class`` and ``aaco_center``, each exactly 0 where fewer than two classes are labeled.
         """
-        c = self.config
-        pool = pool_pixels(label, len(self.centers.centers))
+        c, centers = self.config, self.centers
+        pool = pool_pixels(label, len(centers.centers))
         chosen = sample_anchors(pool, c.num_anchors).flatten()  # of every class, hard or not
         classes = torch.arange(len(pool.count), device=label.device).repeat_interleave(c.num_anchors)
         anchor_label = torch.where(pool.present[classes], classes, IGNORE)
         phi, key, key_label = features[chosen], keys[chosen], anchor_label
-        self.centers.update_means(phi, anchor_label)
+        centers.update_means(phi, anchor_label)
+        weight = c.center_weight if centers.ready else 0.0
+        if c.sample_keys and c.keys == "batch":
+            return self._sampled_contrast(phi, key, pool.present, tau, weight)
         if c.keys == "queue":
             new = key, key_label
             key = torch.cat([key, self.queue.rows.to(key.dtype)])
             key_label = torch.cat([key_label, self.queue_label.rows])
             self.queue.push(new[0])
             self.queue_label.push(new[1])
-        parts = center_contrast(
-            phi,
-            anchor_label,
-            key,
-            key_label,
-            self.centers.centers,
-            self.centers.assigned,
-            tau,
-            center_weight=c.center_weight if self.centers.ready else 0.0,
-            norm=c.norm,
-        )
+        table = centers.centers, centers.assigned
+        parts = center_contrast(phi, anchor_label, key, key_label, *table, tau, center_weight=weight, norm=c.norm)
         enough = (pool.present.sum() > 1).to(phi.dtype)
         return {f"aaco_{name}": enough * part for name, part in parts.items()}
+
+    def _sampled_contrast(
+        self, phi: Tensor, keys: Tensor, present: Tensor, tau: float, center_weight: float
+    ) -> dict[str, Tensor]:
+        """Computes L_aaco from all keys of a class and sampled ones of the others; rows are sorted by class."""
+        c, k = self.config, len(present)
+        rows = torch.arange(len(phi), device=phi.device)
+        per_class = rows.reshape(k, -1)
+        count = present * c.num_anchors
+        odds = (present & ~torch.eye(k, dtype=torch.bool, device=phi.device)).float()
+        odds = odds / odds.sum(1, keepdim=True).clamp_min(1)
+        negatives = sample_negatives(PixelPool(rows, per_class[:, 0], count, count), odds, c.num_negatives)
+        parts = sampled_center_contrast(
+            phi,
+            per_class,
+            per_class,
+            negatives,
+            self.centers.centers,
+            self.centers.assigned,
+            present,
+            tau,
+            keys=keys,
+            center_weight=center_weight,
+            norm=c.norm,
+        )
+        return {f"aaco_{name}": part for name, part in parts.items()}
 
     def after_step(self) -> None:
         """Moves the teacher towards the student, heads included; every few updates assigns classes to centers."""

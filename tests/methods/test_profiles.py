@@ -70,6 +70,7 @@ ACTION_PLUS = {
     "norm": "joint",
     "keys": "queue",
     "queue": 12_288,
+    "sample_keys": False,
     "assign_every": 1,
     "mean_rate": 0.1,
     "first_means": "random",
@@ -144,6 +145,7 @@ PRINTED: dict[type, dict[str, Any]] = {
         "periods": 1.0,
         "center_weight": 0.2,
         "norm": "sum",
+        "sample_keys": False,
         "assignment": "adaptive",
     },
     Mona: {
