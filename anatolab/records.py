@@ -44,7 +44,7 @@ class Record:
     kind: str = "segmentation"
     config: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    code: dict[str, str] = field(default_factory=dict)  # module and sha256 of its import closure
+    code: dict[str, Any] = field(default_factory=dict)  # module and its sha256; name and statistics of a reference run
     split_sha256: str = ""
     arrays: dict[str, str] = field(default_factory=dict)  # file beside the record -> sha256
     schema: int = SCHEMA
@@ -201,11 +201,46 @@ def git_state() -> dict[str, Any]:
 
 
 def is_stale(record: Record) -> bool:
-    """Whether what the code that made this record does has changed since (see :mod:`anatolab.staleness`)."""
-    module = record.code.get("module")
-    return bool(module) and closure_sha256(module) != record.code.get("sha256")
+    """Returns whether the code that made a record would make another one today.
+
+    Either what its module does has changed (see :mod:`anatolab.staleness`), or a short reference run of its method ends
+    elsewhere (see ``studies/fingerprints.py``), as measured last.
+    """
+    code = record.code
+    if code.get("module") and closure_sha256(code["module"]) != code.get("sha256"):
+        return True
+    today = fingerprints().get(code.get("fingerprint", ""))
+    return today is not None and not agree(code["statistics"], today["statistics"])
 
 
-def code_of(module: str) -> dict[str, str]:
-    """The entry that ties a record to a module and everything of anatolab it imports."""
+def code_of(module: str) -> dict[str, Any]:
+    """Returns the entry that ties a record to a module and everything of anatolab it imports."""
     return {"module": module, "sha256": closure_sha256(module)}
+
+
+def fingerprints() -> dict[str, Any]:
+    """Returns the reference runs as measured last, by name; none where no file lies beside the records."""
+    path = root() / "fingerprints.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_fingerprints(measured: Mapping[str, Any]) -> None:
+    """Writes the reference runs beside the records."""
+    text = json.dumps(measured, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(root() / "fingerprints.json", text, overwrite=True)
+
+
+def agree(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Returns whether two fingerprints are the same but for how a processor rounds.
+
+    Statistics of a trained network, whose names begin with ``trained.``, may differ by 2 %, as rounding grows in
+    training; all others by one part in a thousand.
+
+    Example:
+        >>> agree({"lr": 1.0}, {"lr": 1.0001}), agree({"lr": 1.0}, {"lr": 1.01})
+        (True, False)
+    """
+    return one.keys() == other.keys() and all(
+        math.isclose(v, other[k], rel_tol=0.02 if k.startswith("trained.") else 1e-3, abs_tol=1e-6)
+        for k, v in one.items()
+    )

@@ -41,6 +41,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
 
     Metrics are those of the validation patients on the native grid after the last update: nothing is selected.
     """
+    import fingerprints  # imports torch
     import torch
 
     from anatolab.data import find_field_of_view, prepare, split_sha256
@@ -119,7 +120,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
             "precision": measure.keywords["precision"],
             "data": f"{cohort.name}, {cohort.layout}{', packed as uint8' if (cohort.root / PACKED).exists() else ''}",
         },
-        code=records.code_of(kind.__module__),
+        code={**records.code_of(kind.__module__), **fingerprints.entry(experiment)},
         split_sha256=split_sha256(split),
     )
     records.write(record)
@@ -176,8 +177,11 @@ def make_records(
     """
     import shutil
 
+    import fingerprints
+
     started, made = time.monotonic(), []
     chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
+    fingerprints.refresh(e for e in chosen if records.exists(e.id))  # else none of its records can be stale
     todo = [(e, seed) for e in chosen for seed in e.seeds if (size is None or e.size == size) and not stands(e, seed)]
     for done, (experiment, seed) in enumerate(sorted(todo, key=lambda pair: (pair[0].priority, pair[1]))):
         if limit is not None and time.monotonic() - started > limit:
