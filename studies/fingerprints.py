@@ -81,7 +81,7 @@ def _measure(method_name: str, dims: int, network_name: str) -> dict[str, float]
     kind, size = METHODS[method_name], (SIZES if dims == 2 else SIZES_3D)["tiny"]
     config = kind.Config().for_size(replace(size, updates=UPDATES, labeled=2, unlabeled=2))
     config = replace(config, **{k: v for k, v in EASY.items() if hasattr(config, k)})
-    network = NETWORKS[network_name](rows.images.shape[1], len(cohort.classes), spatial_dims=dims)
+    network = NETWORKS[network_name](rows.channels, len(cohort.classes), spatial_dims=dims)
     method = kind(network, config)
     start = {k: v.detach().clone() for k, v in method.named_parameters()}
     settings = Settings(seed=0, accelerator="cpu", precision="32-true", log_every=1)
@@ -97,7 +97,7 @@ def _measure(method_name: str, dims: int, network_name: str) -> dict[str, float]
         "images": float(np.asarray(rows.images, np.float64).sum()),
     }
     with torch.no_grad():
-        image = torch.rand(2, rows.images.shape[1], *sides, generator=torch.Generator().manual_seed(0))
+        image = torch.rand(2, rows.channels, *sides, generator=torch.Generator().manual_seed(0))
         probability = torch.softmax(method.predict(image).double(), 1)
     statistics |= {f"trained.prediction.{c}": float(p.sum()) for c, p in enumerate(probability.movedim(1, 0))}
 
