@@ -45,7 +45,7 @@ class MiningConfig(ContrastConfig):
     """Holds the settings of MONA and ARCO; values named "paper" are those that ARCO prints as its own and MONA's."""
 
     temperature: float = 0.5  # tau (paper)
-    anchors: Literal["hard", "reliable"] = "hard"  # pixels of which the student is unsure (memory); or sure (code)
+    anchors: Literal["hard", "reliable"] = "hard"  # student unsure (from memory, unverified); or sure (code)
     query_predictor: bool = False  # anchors pass the predictor before they are compared (code)
     positive: Literal["teacher", "student"] = "teacher"  # whose class mean is the positive key (code; student: paper)
     key_views: Literal["weak", "strong"] = "weak"  # mixed after one read; or of a second read (code)

@@ -6,7 +6,7 @@ distillations (:mod:`anatolab.methods.action`), three principles. *Tailness*: pi
 ones as anchors, and contrasted with banks of every class, however rare. *Consistency*: the segmentation of a warped
 image is the warped segmentation. *Diversity*: an image's representation is near those of the images most similar to it.
 Only the abstract was read first-hand. What ARCO (NeurIPS 2023) reports of the method is taken from there; the form of
-the equivariance term and the hard anchors are from memory, unverified.
+the equivariance term, the hard anchors and the numbering of the weights are from memory, unverified.
 
 The recommended profile adds these terms to the base (:mod:`anatolab.methods.base`).
 
@@ -71,7 +71,7 @@ class Mona(nn.Module):
         labeled ones are supervised under the same warps, and a second pass for them costs a third of an update.
         """
 
-        equivariance_weight: float = 1.0  # of L_eqv (code; memory names the order of the weights); 0 switches it off
+        equivariance_weight: float = 1.0  # lambda_2, of L_eqv (code); 0 switches it off
         equivariance_rows: Literal["unlabeled", "all"] = "unlabeled"  # images that are compared; all in the code
         equivariance_warp: Augmentation = field(
             default_factory=lambda: Augmentation(rotate=60.0, scale=0.2, translate=0.1)

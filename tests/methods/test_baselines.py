@@ -20,7 +20,7 @@ def network(dims: int = 2, classes: int = 3) -> nn.Module:
 
 
 def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3) -> Batch:
-    """Images whose brightness tells the class, with labels on the labeled rows only."""
+    """Returns images whose brightness tells the class, with labels on the labeled rows only."""
     sides = [16] * dims if dims == 2 else [4, 16, 16]
     label = torch.randint(0, 3, (labeled + unlabeled, *sides))
     image = (label.float()[:, None] / 3 + 0.1 * torch.rand(len(label), 1, *sides)).clamp(0, 1)
@@ -111,9 +111,9 @@ def test_the_teacher_of_the_first_step_is_the_student() -> None:
 
 
 def test_the_consistency_weight_ramps_up_to_its_value() -> None:
-    method = make("mean_teacher", ramp=0.2, consistency_weight=10.0)
+    method = make("mean_teacher", ramp=0.2, ramp_updates=0, consistency_weight=10.0)
     weights = [method.training_step(batch(), progress).weights["consistency"] for progress in (0.0, 0.1, 0.2, 1.0)]
-    assert weights == pytest.approx([10 * 2.718281828**-5, 10 * 2.718281828**-1.25, 10.0, 10.0])
+    assert weights == pytest.approx([0.0, 5.0, 10.0, 10.0])
 
 
 def test_ua_mt_with_silent_passes_and_no_threshold_is_mean_teacher() -> None:
@@ -128,13 +128,13 @@ def test_ua_mt_with_silent_passes_and_no_threshold_is_mean_teacher() -> None:
     torch.testing.assert_close(one.terms, two.terms)
 
 
-def test_ua_mt_hears_the_teacher_only_where_it_is_sure() -> None:
+def test_ua_mt_follows_the_teacher_only_where_it_is_certain() -> None:
     method = make("ua_mt", threshold=(0.0, 0.0))
     losses = method.training_step(batch(), 0.5)
     assert losses.terms["consistency"].item() == 0
-    assert losses.diagnostics["confident"].item() == 0
+    assert losses.diagnostics["certain"].item() == 0
     method = make("ua_mt", threshold=(1.1, 1.1))
-    assert method.training_step(batch(), 0.5).diagnostics["confident"].item() == 1
+    assert method.training_step(batch(), 0.5).diagnostics["certain"].item() == 1
 
 
 def test_ua_mt_noise_scales_with_the_contrast_of_the_image() -> None:
