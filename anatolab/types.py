@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -15,6 +15,37 @@ from anatolab.errors import InputError
 
 IGNORE = -1  # label of a pixel that no loss may read
 UNKNOWN = 255  # the same, where labels are stored as uint8
+
+
+SUMMARY_NAMES = frozenset({"background", "mean", "total", "unknown", "ignore", "patients"})  # rows of tables
+
+
+def check_classes(classes: Sequence[str], source: object = "classes") -> None:
+    """Refuses class names that a table could not tell apart.
+
+    Args:
+        classes: Background first.
+        source: The file or setting that names them, for the message.
+
+    Raises:
+        InputError: A name is empty, is that of another class but for case and blanks, or is one that summaries use.
+
+    Example:
+        >>> check_classes(("background", "left kidney", "right kidney"))
+    """
+    first: dict[str, str] = {}
+    for number, name in enumerate(classes):
+        key = " ".join(name.split()).casefold()
+        if not key:
+            raise InputError(f"{source}: class {number} has an empty name; give it one.")
+        if (other := first.setdefault(key, f"class {number}")) != f"class {number}":
+            raise InputError(
+                f"{source}: {other} and class {number} are both named {name!r}; give each class a name of its own."
+            )
+        if number and key in SUMMARY_NAMES:
+            raise InputError(
+                f"{source}: class {number} is named {name!r}, a name that summaries use themselves; rename it."
+            )
 
 
 @dataclass(frozen=True)
@@ -33,6 +64,7 @@ class Case:
     source: Path  # the image file (or folder) that a message about this case names
     info: dict[str, Any] = field(default_factory=dict)  # pathology, height, ...: what the data set says beside it
     window: tuple[float, float] | None = None  # intensities are clipped to it, then scaled to [0, 1]; None: min to max
+    notes: tuple[str, ...] = ()  # what the files leave open and how it was read, a sentence each
 
     @property
     def name(self) -> str:
@@ -69,6 +101,7 @@ class Cohort:
     provenance: dict[str, Any] = field(default_factory=dict)  # license, source, or generator version and seed
     window: tuple[float, float] | None = None  # that of all its cases
     problems: tuple[str, ...] = ()  # what is wrong with the folder, a sentence each; ``open_cohort`` refuses any
+    orientation: str | None = None  # such as "RAS": that of all its cases; None where each is as its file has it
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -113,6 +146,7 @@ class Split:
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     origin: str = ""  # "published list" or "seed 0"
+    development: tuple[str, ...] = ()  # training patients who are not trained on, but on whom choices are made
 
     @property
     def labeled_patients(self) -> tuple[str, ...]:
@@ -121,6 +155,35 @@ class Split:
     @property
     def unlabeled_patients(self) -> tuple[str, ...]:
         return self.train[self.labeled :]
+
+    def with_development(self, patients: int | Sequence[str]) -> Split:
+        """Takes patients out of the training patients, to make choices on them that are not made on held-out ones.
+
+        Args:
+            patients: Their names, or how many: the last ones, so that label budgets stay nested.
+
+        Raises:
+            InputError: A patient is not one of the unlabeled training patients, is named twice, or there are too few.
+
+        Example:
+            >>> Split(("a", "b", "c"), labeled=1).with_development(1)
+            Split(train=('a', 'b'), labeled=1, validation=(), test=(), origin='', development=('c',))
+        """
+        free = self.unlabeled_patients
+        if isinstance(patients, int):
+            if not 0 <= patients <= len(free):
+                raise InputError(
+                    f"development: {patients} patients cannot be taken of {len(free)} unlabeled training patients; "
+                    "ask for fewer, or label fewer."
+                )
+            patients = free[len(free) - patients :]
+        if wrong := [p for i, p in enumerate(patients) if p not in free or p in patients[:i]]:
+            raise InputError(
+                f"development: patient {wrong[0]!r} is named twice or is not one of the {len(free)} unlabeled training "
+                "patients; name others, or label fewer patients."
+            )
+        train = tuple(p for p in self.train if p not in set(patients))
+        return replace(self, train=train, development=(*self.development, *patients))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anatolab.metrics import overlap, surface
-from anatolab.types import InputError
+from anatolab.types import InputError, check_classes
 
 FLAGS = ("missed", "invented", "absent")
 CaseValues = Mapping[str, Mapping[str, float]]  # class -> metric -> value, as evaluate_volume returns it
@@ -65,7 +65,8 @@ def evaluate_volume(
         last would else be rim as a whole.
 
     Raises:
-        InputError: Shapes differ, labels outside the class table, a spacing that does not fit, an unknown mode.
+        InputError: Two classes have one name, shapes differ, labels outside the class table, a spacing that does not
+            fit, an unknown mode.
 
     Example:
         >>> ref = np.zeros((4, 6, 6), int)
@@ -75,6 +76,7 @@ def evaluate_volume(
         >>> values["LV"]["dice"], values["RV"]["dice"], values["RV"]["hd95"], values["RV"]["missed"]
         (1.0, 0.0, nan, 1.0)
     """
+    check_classes(classes, case)
     if mode not in ("strict", "official"):
         raise InputError(f"mode={mode!r} is no rule for empty masks; use 'strict' or 'official'.")
     pred, ref = overlap.clean_labels(pred, ref, len(classes), case=case)

@@ -208,3 +208,11 @@ def test_equal_to_medpy_on_real_hearts():
             assert row["dice"] == pytest.approx(medpy.dc(p, r), abs=1e-12), name
             assert row["hd95"] == pytest.approx(medpy.hd95(p, r, (10.0, 1.5, 1.5)), abs=1e-6), name
             assert row["assd"] == pytest.approx(medpy.assd(p, r, (10.0, 1.5, 1.5)), abs=1e-6), name
+
+
+@pytest.mark.parametrize("names", [("kidney", "kidney"), ("kidney", " Kidney"), ("mean", "kidney"), ("kidney", "")])
+def test_classes_that_a_table_could_not_tell_apart_are_refused(names: tuple[str, str]) -> None:
+    ref = np.zeros((4, 8, 8), int)
+    ref[:, :3, :3], ref[:, 5:, 5:] = 1, 2
+    with pytest.raises(InputError, match=r"class [12]"):
+        evaluate_volume(ref, ref, ("background", *names), None)
