@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anatolab.data import published_lists, split_patients, split_sha256
+from anatolab.data import present, published_lists, split_patients, split_sha256
 from anatolab.types import CaseRef, Cohort, InputError, Split
 
 
@@ -161,6 +161,12 @@ def test_patients_without_annotation_are_never_labeled_nor_held_out_by_a_seed() 
             "of the 70 patients of the published",
         ),
         (lambda: split_patients(cohort_of(HUNDRED, {"train": ("patient001",) * 2}), 1), "in two parts"),
+        (lambda: split_patients(ACDC, 3, development=("patient099",)), "patient099 is one of the 3 labeled patients"),
+        (lambda: split_patients(ACDC, 3, development=("patient101",)), "'patient101' is not one of the 70 annotated"),
+        (lambda: split_patients(ACDC, 3, development=published_lists("acdc")["test"]), "is not one of the 70"),
+        (lambda: split_patients(ACDC, 3, development=70), "70 development patients cannot be taken of 70"),
+        (lambda: split_patients(ACDC, 3, development=68), "3 labeled patients were asked for, and 2 are there"),
+        (lambda: split_patients(ACDC, 3, development=-1), "-1 development patients cannot be taken"),
         (lambda: split_patients(cohort_of([]), 1, seed=0), "0 are there to train on"),
     ],
 )
@@ -173,6 +179,72 @@ def test_impossible_splits_are_refused_in_one_sentence(make: Callable[[], Split]
     assert ";" in message
 
 
+DEVELOPMENT = tuple(f"patient{n:03d}" for n in (14, 36, 37, 43, 54, 60, 61, 71, 76, 91))
+
+
+@given(seed=st.integers(0, 10**6), held=st.integers(0, 9), tests=st.one_of(st.none(), st.integers(0, 9)))
+def test_no_seed_touches_a_published_held_out_patient(seed: int, held: int, tests: int | None) -> None:
+    lists = published_lists("acdc")
+    only_test = cohort_of(HUNDRED, {"test": lists["test"]})
+    for cohort in (ACDC, only_test):
+        split = split_patients(cohort, 3, validation=held, test=tests, development=5, seed=seed)
+        parts = {*split.train, *split.validation, *split.development}
+        assert parts.isdisjoint(lists["test"])
+        assert split.test == lists["test"] or (tests is not None and len(split.test) == tests)
+        assert set(split.test) == set(lists["test"]) or set(split.test).isdisjoint(lists["test"])
+
+
+def test_development_patients_are_not_trained_on_and_budgets_stay_nested() -> None:
+    named = {k: split_patients(ACDC, k, development=DEVELOPMENT) for k in (1, 3, 7, "all")}
+    drawn = {k: split_patients(SEEDED, k, validation=10, test=20, development=10, seed=0) for k in (1, 3, 7, "all")}
+    for splits in (named, drawn):
+        for split in splits.values():
+            assert (len(split.train), len(split.development)) == (60, 10)
+            assert set(split.development).isdisjoint(split.train + split.validation + split.test)
+            assert split.development == splits[1].development
+        assert splits[1].labeled_patients == splits[3].labeled_patients[:1]
+        assert splits["all"].labeled == 60
+    assert named[3].development == DEVELOPMENT
+    assert named[7].labeled_patients == split_patients(ACDC, 7).labeled_patients
+    whole = split_patients(SEEDED, 3, validation=10, test=20, seed=0)
+    assert drawn[3].development == whole.train[-10:]
+    assert drawn[3].train == whole.train[:-10]
+
+
+def test_development_is_part_of_the_hash_and_its_absence_changes_none() -> None:
+    without, with_ = split_patients(ACDC, 3), split_patients(ACDC, 3, development=DEVELOPMENT)
+    assert split_sha256(without) == "6994d68581722214875e1462570b54aab2657e05def46c622f7838f1a8961713"
+    assert split_sha256(with_) != split_sha256(without)
+    assert with_ == without.with_development(DEVELOPMENT)
+    assert without.with_development(2).development == without.train[-2:]
+    assert split_sha256(replace(with_, development=())) != split_sha256(with_)
+
+
+def test_development_patients_have_an_annotation() -> None:
+    bare = tuple(HUNDRED[:50])
+    split = split_patients(cohort_of(HUNDRED, bare=bare), 3, validation=5, development=10, seed=0)
+    assert len(split.development) == 10
+    assert set(bare).isdisjoint(split.development)
+    assert set(bare) < set(split.train)
+
+
+def test_listed_patients_without_files_are_left_out_where_that_is_asked_for() -> None:
+    lists = published_lists("acdc")
+    some = present(cohort_of(HUNDRED[:50], lists))
+    assert some.published == {part: tuple(p for p in names if p in HUNDRED[:50]) for part, names in lists.items()}
+    assert set(some.provenance["absent"]) == set(HUNDRED[50:])
+    assert some.provenance["notes"][0].startswith("50 of the 100 patients of the published lists have no files here")
+    split = split_patients(some, 3)
+    assert split.train == some.published["train"]
+    assert present(ACDC) is ACDC
+
+
 def test_zero_held_out_patients_need_no_seed() -> None:
     split = split_patients(ACDC, 3, validation=0, test=0)
     assert (split.validation, split.test) == ((), ())
+
+
+@pytest.mark.parametrize("patients", [3, -1, ("a",), ("c", "c"), ("z",)])
+def test_development_patients_that_cannot_be_taken(patients: Any) -> None:
+    with pytest.raises(InputError, match="development: "):
+        Split(("a", "b", "c"), 1).with_development(patients)

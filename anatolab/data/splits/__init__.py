@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Literal
 
-from anatolab.types import Cohort, InputError, Split
+from anatolab.types import CaseRef, Cohort, InputError, Split
 
 
 def published_lists(name: str) -> dict[str, tuple[str, ...]]:
@@ -34,6 +35,7 @@ def split_patients(
     *,
     validation: int | Sequence[str] | None = None,
     test: int | Sequence[str] | None = None,
+    development: int | Sequence[str] = 0,
     seed: int | None = None,
 ) -> Split:
     """Divide a cohort's patients; a larger label budget contains the smaller one.
@@ -41,15 +43,17 @@ def split_patients(
     Without a seed the published training list is taken in its order. With a seed the patients are put into an order
     that depends on nothing but the seed and their names (not on the order of files, nor on a library's version):
     the first ones are labeled, the last ones are held out. Where a cohort has published lists, a seed reorders the
-    published training list and leaves the published held-out patients alone; for a split of everybody, pass
-    ``dataclasses.replace(cohort, published={})``.
+    published training list and leaves the published held-out patients alone, whatever else is drawn or named: none of
+    them is ever trained on or chosen on. For a split of everybody, pass ``dataclasses.replace(cohort, published={})``.
 
     Args:
         cohort: The patients.
         labeled: Budget in patients, or ``"all"``.
         validation: Patients by name, or how many to draw with the seed; ``None`` for the published list, if any.
         test: The same for the test patients. Published test patients stay in the split also where their files are
-            absent; ``cohort.of`` says so when they are asked for.
+            absent; ``cohort.of`` says so when they are asked for, and :func:`present` leaves them out.
+        development: Training patients by name, or how many, that are taken out of the training and on which choices are
+            made, so that none is made on held-out patients; the last annotated ones, so that budgets stay nested.
         seed: Draws the order; ``None`` for the published one.
 
     Returns:
@@ -88,7 +92,7 @@ def split_patients(
     if train is not None and (absent := [p for p in train if p not in known]):
         raise InputError(
             f"{cohort.root}: {len(absent)} of the {len(train)} patients of the published training list have no files, "
-            f"first {absent[0]}; copy them there, or take them off the list."
+            f"first {absent[0]}; copy them there, or leave them out (anatolab.data.present)."
         )
     if seed is None:
         if train is None:
@@ -105,6 +109,7 @@ def split_patients(
         origin = "published list"
     else:
         kept = {p for part in held.values() for p in part}
+        kept |= {p for part in ("validation", "test") for p in cohort.published.get(part, ())}
         order = sorted((p for p in train or sorted(known) if p not in kept), key=lambda p: _rank(seed, p))
         bare = {ref.patient for ref in cohort.refs if not ref.labeled}
         order, unannotated = [p for p in order if p not in bare], [p for p in order if p in bare]
@@ -120,10 +125,84 @@ def split_patients(
         train = (*order, *unannotated)
         origin = f"seed {seed}"
 
-    budget = len(train) if labeled == "all" else labeled
-    split = Split(tuple(train), budget, held["validation"], held["test"], origin)
+    chosen = _development(development, tuple(train), 0 if labeled == "all" else labeled, cohort)
+    rest = tuple(p for p in train if p not in set(chosen))
+    budget = len(rest) if labeled == "all" else labeled
+    split = Split(rest, budget, held["validation"], held["test"], origin, chosen)
     _check(split, cohort)
     return split
+
+
+def _development(asked: int | Sequence[str], train: tuple[str, ...], labeled: int, cohort: Cohort) -> tuple[str, ...]:
+    """The annotated training patients that are taken out of the training, which no label budget counts on."""
+    bare = {ref.patient for ref in cohort.refs if not ref.labeled}
+    free = [p for p in train if p not in bare]
+    if isinstance(asked, int):
+        if not 0 <= asked < max(len(free), 1):
+            raise InputError(
+                f"{cohort.root}: {asked} development patients cannot be taken of {len(free)} annotated training "
+                "patients; ask for fewer."
+            )
+        return tuple(free[len(free) - asked :])
+    if wrong := [p for p in asked if p not in free]:
+        raise InputError(
+            f"{cohort.root}: development patient {wrong[0]!r} is not one of the {len(free)} annotated training "
+            "patients; name others."
+        )
+    if both := [p for p in asked if p in train[:labeled]]:
+        raise InputError(
+            f"{cohort.root}: development patient {both[0]} is one of the {labeled} labeled patients; name others, or "
+            "label fewer."
+        )
+    return tuple(asked)
+
+
+def test_part(refs: Sequence[CaseRef], held_out: Callable[[CaseRef], bool]) -> dict[str, tuple[str, ...]]:
+    """The published lists of a release without patient lists, whose test patients have a folder of their own.
+
+    Args:
+        refs: All cases.
+        held_out: Whether a case lies in that folder.
+
+    Returns:
+        ``test``, the annotated patients there; nothing where these are all or none. Those without annotation may be
+        trained on without labels.
+    """
+    test = tuple(dict.fromkeys(ref.patient for ref in refs if ref.labeled and held_out(ref)))
+    return {"test": test} if test and any(not held_out(ref) for ref in refs) else {}
+
+
+def present(cohort: Cohort) -> Cohort:
+    """The same cohort, its published lists without the patients whose files are not here.
+
+    Args:
+        cohort: Of which some patients are only on a list.
+
+    Returns:
+        The cohort; ``provenance["absent"]`` and a note name those that were left out. A list of which nobody is here
+        is dropped.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from anatolab.types import CaseRef
+        >>> refs = (CaseRef("a", "", Path("a"), lambda: None),)
+        >>> lists = {"train": ("a", "b"), "test": ("c",)}
+        >>> present(Cohort("example", "none", ("background", "organ"), refs, Path("."), lists)).published
+        {'train': ('a',)}
+    """
+    here = set(cohort.patients)
+    kept = {part: tuple(p for p in patients if p in here) for part, patients in cohort.published.items()}
+    absent = tuple(p for patients in cohort.published.values() for p in patients if p not in here)
+    if not absent:
+        return cohort
+    note = (
+        f"{len(absent)} of the {sum(map(len, cohort.published.values()))} patients of the published lists have no "
+        f"files here and are left out, first {absent[0]}."
+    )
+    notes = (*cohort.provenance.get("notes", ()), note)
+    absent = tuple(dict.fromkeys([*cohort.provenance.get("absent", ()), *absent]))
+    provenance = {**cohort.provenance, "absent": absent, "notes": notes}
+    return replace(cohort, published={k: v for k, v in kept.items() if v}, provenance=provenance)
 
 
 def split_sha256(split: Split) -> str:
@@ -144,6 +223,7 @@ def split_sha256(split: Split) -> str:
         "unlabeled": list(split.unlabeled_patients),
         "validation": list(split.validation),
         "test": list(split.test),
+        **({"development": list(split.development)} if split.development else {}),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -159,8 +239,8 @@ def _check(split: Split, cohort: Cohort) -> None:
             f"train on; ask for 1 to {len(split.train)}."
         )
     part_of: dict[str, str] = {}
-    for part, patients in (("train", split.train), ("validation", split.validation), ("test", split.test)):
-        for patient in patients:
+    for part in ("train", "validation", "test", "development"):
+        for patient in getattr(split, part):
             if patient in part_of:
                 raise InputError(
                     f"{cohort.root}: patient {patient} is in two parts of the split, {part_of[patient]} and {part}; "
