@@ -30,12 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from anatolab.data import checks, pairs
-from anatolab.data.splits import published_lists
+from anatolab.data.arrays import read_h5
+from anatolab.data.files import collect, entries, read_list, read_text
+from anatolab.data.splits import published_lists, test_part
 from anatolab.types import Case, CaseRef, Cohort, InputError
 
 CLASSES = ("background", "RV", "Myo", "LV")
 PROVENANCE = {"license": "CC BY-NC-SA 4.0", "source": "ACDC, Bernard et al., IEEE TMI 2018"}
 
+_PATIENT = re.compile(r"patient\d+")
 _FRAME = re.compile(r"(patient\d+)_frame(\d+)(_gt)?\.nii(\.gz)?")
 _SLICE = re.compile(r"(patient\d+_frame\d+)_slice_(\d+)\.h5")
 _VOLUME = re.compile(r"(patient\d+_frame\d+)\.h5")
@@ -73,8 +76,8 @@ def read_official(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
     for folders in _patient_folders(root):
-        found = checks.collect(partial(_patient_refs, ignored=ignored), folders, problems)
-        group = [ref for patient in found for ref in patient]
+        patients = collect(partial(_patient_refs, ignored=ignored), folders, problems)
+        group = [ref for patient in patients for ref in patient]
         if any(ref.labeled for ref in group):
             problems += [
                 f"{ref.source}: has no annotation beside it ({_gt(ref.source).name}), though other frames in "
@@ -83,15 +86,18 @@ def read_official(root: Path) -> Cohort:
                 if not ref.labeled
             ]
         refs += group
-    seen: dict[str, Path] = {}
+    folder_of: dict[str, Path] = {}
     for ref in refs:
-        if seen.setdefault(ref.patient, ref.source.parent) != ref.source.parent and ref.phase == "ED":
+        if folder_of.setdefault(ref.patient, ref.source.parent) != ref.source.parent and ref.phase == "ED":
             problems.append(
-                f"{ref.source.parent}: patient {ref.patient} is also in {seen[ref.patient]}; keep one of the two."
+                f"{ref.source.parent}: patient {ref.patient} is also in {folder_of[ref.patient]}; keep one of the two."
             )
+    for base in _bases(root):
+        named = [path.name for path in entries(base) if _PATIENT.fullmatch(path.name) and path.is_dir()]
+        ignored += pairs.left_aside(base, root, [*named, "training", "testing"])
     provenance = {**PROVENANCE, "ignored": tuple(ignored)}
     lists = published_lists("acdc")
-    published = lists if set(lists["train"]) <= seen.keys() else {}
+    published = lists if set(lists["train"]) <= folder_of.keys() else test_part(refs, _in_testing)
     cohort = Cohort("ACDC", "official", CLASSES, tuple(refs), root, published, provenance, problems=tuple(problems))
     return checks.generated(cohort)
 
@@ -99,11 +105,18 @@ def read_official(root: Path) -> Cohort:
 def _patient_folders(root: Path) -> list[list[Path]]:
     """Patient folders by the folder that holds them, in the order of their numbers."""
     groups = []
-    for base in (root, root / "training", root / "testing"):
-        if base.is_dir():
-            found = [p for p in base.iterdir() if re.fullmatch(r"patient\d+", p.name) and p.is_dir()]
-            groups.append(sorted(found, key=lambda p: (int(p.name[7:]), p.name)))
+    for base in _bases(root):
+        folders = [path for path in entries(base) if _PATIENT.fullmatch(path.name) and path.is_dir()]
+        groups.append(sorted(folders, key=lambda p: (int(p.name[7:]), p.name)))
     return [group for group in groups if group]
+
+
+def _in_testing(ref: CaseRef) -> bool:
+    return ref.source.parents[1].name == "testing"
+
+
+def _bases(root: Path) -> list[Path]:
+    return [base for base in (root, root / "training", root / "testing") if base.is_dir()]
 
 
 def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
@@ -112,7 +125,7 @@ def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
     phases = {info["ED"]: "ED", info["ES"]: "ES"}
     images: dict[int, Path] = {}
     labels: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in entries(folder):
         match = _FRAME.fullmatch(path.name)
         if match is None or match[1] != folder.name:
             if path.name != "Info.cfg" and not path.name.startswith(f"{folder.name}_4d."):
@@ -153,8 +166,7 @@ def _load_official(patient: str, phase: str, image: Path, label: Path | None, in
 
 def _read_info(path: Path) -> dict[str, Any]:
     """``Info.cfg`` as a dictionary: ED, ES and NbFrame int, Height (cm) and Weight (kg) float, Group text."""
-    checks.check_file(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     info: dict[str, Any] = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip()}
     for key, kind in (("ED", int), ("ES", int), ("NbFrame", int), ("Height", float), ("Weight", float)):
         if key in info or key in ("ED", "ES"):
@@ -162,7 +174,7 @@ def _read_info(path: Path) -> dict[str, Any]:
                 info[key] = kind(info[key])
             except (KeyError, ValueError):
                 raise InputError(
-                    f"{path}: has no number at '{key}:' (found {info.get(key, 'no such line')!r}); "
+                    f"{path}: has no number at '{key}:' (it has {info.get(key, 'no such line')!r}); "
                     "add it as in the release, for example 'ED: 1' and 'ES: 12'."
                 ) from None
     if info["ED"] == info["ES"]:
@@ -205,7 +217,8 @@ def read_ssl4mis(root: Path) -> Cohort:
     ignored: list[str] = []
     for match, path in pairs.matching(data / "slices", _SLICE, root, ignored):
         slices.setdefault(match[1], {})[int(match[2])] = path
-    volumes = {match[1]: path for match, path in pairs.matching(data, _VOLUME, root, ignored)}
+    volumes = {match[1]: path for match, path in pairs.matching(data, _VOLUME, root, ignored, ("slices",))}
+    ignored += pairs.left_aside(root, root, ["data", *_LISTS.values(), "train_slices.list"])
     problems = _slice_problems(slices, root)
     refs = []
     for name in sorted(slices.keys() | volumes.keys()):
@@ -216,7 +229,7 @@ def read_ssl4mis(root: Path) -> Cohort:
     published, absent = {}, []
     for part, file in _LISTS.items():
         listed = [root / file] if (root / file).is_file() else []
-        for names in checks.collect(lambda path: checks.read_list(path, *_CASE), listed, problems):
+        for names in collect(lambda path: read_list(path, *_CASE), listed, problems):
             published[part] = tuple(dict.fromkeys(name.split("_")[0] for name in names))
             missing = [name for name in names if name not in slices and name not in volumes]
             gone = {name.split("_")[0] for name in missing} - {ref.patient for ref in refs}
@@ -233,7 +246,7 @@ def read_ssl4mis(root: Path) -> Cohort:
 
 def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) -> Case:
     stacked, places = source != files[0], ("data/slices", "data")
-    volume, label = pairs.load_slices(files, checks.read_h5, CLASSES, stacked=stacked, places=places)
+    volume, label = pairs.load_slices(files, read_h5, CLASSES, stacked=stacked, places=places)
     return Case(patient, phase, checks.check_image(volume, source)[None], label, None, None, source)
 
 
@@ -243,20 +256,21 @@ def _slice_problems(slices: dict[str, dict[int, Path]], root: Path) -> list[str]
     listed: dict[str, set[int]] = {}
     file = root / "train_slices.list"
     if slices and file.is_file():
-        for name in checks.read_list(file, r"patient\d+_frame\d+_slice_\d+", "patient001_frame01_slice_1"):
+        for name in read_list(file, r"patient\d+_frame\d+_slice_\d+", "patient001_frame01_slice_1"):
             case, _, number = name.rpartition("_slice_")
             listed.setdefault(case, set()).add(int(number))
     for case, numbers in slices.items():
-        due = listed.get(case, set(range(1, max(numbers) + 1)))
-        due |= set(range(1, max(due) + 1))
-        if lost := sorted(due - numbers.keys()):
+        numbered = listed.get(case, set(range(1, max(numbers) + 1)))
+        numbered |= set(range(1, max(numbered) + 1))
+        if lost := sorted(numbered - numbers.keys()):
             problems.append(
-                f"{root / 'data' / 'slices' / f'{case}_slice_{lost[0]}.h5'}: is missing ({len(lost)} of {len(due)} "
-                "slices of this volume); copy it there, or remove the whole volume and its lines in the lists."
+                f"{root / 'data' / 'slices' / f'{case}_slice_{lost[0]}.h5'}: is missing ({len(lost)} of "
+                f"{len(numbered)} slices of this volume); copy it there, or remove the whole volume and its "
+                "lines in the lists."
             )
-        if extra := sorted(numbers.keys() - due):
+        if extra := sorted(numbers.keys() - numbered):
             problems.append(
-                f"{numbers[extra[0]]}: is no slice of its volume (1 to {max(due)} by train_slices.list, or numbered "
-                "below 1); remove the file, or correct the list."
+                f"{numbers[extra[0]]}: is no slice of its volume (1 to {max(numbered)} by train_slices.list, or "
+                "numbered below 1); remove the file, or correct the list."
             )
     return problems

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anatolab.data.files import inside
 from anatolab.data.labeled import LabeledImages, labeled_images, numbers, read_csv
 from anatolab.types import InputError
 
@@ -39,7 +40,7 @@ def read_celeba(root: str | Path) -> LabeledImages:
     path = root / "metadata.csv"
     if path.is_file():
         rows = read_csv(path, "img_filename", "y", "place", "split")
-        files = [root / IMAGES / row["img_filename"] for row in rows]
+        files = [inside(root / IMAGES, row["img_filename"], path) for row in rows]
         values = [numbers(path, row, "y", "place", "split") for row in rows]
         return labeled_images(path, "CelebA", CLASSES, ATTRIBUTES, files, values, PROVENANCE)
     path, other = root / "list_attr_celeba.csv", root / "list_eval_partition.csv"
@@ -52,7 +53,7 @@ def read_celeba(root: str | Path) -> LabeledImages:
             raise InputError(f"{path}: the row of {name} has an attribute other than -1 and 1; restore the table.")
         if name not in split:
             raise InputError(f"{other}: has no row for {name}, which {path.name} lists; restore both tables.")
-        files.append(root / IMAGES / name)
+        files.append(inside(root / IMAGES, name, path))
         values.append(((signs[0] + 1) // 2, (signs[1] + 1) // 2, *split.pop(name)))
     if split:
         raise InputError(f"{path}: has no row for {next(iter(split))}, which {other.name} lists; restore both tables.")

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
-from anatolab.data import checks
+from anatolab.data.files import check_file, inside, unreadable
 from anatolab.data.labeled import LabeledImages, labeled_images, read_csv
 from anatolab.types import InputError
 
@@ -50,23 +51,25 @@ def read_chexpert(root: str | Path, seed: int = 42) -> LabeledImages:
     """
     root = Path(root)
     race = _races(root / DEMO)
-    found: list[tuple[Path, str, int, int]] = []
+    images: list[tuple[Path, str, int, int]] = []
     left_out = 0
     for name in ("train.csv", "valid.csv"):
         for row in read_csv(root / name, "Path", "Sex", "No Finding"):
-            match = re.search(r"(?:^|/)((?:train|valid)/(patient\d+)/.+)", row["Path"])
+            match = re.search(r"(?:^|/)((?:train|valid)/(patient\d+)/.+)", row["Path"].replace("\\", "/"))
             if match is None:
                 raise InputError(f"{root / name}: {row['Path']!r} names no patient; restore the published table.")
             if row["Sex"] not in ("Male", "Female") or match[2] not in race:
                 left_out += 1
                 continue
             y = int(float(row["No Finding"] or 0) == 1)
-            found.append((root / match[1], match[2], y, 3 * (row["Sex"] == "Female") + race[match[2]]))
-    split = _split([row[1] for row in found], [row[3] for row in found], seed)
-    files = [row[0] for row in found]
-    values = [(y, a, split[patient]) for _, patient, y, a in found]
-    said = {**PROVENANCE, "left_out": left_out, "split": f"seed {seed}, by patient"}
-    return labeled_images(root / "train.csv", "CheXpert", CLASSES, ATTRIBUTES, files, values, said)
+            images.append(
+                (inside(root, match[1], root / name), match[2], y, 3 * (row["Sex"] == "Female") + race[match[2]])
+            )
+    split = _split([row[1] for row in images], [row[3] for row in images], seed)
+    files = [row[0] for row in images]
+    values = [(y, a, split[patient]) for _, patient, y, a in images]
+    provenance = {**PROVENANCE, "left_out": left_out, "split": f"seed {seed}, by patient"}
+    return labeled_images(root / "train.csv", "CheXpert", CLASSES, ATTRIBUTES, files, values, provenance)
 
 
 def _split(patients: list[str], attributes: list[int], seed: int) -> dict[str, int]:
@@ -92,33 +95,57 @@ def _races(path: Path) -> dict[str, int]:
     return {p: 0 if r.startswith("White") else 1 if r.startswith("Black") else 2 for p, r in known.items()}
 
 
+EXCEL = {"columns": 16384, "bytes": 512 << 20}  # the most columns of a sheet; the most text that is unpacked
+
+
 def read_xlsx(path: Path) -> list[list[str]]:
     """The first sheet of an Excel file as rows of text; an .xlsx is a zip archive of XML.
 
     Raises:
-        InputError: The file is missing or is none.
+        InputError: The file is missing, is none, or unpacks to more than such a table holds.
     """
-    checks.check_file(path)
+    check_file(path)
     space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
     try:
         with zipfile.ZipFile(path) as archive:
             shared: list[str] = []
             if "xl/sharedStrings.xml" in archive.namelist():
-                items = ElementTree.fromstring(archive.read("xl/sharedStrings.xml")).iter(f"{space}si")
+                items = _xml(archive, "xl/sharedStrings.xml").iter(f"{space}si")
                 shared = ["".join(t.text or "" for t in item.iter(f"{space}t")) for item in items]
-            sheet = ElementTree.fromstring(archive.read("xl/worksheets/sheet1.xml"))
+            sheet = _xml(archive, "xl/worksheets/sheet1.xml")
         rows = []
         for row in sheet.iter(f"{space}row"):
             cells: list[str] = []
             for cell in row.iter(f"{space}c"):
-                letters = re.sub(r"\d", "", cell.get("r", ""))
                 column = 0
-                for letter in letters:
+                for letter in re.sub(r"\d", "", cell.get("r", ""))[:4].upper():
                     column = 26 * column + ord(letter) - ord("A") + 1
+                if column > EXCEL["columns"]:
+                    raise ValueError("has a column that no sheet has")
                 cells += [""] * (column - 1 - len(cells))
                 text = "".join(t.text or "" for t in cell.iter() if t.tag in (f"{space}v", f"{space}t"))
                 cells.append(shared[int(text)] if cell.get("t") == "s" else text)
             rows.append(cells)
-    except (zipfile.BadZipFile, KeyError, ElementTree.ParseError, ValueError, IndexError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ElementTree.ParseError,
+        ValueError,
+        IndexError,
+        zlib.error,
+        EOFError,
+    ) as error:
         raise InputError(f"{path}: cannot be read as an Excel table (.xlsx); download it again.") from error
+    except (OSError, MemoryError, NotImplementedError, RuntimeError) as error:
+        raise unreadable(path, error, "an Excel table (.xlsx)") from error
     return rows
+
+
+def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
+    """A part of an archive, parsed; one that expands, by its size or by entities, is refused."""
+    if archive.getinfo(name).file_size > EXCEL["bytes"]:
+        raise ValueError(f"{name} unpacks to {archive.getinfo(name).file_size} bytes")
+    text = archive.read(name)
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+        raise ValueError(f"{name} defines entities, which no sheet does")
+    return ElementTree.fromstring(text)

@@ -13,7 +13,7 @@ The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
 The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
 labels. A key of our own, ``"window": [-200, 250]``, clips intensities of all channels to this range, as CT wants it;
 without it each volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is
-given, its voxels are unknown.
+given, its voxels are unknown; 255 is no class and not unknown where it is not declared so.
 
 Reference:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022. Isensee et al., nnU-Net, Nature
@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from anatolab.data import checks, pairs
-from anatolab.types import UNKNOWN, Case, Cohort, InputError
+from anatolab.data.files import ENDINGS, ending, inside, read_json, stem, whole
+from anatolab.types import UNKNOWN, Case, Cohort, InputError, check_classes
 
 
 def is_decathlon(root: Path) -> bool:
@@ -43,8 +44,8 @@ def read_decathlon(root: Path) -> Cohort:
         root: The folder with ``dataset.json``.
 
     Returns:
-        A case a patient. Where all of ``imagesTs`` has labels, ``imagesTr`` and ``imagesTs`` are the published training
-        and test list.
+        A case a patient. The images of ``imagesTs`` that have labels are the published test list; all others are the
+        training list then.
 
     Raises:
         InputError: ``dataset.json`` is missing, is no JSON, or describes classes or channels that cannot be read.
@@ -55,82 +56,84 @@ def read_decathlon(root: Path) -> Cohort:
             f'{file}: is missing; write one such as {{"modality": {{"0": "CT"}}, '
             '"labels": {"0": "background", "1": "liver"}}.'
         )
-    said = checks.read_json(file)
-    classes, codes = _classes(said, file)
-    named = _channels(said, file)
-    window = _window(said, file)
-    listed = {key: _listed(said, key, file) for key in ("training", "test")}
+    about = read_json(file)
+    classes, codes = _classes(about, file)
+    named = _channels(about, file)
+    window = _window(about, file)
+    listed = {key: _listed(about, key, file) for key in ("training", "test")}
     ignored: list[str] = []
     problems: list[str] = []
 
     def scan(folder: str) -> dict[str, Path]:
-        found = pairs.scan([root / folder], r".+", root, ignored, problems)
-        return {name: path for name, (_, path) in found.items()}
+        return {name: path for name, (_, path) in pairs.scan([root / folder], r".+", root, ignored, problems).items()}
 
     labels, more = scan("labelsTr"), scan("labelsTs")
     problems += [f"{more[k]}: is in labelsTr too; take it out of one of the two folders." for k in labels if k in more]
     labels |= more
-    train, test = scan("imagesTr"), scan("imagesTs")
+    train, bare = scan("imagesTr"), scan("imagesTs")
     # "case_0000" is a channel of "case", unless labels or dataset.json know it as a case of its own, and not "case".
-    known, found = {*labels, *listed["training"], *listed["test"]}, [*train, *test]
-    plain = not known.isdisjoint(found) and known.isdisjoint(name.rpartition("_")[0] for name in found)
+    known, names = {*labels, *listed["training"], *listed["test"]}, [*train, *bare]
+    plain = not known.isdisjoint(names) and known.isdisjoint(name.rpartition("_")[0] for name in names)
+    ignored += pairs.left_aside(root, root, ("imagesTr", "imagesTs", "labelsTr", "labelsTs"))
 
     def cases(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         if plain:
             return {name: (path,) for name, path in files.items()}
         return pairs.by_channel(list(files.values()), len(named), problems)
 
-    images, extra = cases(train), cases(test)
-    order = {"train": tuple(images), "test": tuple(extra)}
+    images, extra = cases(train), cases(bare)
+    count = len(images)
     problems += [
         f"{extra[name][0]}: case {name} is in imagesTr too; take it out of one of the two folders."
         for name in images
         if extra.get(name)
     ]
     images |= extra
-    problems += _against(said, file, listed["training"], images, len(order["train"]))
+    problems += _against(about, file, listed["training"], images, count)
     labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
     images = {name: files for name, files in images.items() if files}
     if not images and not problems:
-        problems.append(f"{root / 'imagesTr'}: holds no .nii, .nii.gz, .nrrd or .mha image; copy the images there.")
+        problems.append(f"{root / 'imagesTr'}: holds no {', '.join(ENDINGS)} image; copy the images there.")
 
     def due(patient: str) -> Path | None:
         path = images[patient][0]
-        return root / "labelsTr" / f"{patient}{pairs.ending(path)}" if path.parent.name == "imagesTr" else None
+        return root / "labelsTr" / f"{patient}{ending(path)}" if path.parent.name == "imagesTr" else None
 
     def load(patient: str, paths: tuple[Path, ...], label: Path | None) -> partial[Case]:
         return partial(pairs.load_case, patient, paths, label, classes, codes=codes, window=window, channels=len(named))
 
     refs = pairs.refs_of(images, labels, load, due, problems)
-    published = order if extra and all(name in labels for name in extra) else {}
+    test = tuple(name for name in extra if name in labels)
+    published = {"train": tuple(name for name in images if name not in test), "test": test} if test else {}
     provenance = {
-        "license": str(said.get("licence") or said.get("license") or "not stated in dataset.json"),
-        "source": str(said.get("reference") or said.get("description") or "not stated in dataset.json"),
+        "license": str(about.get("licence") or about.get("license") or "not stated in dataset.json"),
+        "source": str(about.get("reference") or about.get("description") or "not stated in dataset.json"),
         "absent": tuple(name for name in listed["test"] if name not in images),
         "ignored": tuple(ignored),
     }
     if window is None and any(name.upper().startswith("CT") for name in named):
         note = 'CT is scaled from its least to its greatest value; add "window": [low, high] in HU to dataset.json.'
         provenance["notes"] = (note,)
-    name = str(said.get("name") or root.resolve().name)
-    layout = "nnU-Net" if "channel_names" in said else "Decathlon"
+    name = str(about.get("name") or root.resolve().name)
+    layout = "nnU-Net" if "channel_names" in about else "Decathlon"
     return checks.generated(Cohort(name, layout, classes, refs, root, published, provenance, window, tuple(problems)))
 
 
-def _classes(said: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dict[int, int] | None]:
+def _classes(about: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dict[int, int] | None]:
     """Class names in the order of their numbers; and the codes, where one of them means unknown."""
-    labels = said.get("labels")
+    labels = about.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError(f'{file}: has no table "labels"; add it, for example {{"0": "background", "1": "liver"}}.')
     names: dict[int, str] = {}
     for key, value in labels.items():  # the Decathlon says {"1": "liver"}, nnU-Net {"liver": 1}
-        number, name = (int(key), value) if key.isdecimal() and isinstance(value, str) else (value, key)
-        if type(number) is not int or number in names:
+        number, name = (int(key), value) if key.isdecimal() and isinstance(value, str) else (whole(value), key)
+        if number is None or number in names:
             raise InputError(
                 f'{file}: its "labels" give {key!r} no class number of its own; '
                 "write one whole number a class, and the parts of a region as classes."
             )
         names[number] = name
+    names = {number: " ".join(name.split()) for number, name in names.items()}
     unknown = [number for number, name in names.items() if name == "ignore" and number]
     classes = [number for number in sorted(names) if number not in unknown]
     if classes != list(range(len(classes))) or not 2 <= len(classes) <= UNKNOWN:
@@ -138,13 +141,14 @@ def _classes(said: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dict
             f'{file}: its "labels" number the classes {", ".join(map(str, sorted(names)))}; '
             "number them from 0 (background) without a gap, at least two."
         )
-    codes = {k: k for k in classes} | dict.fromkeys([UNKNOWN, *unknown], UNKNOWN) if unknown else None
+    check_classes([names[number] for number in classes], f'{file}: its "labels"')
+    codes = {k: k for k in classes} | dict.fromkeys(unknown, UNKNOWN) if unknown else None
     return tuple(names[number] for number in classes), codes
 
 
-def _channels(said: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+def _channels(about: Mapping[str, Any], file: Path) -> tuple[str, ...]:
     """The names of the channels, in order."""
-    named = said.get("channel_names", said.get("modality"))
+    named = about.get("channel_names", about.get("modality"))
     if not isinstance(named, dict) or not named or set(named) != set(map(str, range(len(named)))):
         raise InputError(
             f'{file}: has no table of channels numbered from 0; add one, for example "channel_names": {{"0": "CT"}}.'
@@ -152,8 +156,8 @@ def _channels(said: Mapping[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(str(named[str(k)]) for k in range(len(named)))
 
 
-def _window(said: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
-    window = said.get("window")
+def _window(about: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
+    window = about.get("window")
     if window is None:
         return None
     try:
@@ -165,24 +169,25 @@ def _window(said: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
     return low, high
 
 
-def _listed(said: Mapping[str, Any], key: str, file: Path) -> list[str]:
+def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
     """The cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
-    entries = said.get(key, [])
+    entries = about.get(key, [])
     if isinstance(entries, list):
         paths = [str(entry.get("image", "") if isinstance(entry, dict) else entry) for entry in entries]
         if all(paths):
-            names = [pairs.stem(Path(path)) for path in paths]
+            names = [stem(inside(file.parent, path, file)) for path in paths]
             if len(set(names)) < len(names):
                 twice = next(name for i, name in enumerate(names) if name in names[:i])
                 raise InputError(f"{file}: lists {twice} twice under {key!r}; remove one of the two entries.")
             return names
     raise InputError(
-        f'{file}: its {key!r} is no list of images; write {{"image": "./imagesTr/a.nii.gz"}} a case, or remove the key.'
+        f'{file}: its {key!r} is not a list of images; write {{"image": "./imagesTr/a.nii.gz"}} a case, or '
+        "remove the key."
     )
 
 
 def _against(
-    said: Mapping[str, Any], file: Path, listed: Sequence[str], images: Mapping[str, Any], train: int
+    about: Mapping[str, Any], file: Path, listed: Sequence[str], images: Mapping[str, Any], train: int
 ) -> list[str]:
     """Where the folder does not hold what ``dataset.json`` says."""
     problems = [
@@ -190,10 +195,10 @@ def _against(
         for name in listed
         if name not in images
     ]
-    count = said.get("numTraining", train)
-    if not problems and count != train:
+    count = about.get("numTraining", train)
+    if not problems and whole(count) != train:
         problems.append(
-            f"{file}: says numTraining {count}, and imagesTr holds {train} cases; "
+            f"{file}: says numTraining {count!r}, and imagesTr holds {train} cases; "
             "copy what is missing, or correct the number."
         )
     return problems

@@ -11,8 +11,9 @@ UA-MT files, cropped at the heart and scaled to mean 0 and variance 1::
     train.list, test.list                                        80 and 20 of these ids
 
 Where both lie in one folder the UA-MT files are read, as training on them is what the papers do. They carry no
-spacing; the challenge gives 0.625 mm along each axis for all its volumes, and so does this reader. Distances in mm are
-therefore 0.625 times the voxels of the papers' tables.
+spacing unless an attribute ``spacing`` of the file (mm, three numbers along its axes) says so, as in files that were
+resampled; the challenge gives 0.625 mm along each axis for all its volumes, and so does this reader. Distances in mm
+are therefore 0.625 times the voxels of the papers' tables.
 
 Reference:
     Xiong et al., A global benchmark of algorithms for segmenting the left atrium from late gadolinium-enhanced cardiac
@@ -22,13 +23,16 @@ Reference:
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from anatolab.data import checks, pairs
-from anatolab.data.splits import published_lists
+from anatolab.data.arrays import h5_arrays
+from anatolab.data.files import collect, entries, read_list
+from anatolab.data.splits import present, published_lists, test_part
 from anatolab.types import Case, CaseRef, Cohort, InputError
 
 CLASSES = ("background", "LA")
@@ -40,6 +44,7 @@ PROVENANCE = {
 }
 
 _BASES = (".", "Training Set", "Testing Set", "2018LA_Seg_Training Set")
+_ID = re.compile(r"[0-9A-Z]{20}")  # a patient of the challenge
 _LISTS = {"train": "train.list", "test": "test.list"}
 
 
@@ -54,17 +59,26 @@ def is_challenge(root: Path) -> bool:
 
 
 def read_uamt(root: Path) -> Cohort:
-    """The cohort of UA-MT's LA files; patients on a list whose files are not here are named as absent."""
+    """The cohort of UA-MT's LA files; patients on a list whose files are not here are named and left out of it."""
+    problems: list[str] = []
+    ignored: list[str] = []
     folders = _folders(root, "mri_norm2.h5")
     refs = tuple(
         CaseRef(name, "", path, partial(_load_h5, name, path), (path,))
         for name, path in ((folder.name, folder / "mri_norm2.h5") for folder in folders)
     )
-    problems: list[str] = []
+    for base in _bases(root):
+        _aside(base, root, folders, "mri_norm2.h5", problems, ignored)
+    first: dict[str, Path] = {}
+    problems += [
+        f"{folder}: patient {folder.name} is also in {other}; keep one of the two."
+        for folder in folders
+        if (other := first.setdefault(folder.name, folder)) != folder
+    ]
     published: dict[str, tuple[str, ...]] = {}
     for part, file in _LISTS.items():
         listed = [root / file] if (root / file).is_file() else []
-        for names in checks.collect(lambda p: checks.read_list(p, r"\S+", "06SR5RBREL16DQ6M8LWS"), listed, problems):
+        for names in collect(lambda p: read_list(p, r"\S+", "06SR5RBREL16DQ6M8LWS"), listed, problems):
             published[part] = tuple(names)
     here = {ref.patient for ref in refs}
     problems += [
@@ -78,8 +92,9 @@ def read_uamt(root: Path) -> Cohort:
     lists = published_lists("la")
     if not published and set(lists["train"]) <= here:
         published = lists
-    provenance = {**PROVENANCE, "absent": tuple(absent), "ignored": ()}
-    return checks.generated(Cohort("LA", "ua-mt", CLASSES, refs, root, published, provenance, problems=tuple(problems)))
+    provenance = {**PROVENANCE, "absent": tuple(absent), "ignored": tuple(ignored)}
+    cohort = Cohort("LA", "ua-mt", CLASSES, refs, root, published, provenance, problems=tuple(problems))
+    return checks.generated(present(cohort))
 
 
 def read_challenge(root: Path) -> Cohort:
@@ -87,18 +102,21 @@ def read_challenge(root: Path) -> Cohort:
     problems: list[str] = []
     images: dict[str, tuple[Path, ...]] = {}
     labels: dict[str, Path] = {}
-    ignored = []
+    ignored: list[str] = []
     for folder in _folders(root, "lgemri.nrrd", "laendo.nrrd"):
         if folder.name in images or folder.name in labels:
             problems.append(f"{folder}: patient {folder.name} is also in another folder; keep one of the two.")
             continue
-        for path in sorted(folder.iterdir()):
+        for path in entries(folder):
             if path.name == "lgemri.nrrd":
                 images[folder.name] = (path,)
             elif path.name == "laendo.nrrd":
                 labels[folder.name] = path
             else:
                 ignored.append(str(path.relative_to(root)))
+
+    for base in _bases(root):
+        _aside(base, root, _folders(root, "lgemri.nrrd", "laendo.nrrd"), "lgemri.nrrd", problems, ignored)
 
     def due(patient: str) -> Path | None:
         folder = images[patient][0].parent
@@ -109,27 +127,53 @@ def read_challenge(root: Path) -> Cohort:
 
     refs = pairs.refs_of(images, labels, load, due, problems)
     lists = published_lists("la")
-    published = lists if set(lists["train"]) <= images.keys() else {}
+    whole = set(lists["train"]) <= images.keys()
+    published = lists if whole else test_part(refs, lambda ref: ref.source.parents[1].name == "Testing Set")
     provenance = {**PROVENANCE, "ignored": tuple(ignored)}
     return checks.generated(
         Cohort("LA", "challenge", CLASSES, refs, root, published, provenance, problems=tuple(problems))
     )
 
 
+def _bases(root: Path) -> list[Path]:
+    return [root / base for base in _BASES if (root / base).is_dir()]
+
+
 def _folders(root: Path, *files: str) -> list[Path]:
-    """The patient folders that hold one of these files, by name."""
-    bases = [root / base for base in _BASES if (root / base).is_dir()]
+    """The patient folders that hold one of these files, by name; a link that leads nowhere is such a file."""
     return sorted(
-        (p for base in bases for p in base.iterdir() if any((p / file).is_file() for file in files)),
+        (
+            path
+            for base in _bases(root)
+            for path in entries(base)
+            if path.is_dir() and any((path / file).exists() or (path / file).is_symlink() for file in files)
+        ),
         key=lambda p: p.name,
     )
 
 
+def _aside(base: Path, root: Path, folders: list[Path], file: str, problems: list[str], ignored: list[str]) -> None:
+    """Names what of a base is not read: a patient's folder without its file is a problem, all else is ignored."""
+    for name in pairs.left_aside(base, root, [*_BASES, *_LISTS.values()]):
+        path = root / name
+        if path in folders:
+            continue
+        if path.is_dir() and (base != root or _ID.fullmatch(path.name)):
+            problems.append(
+                f"{path / file}: this file is missing; copy it there, or remove the folder of this patient."
+            )
+        else:
+            ignored.append(name)
+
+
 def _load_h5(patient: str, path: Path) -> Case:
-    image, label = checks.read_h5(path, "image", "label")
+    (image, label), spacing = h5_arrays(path, "image", "label")
     if image.ndim != 3:
-        raise InputError(f"{path}: its image has shape {image.shape} where (x, y, z) is due; write the file again.")
+        raise InputError(
+            f"{path}: its image has shape {image.shape} where (x, y, z) is expected; write the file again."
+        )
     checks.check_pair(image, label, path, path)
     image, label = (np.ascontiguousarray(array.T) for array in (image, label))
     mask = checks.map_label(label, path, CODES, CLASSES)
-    return Case(patient, "", checks.check_image(image, path)[None], mask, SPACING, None, path)
+    z_y_x = SPACING if spacing is None else spacing[::-1]
+    return Case(patient, "", checks.check_image(image, path)[None], mask, z_y_x, None, path)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anatolab.data import checks
+from anatolab.data.files import check_budget, check_file, read_text, unreadable, whole
 from anatolab.types import InputError
 
 if TYPE_CHECKING:
@@ -80,14 +83,52 @@ class LabeledImages:
 
         if self.pixels is not None:
             return Image.fromarray(self.pixels[row])
-        path = self.files[row]
-        checks.check_file(path)
-        try:
-            with Image.open(path) as file:
+        return read_picture(self.files[row])
+
+
+def read_picture(path: Path) -> Image:
+    """A picture in 8-bit RGB.
+
+    Gray values of more than 8 bits are scaled from the least to the greatest of the picture, as volumes are: 12 bits in
+    a file of 16 would be black otherwise. PNG files are verified by their checksums.
+
+    Raises:
+        InputError: The file is missing, damaged, no picture, larger than memory allows, or holds values that are not
+            finite.
+    """
+    from PIL import Image
+
+    check_file(path)
+    try:
+        with Image.open(path) as file:
+            check_budget(path, file.size, 4)
+            if file.format == "PNG":
+                _check_png(path)
+        with Image.open(path) as file:
+            if not file.mode.startswith(("I", "F")):
                 return file.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = str(error).replace(str(path), "the file") or type(error).__name__
-            raise InputError(f"{path}: cannot be read as an image ({reason}); download or copy it again.") from error
+            values = np.asarray(file, dtype=np.float64)
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, zlib.error, Image.DecompressionBombError) as error:
+        raise unreadable(path, error, "an image") from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: holds values that are not finite; write the image again.")
+    low, high = values.min(), values.max()
+    gray = np.rint((values - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _check_png(path: Path) -> None:
+    """Compares each chunk of a PNG file with its checksum, to the last; Pillow looks at those of its headers alone."""
+    with path.open("rb") as file:
+        file.seek(8)
+        name = b""
+        while name != b"IEND":
+            length, name = int.from_bytes(file.read(4), "big"), file.read(4)
+            content = file.read(min(length, path.stat().st_size))
+            if zlib.crc32(name + content).to_bytes(4, "big") != file.read(4):
+                raise ValueError(f"its chunk {name.decode('latin-1')!r} is damaged or cut short")
 
 
 def labeled_images(
@@ -119,15 +160,20 @@ def labeled_images(
     y, a, split = np.array(values, dtype=np.int64).reshape(-1, 3).T
     for what, column, count in (("y", y, len(classes)), ("a", a, len(attributes)), ("split", split, len(SPLITS))):
         if (wrong := np.flatnonzero((column < 0) | (column >= count))).size:
-            at = int(wrong[0])
+            row = int(wrong[0])
             raise InputError(
-                f"{table}: {files[at].name} has {what} = {column[at]}, which is not one of 0 to {count - 1}; "
+                f"{table}: {files[row].name} has {what} = {column[row]}, which is not one of 0 to {count - 1}; "
                 "correct the row, or restore the published table."
+            )
+    for what, column_names in (("class", classes), ("attribute", attributes)):
+        if len({name.strip().casefold() for name in column_names}) < len(column_names):
+            raise InputError(
+                f"{table}: two values of the {what} have one name ({', '.join(column_names)}); rename one."
             )
     if not (split == 0).any():
         raise InputError(f"{table}: has no row of the training split (0); restore the published table.")
     if len(set(files)) < len(files):
-        twice = next(file for i, file in enumerate(files) if file in files[:i])
+        twice = next(file for file, count in Counter(files).items() if count > 1)
         raise InputError(f"{table}: lists {twice.name} twice; remove one of the two rows.")
     if missing := [file for file in files if not file.is_file()]:
         raise InputError(
@@ -149,13 +195,14 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
     Raises:
         InputError: The file is missing, empty, no text, lacks a column, or has a row that is shorter than its header.
     """
-    checks.check_file(path)
+    text = read_text(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            rows = list(reader)
-            held = list(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
+        if "\ufffd" in text:
+            raise csv.Error("not UTF-8")
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        rows = list(reader)
+        held = list(reader.fieldnames or ())
+    except csv.Error as error:
         raise InputError(f"{path}: is not a CSV table in UTF-8; download or copy it again.") from error
     if absent := [column for column in columns if column not in held]:
         raise InputError(
@@ -173,17 +220,13 @@ def numbers(path: Path, row: Mapping[str, str], *columns: str) -> tuple[int, ...
     Raises:
         InputError: One is none.
     """
-    found = []
+    values = []
     for column in columns:
-        try:
-            value = float(row[column])
-            if value != int(value):
-                raise ValueError
-        except (ValueError, OverflowError):
+        if (value := whole(row[column])) is None:
             first = next(iter(row.values()))
             raise InputError(
-                f"{path}: the row of {first} has {row[column]!r} in column {column!r} where a whole number is due; "
-                "correct it, or restore the published table."
-            ) from None
-        found.append(int(value))
-    return tuple(found)
+                f"{path}: the row of {first} has {row[column]!r} in column {column!r} where a whole number is "
+                "expected; correct it, or restore the published table."
+            )
+        values.append(value)
+    return tuple(values)

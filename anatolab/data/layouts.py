@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from anatolab.data import acdc, decathlon, la, lits, mmwhs, synapse
+from anatolab.data.formats import cohort_orientation
+from anatolab.data.geometry import oriented
 from anatolab.types import Cohort, InputError
 
 
@@ -37,14 +40,16 @@ LAYOUTS = (
 )
 
 
-def open_cohort(path: str | Path) -> Cohort:
+def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
     """Open a folder of patients in any layout known; no image is read yet.
 
     Args:
         path: The folder.
+        as_stored: Give each case as its file has it, for what is written beside it.
 
     Returns:
-        The cohort, its cases still to be read.
+        The cohort, its cases still to be read. Unless ``as_stored``, all come in one orientation, see
+        :func:`anatolab.data.formats.cohort_orientation`, because a network learns which side is left from the array.
 
     Raises:
         InputError: There is no such folder, it is empty, has no known layout, or something in it is wrong; where more
@@ -58,25 +63,38 @@ def open_cohort(path: str | Path) -> Cohort:
     cohort = survey(path)
     if cohort.problems:
         raise InputError(cohort.problems[0])
-    return cohort
+    return cohort if as_stored else oriented(cohort, cohort_orientation(cohort))
 
 
 def survey(path: str | Path) -> Cohort:
-    """The same as :func:`open_cohort`, but what is wrong with single patients is in ``problems`` and not raised."""
+    """The same as :func:`open_cohort`, but each case comes as its file has it, and what is wrong is in ``problems``."""
     root = Path(path).expanduser()
     try:
         if not root.exists():
             raise InputError(f"{root}: there is no such folder; check the path.")
         if not root.is_dir():
-            raise InputError(f"{root}: is a file where a folder of patients is due; unpack it, or name its folder.")
+            raise InputError(
+                f"{root}: is a file where a folder of patients is expected; unpack it, or name its folder."
+            )
         if not any(root.iterdir()):
             raise InputError(f"{root}: this folder is empty; download or copy the data into it.")
         for layout in LAYOUTS:
             if layout.recognizes(root):
-                return layout.read(root)
+                return _named_apart(layout.read(root))
     except OSError as error:
         raise InputError(
             f"{error.filename or root}: cannot be read ({error.strerror or error}); check links and permissions."
         ) from error
     sought = ", ".join(f"{layout.looks_like} ({layout.name})" for layout in LAYOUTS)
     raise InputError(f"{root}: no known layout in this folder, looked for: {sought}; name the folder that holds these.")
+
+
+def _named_apart(cohort: Cohort) -> Cohort:
+    """The cohort, with a problem for each case whose name, in which results are filed, is that of another."""
+    first: dict[str, Path] = {}
+    twice = tuple(
+        f"{ref.source}: its case is named {ref.name}, as is that of {other}; rename one of the two."
+        for ref in cohort.refs
+        if (other := first.setdefault(ref.name, ref.source)) != ref.source
+    )
+    return replace(cohort, problems=(*cohort.problems, *twice)) if twice and not cohort.problems else cohort

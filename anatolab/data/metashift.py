@@ -43,25 +43,25 @@ def read_metashift(root: str | Path, seed: int = 42) -> LabeledImages:
     root = Path(root)
     above = (root / "metashift" / FOLDER, root / FOLDER, root)
     root = next((path for path in above if (path / "train").is_dir()), root)
-    found = []
+    images = []
     for path in sorted(root.glob("*/*/*/*.jpg")):
         match = _PLACE.fullmatch(path.parent.name)
         if match and path.parts[-4] in ("train", "test"):
-            found.append((path, CLASSES.index(match[1]), ATTRIBUTES.index(match[2])))
+            images.append((path, CLASSES.index(match[1]), ATTRIBUTES.index(match[2])))
     for y, animal in enumerate(CLASSES):
         for a, place in enumerate(ATTRIBUTES):
-            if not any(row[1:] == (y, a) for row in found):
+            if not any(row[1:] == (y, a) for row in images):
                 raise InputError(
                     f"{root}: holds no image of {animal}({place}); copy train/{animal} and test/{animal} of "
                     f"{FOLDER} there."
                 )
-    n = len(found)
+    n = len(images)
     order = np.random.RandomState(seed).permutation(n)  # the generator of the published split
     split = np.zeros(n, np.int64)
     tests, vals = round(0.25 * n), round(0.10 * n)
     split[order[:tests]], split[order[tests : tests + vals]] = 2, 1
-    files = [path for path, _, _ in found]
-    values = [(y, a, int(s)) for (_, y, a), s in zip(found, split, strict=True)]
+    files = [path for path, _, _ in images]
+    values = [(y, a, int(s)) for (_, y, a), s in zip(images, split, strict=True)]
     return labeled_images(
         root, "MetaShift", CLASSES, ATTRIBUTES, files, values, {**PROVENANCE, "split": f"seed {seed}"}
     )

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from anatolab.data import checks, pairs
+from anatolab.data.splits import test_part
 from anatolab.types import Case, Cohort
 
 CLASSES = ("background", "LV", "RV", "LA", "RA", "Myo", "AO", "PA")
@@ -59,9 +60,12 @@ def read_mmwhs(root: Path) -> Cohort:
         return partial(pairs.load_case, patient, files, label, CLASSES, codes=CODES, info=info)
 
     refs = pairs.refs_of(images, labels, load, due, problems)
+    published = test_part(refs, lambda ref: "_test_" in ref.patient)
     count = {kind.upper(): sum(patient.startswith(kind) for patient in images) for kind in ("ct", "mr")}
     notes: tuple[str, ...] = ()
     if all(count.values()):
         notes = (f"{count['CT']} CT and {count['MR']} MR lie here; name one modality's folder to train on that alone.",)
     provenance = {**PROVENANCE, "ignored": tuple(ignored), "notes": notes}
-    return checks.generated(Cohort("MM-WHS", "official", CLASSES, refs, root, {}, provenance, problems=tuple(problems)))
+    return checks.generated(
+        Cohort("MM-WHS", "official", CLASSES, refs, root, published, provenance, problems=tuple(problems))
+    )

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anatolab.data import checks
+from anatolab.data.files import ending, entries, is_image, natural, stem
+from anatolab.data.formats import read_volume
 from anatolab.types import Case, CaseRef, InputError
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: case_0000.nii.gz is channel 0 of "case"
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-
-
-def ending(path: Path) -> str:
-    """``.nii.gz`` of ``a.1.nii.gz``."""
-    return next((e for e in _ENDINGS if path.name.endswith(e)), path.suffix)
-
-
-def stem(path: Path) -> str:
-    """The file's name without its ending, in composed Unicode, so that a name zipped on a Mac is the same name."""
-    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
-
-
-def natural(name: str) -> tuple[Any, ...]:
-    """Sorts ``volume-2`` before ``volume-10``."""
-    return tuple((int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name))
 
 
 def scan(
@@ -44,30 +30,39 @@ def scan(
         ignored: Grows by each other file.
         problems: Grows by each name that is there twice, such as ``a.nii`` beside ``a.nii.gz``.
     """
-    found: dict[str, tuple[re.Match[str], Path]] = {}
+    named: dict[str, tuple[re.Match[str], Path]] = {}
     for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            name, ends = stem(path), path.name.endswith(_ENDINGS)
-            match = re.fullmatch(pattern, name) if ends and not path.name.startswith(".") else None
+        for path in entries(folder):
+            match = re.fullmatch(pattern, stem(path)) if is_image(path) else None
             if match is None:
-                if not path.is_dir() and path.name not in (checks.NOTE, "dataset.json"):
+                if path not in folders and not _is_part(path):
                     ignored.append(str(path.relative_to(root)))
-            elif name in found:
-                problems.append(f"{path}: is there twice, also as {found[name][1]}; keep one of the two.")
-            else:
-                found[name] = (match, path)
-    return dict(sorted(found.items(), key=lambda item: natural(item[0])))
+            elif (other := named.setdefault(stem(path), (match, path))[1]) != path:
+                problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
+    return dict(sorted(named.items(), key=lambda item: natural(item[0])))
 
 
 def matching(
-    folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str]
+    folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str], beside: Sequence[str] = ()
 ) -> Iterator[tuple[re.Match[str], Path]]:
-    """The files of a folder, which may be absent, whose whole name matches; all others go to ``ignored``."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    """The files of a folder, which may be absent, whose whole name matches; all but ``beside`` go to ``ignored``."""
+    for path in entries(folder):
         if match := pattern.fullmatch(path.name):
             yield match, path
-        elif path.is_file():
+        elif path.name not in beside:
             ignored.append(str(path.relative_to(root)))
+
+
+def left_aside(folder: Path, root: Path, used: Sequence[str]) -> list[str]:
+    """What lies in a folder beside the files and folders of these names, relative to ``root``."""
+    return [str(path.relative_to(root)) for path in entries(folder) if path.name not in used and not _is_part(path)]
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is known to lie beside images: a description, or the values of a detached header."""
+    if path.name in (checks.NOTE, "dataset.json"):
+        return True
+    return path.suffix in (".raw", ".zraw") and path.with_suffix(".mhd").is_file()
 
 
 def refs_of(
@@ -132,10 +127,10 @@ def load_case(
         InputError: A file is wrong, or two of them differ in shape or place.
     """
     path = images[0]
-    array, affine, spacing = _read(path, 4 if channels > len(images) else 3)
+    array, affine, spacing, notes = read_volume(path, 4 if channels > len(images) else 3)
     volumes = [checks.check_image(volume, path) for volume in (array if array.ndim == 4 else array[None])]
     for other in images[1:]:
-        array, other_affine, _ = _read(other, 3)
+        array, other_affine, _, _ = read_volume(other)
         if array.shape != volumes[0].shape:
             raise InputError(
                 f"{other}: this channel has shape {array.shape}, the first of its case {volumes[0].shape}; "
@@ -144,14 +139,22 @@ def load_case(
         checks.check_affine(affine, other_affine, array.shape, other, "channel")
         volumes.append(checks.check_image(array, other))
     if len(volumes) != channels:
-        raise InputError(f"{path}: holds {len(volumes)} channels where {channels} are due; add or remove channels.")
+        raise InputError(
+            f"{path}: holds {len(volumes)} channels where {channels} are expected; add or remove channels."
+        )
+    for k, j in combinations(range(channels), 2):
+        if np.array_equal(volumes[k], volumes[j]):
+            raise InputError(
+                f"{images[min(j, len(images) - 1)]}: channel {j} holds the same values as channel {k}; "
+                "copy the channel there that belongs there."
+            )
     mask = None
     if label is not None:
-        values, label_affine, _ = _read(label, 3)
+        values, label_affine, _, _ = read_volume(label)
         checks.check_pair(volumes[0], values, path, label)
         checks.check_affine(affine, label_affine, values.shape, label)
         mask = checks.map_label(values, label, codes, classes) if codes else checks.check_label(values, label, classes)
-    return Case(patient, "", np.stack(volumes), mask, spacing, affine, path, dict(info or {}), window)
+    return Case(patient, "", np.stack(volumes), mask, spacing, affine, path, dict(info or {}), window, notes)
 
 
 def load_slices(
@@ -166,7 +169,7 @@ def load_slices(
 
     Args:
         files: The slices in their order, or the file of the volume.
-        read: Arrays of a file by their names, as :func:`anatolab.data.checks.read_h5`.
+        read: Arrays of a file by their names, as :func:`anatolab.data.arrays.read_h5`.
         classes: Class names, background first.
         stacked: Whether each file is a slice.
         places: Where slices and where volumes belong, for messages.
@@ -183,8 +186,8 @@ def load_slices(
         image, label = read(path, "image", "label")
         if image.ndim != (2 if stacked else 3):
             raise InputError(
-                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is due; "
-                f"slices belong in {places[0]}, volumes in {places[1]}."
+                f"{path}: its image has shape {image.shape} where a {'2-D slice' if stacked else '3-D volume'} is "
+                f"expected; slices belong in {places[0]}, volumes in {places[1]}."
             )
         checks.check_pair(image, label, path, path)
         if images and image.shape != images[0].shape:
@@ -214,30 +217,24 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
         >>> by_channel([Path("a_0001.nii.gz"), Path("a_0000.nii.gz"), Path("b.nii.gz")], 2, [])["a"][0].name
         'a_0000.nii.gz'
     """
-    found: dict[str, dict[int, Path]] = {}
+    by_case: dict[str, dict[int, Path]] = {}
     for path in paths:
         match = _CHANNEL.fullmatch(stem(path))
-        files = found.setdefault(match[1] if match else stem(path), {})
+        files = by_case.setdefault(match[1] if match else stem(path), {})
         if (other := files.setdefault(int(match[2]) if match else -1, path)) is not path:
             problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
-    cases = {case: tuple(files[k] for k in sorted(files)) for case, files in found.items()}
-    for case, files in found.items():
+    cases = {case: tuple(files[k] for k in sorted(files)) for case, files in by_case.items()}
+    for case, files in by_case.items():
         if set(files) != {-1} and (wrong := sorted(set(files) ^ set(range(channels)))):
             path = next(iter(files.values()))
             place = files.get(wrong[0], path.with_name(f"{case}_{wrong[0]:04d}{ending(path)}"))
             what = "is one too many" if wrong[0] in files else "is missing"
             problems.append(
-                f"{place}: this channel {what}, as {channels} are due (_0000 to _{channels - 1:04d}); "
+                f"{place}: this channel {what}, as {channels} are expected (_0000 to _{channels - 1:04d}); "
                 "give each case these files."
             )
             cases[case] = ()
     return cases
-
-
-def _read(path: Path, ndim: int) -> tuple[np.ndarray, np.ndarray, checks.Spacing]:
-    if path.name.endswith((".nii", ".nii.gz")):
-        return checks.read_nifti(path, ndim)
-    return checks.read_itk(path)
 
 
 def _almost(path: Path) -> str:
@@ -245,4 +242,4 @@ def _almost(path: Path) -> str:
     if not path.parent.is_dir():
         return ""
     near = [p.name for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold() and p.name != path.name]
-    return f" is due, {near[0]} differs in upper and lower case" if near else ""
+    return f" is expected, {near[0]} differs in upper and lower case" if near else ""

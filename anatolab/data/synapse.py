@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from anatolab.data import checks, pairs
-from anatolab.data.splits import published_lists
+from anatolab.data.arrays import read_h5, read_npz
+from anatolab.data.splits import published_lists, test_part
 from anatolab.types import Case, CaseRef, Cohort, InputError
 
 CLASSES = (
@@ -67,6 +68,9 @@ def read_official(root: Path) -> Cohort:
         return partial(pairs.load_case, patient, files, label, CLASSES, codes=CODES, window=WINDOW)
 
     refs = pairs.refs_of(images, labels, load, due, problems)
+    known = {part for base in _BASES for part in (*Path(base).parts, "img", "label")}
+    for base in dict.fromkeys([root, *(root / base for base in _BASES), root / "RawData"]):
+        ignored += pairs.left_aside(base, root, list(known))
     return _cohort("official", refs, root, ignored, problems)
 
 
@@ -83,6 +87,7 @@ def read_transunet(root: Path) -> Cohort:
     slices: dict[str, dict[int, Path]] = {}
     for match, path in pairs.matching(root / "train_npz", _SLICE, root, ignored):
         slices.setdefault(match[1], {})[int(match[2])] = path
+    ignored += pairs.left_aside(root, root, ("train_npz", "test_vol_h5"))
     files = {patient: tuple(numbers[n] for n in sorted(numbers)) for patient, numbers in slices.items()}
     for patient, numbers in slices.items():
         if lost := sorted(set(range(max(numbers) + 1)) - numbers.keys()):
@@ -103,11 +108,16 @@ def read_transunet(root: Path) -> Cohort:
 
 def _cohort(layout: str, refs: tuple[CaseRef, ...], root: Path, ignored: list[str], problems: list[str]) -> Cohort:
     lists = published_lists("synapse")
-    published = lists if set(lists["train"]) <= {ref.patient for ref in refs} else {}
+    whole = set(lists["train"]) <= {ref.patient for ref in refs}
+    published = lists if whole else test_part(refs, _in_testing)
     provenance = {**PROVENANCE, "ignored": tuple(ignored)}
     return checks.generated(
         Cohort("Synapse", layout, CLASSES, refs, root, published, provenance, WINDOW, tuple(problems))
     )
+
+
+def _in_testing(ref: CaseRef) -> bool:
+    return ref.source.parent.name == "test_vol_h5" or ref.source.parents[1].name == "Testing"
 
 
 def _scan(root: Path, kind: str, ignored: list[str], problems: list[str]) -> dict[str, tuple[re.Match[str], Path]]:
@@ -124,7 +134,7 @@ def _load_transunet(patient: str, files: tuple[Path, ...]) -> Case:
 
 def _read_scaled(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
     """Image and label of one of TransUNet's files, the image in [0, 1] as far as it is finite."""
-    image, label = (checks.read_npz if path.suffix == ".npz" else checks.read_h5)(path, *keys)
+    image, label = (read_npz if path.suffix == ".npz" else read_h5)(path, *keys)
     if image.size and np.isfinite(image).all() and not (image.min() >= -1e-3 and image.max() <= 1.001):
         raise InputError(
             f"{path}: its intensities run from {image.min():g} to {image.max():g} where TransUNet's files hold 0 "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anatolab.data import checks
+from anatolab.data.files import inside, read_json
 from anatolab.data.labeled import SPLITS, LabeledImages, labeled_images, numbers, read_csv
 from anatolab.types import InputError
 
@@ -37,16 +37,16 @@ def read_table(root: str | Path) -> LabeledImages:
             raise InputError(
                 f"{path}: the row of {row['filename']} has split {row['split']!r}; write train, val or test (0, 1, 2)."
             )
-        files.append(root / row["filename"])
+        files.append(inside(root, row["filename"], path))
         values.append((*numbers(path, row, "y", "a"), split))
-    said = checks.read_json(root / "table.json") if (root / "table.json").is_file() else {}
+    about = read_json(root / "table.json") if (root / "table.json").is_file() else {}
     names = {}
     for key, column in (("classes", 0), ("attributes", 1)):
-        given = said.get(key, [str(k) for k in range(max((row[column] for row in values), default=0) + 1)])
+        given = about.get(key, [str(k) for k in range(max((row[column] for row in values), default=0) + 1)])
         if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-            raise InputError(f"{root / 'table.json'}: {key!r} is no list of names; write one, or remove the file.")
+            raise InputError(f"{root / 'table.json'}: {key!r} is not a list of names; write one, or remove the file.")
         names[key] = given
-    rest = {k: v for k, v in said.items() if k not in ("name", "classes", "attributes")}
+    rest = {k: v for k, v in about.items() if k not in ("name", "classes", "attributes")}
     return labeled_images(
-        path, str(said.get("name", root.name)), names["classes"], names["attributes"], files, values, rest
+        path, str(about.get("name", root.name)), names["classes"], names["attributes"], files, values, rest
     )

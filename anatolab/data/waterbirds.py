@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anatolab.data.files import inside
 from anatolab.data.labeled import LabeledImages, labeled_images, numbers, read_csv
 
 CLASSES, ATTRIBUTES = ("landbird", "waterbird"), ("land", "water")
@@ -39,6 +40,6 @@ def read_waterbirds(root: str | Path) -> LabeledImages:
     root = root / FOLDER if (root / FOLDER).is_dir() else root
     path = root / "metadata.csv"
     rows = read_csv(path, "img_filename", "y", "split", "place")
-    files = [root / row["img_filename"] for row in rows]
+    files = [inside(root, row["img_filename"], path) for row in rows]
     values = [numbers(path, row, "y", "place", "split") for row in rows]
     return labeled_images(path, "Waterbirds", CLASSES, ATTRIBUTES, files, values, PROVENANCE)

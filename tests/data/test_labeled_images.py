@@ -145,7 +145,7 @@ W = FOLDER
             trees.waterbirds,
             read_waterbirds,
             lambda r: edit(r / W / "metadata.csv", "Bird_0001.jpg,1,0", "Bird_0001.jpg,x,0"),
-            "has 'x' in column 'y' where a whole number is due",
+            "has 'x' in column 'y' where a whole number is expected",
         ),
         (
             trees.waterbirds,
@@ -216,7 +216,7 @@ W = FOLDER
             trees.table,
             read_table,
             lambda r: (r / "table.json").write_text('{"classes": "cat, dog"}'),
-            "'classes' is no list of names",
+            "'classes' is not a list of names",
         ),
     ],
 )

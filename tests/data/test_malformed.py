@@ -98,7 +98,11 @@ OFFICIAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
         str(ED),
         "every intensity is 7",
     ),
-    "complex": (lambda r: trees.save_nifti(r / ED, image().astype(np.complex64)), str(ED), "where an image is due"),
+    "complex": (
+        lambda r: trees.save_nifti(r / ED, image().astype(np.complex64)),
+        str(ED),
+        "where an image is expected",
+    ),
     "meters": (lambda r: save_in_meters(r / ED), str(ED), "in meter"),
     "no geometry": (lambda r: without_spacing(r / ED), str(ED), "affine"),
     "label of another shape": (lambda r: trees.save_nifti(r / ED_GT, label()[1:]), str(ED_GT), "(4, 6, 6)"),
@@ -126,7 +130,7 @@ OFFICIAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no Info.cfg": (lambda r: (r / P1 / "Info.cfg").unlink(), str(P1 / "Info.cfg"), "missing"),
     "empty Info.cfg": (lambda r: (r / P1 / "Info.cfg").write_text(""), str(P1 / "Info.cfg"), "zero bytes"),
     "no ED entry": (lambda r: edit(r / P1 / "Info.cfg", "ED: 1\n", ""), str(P1 / "Info.cfg"), "no number at 'ED:'"),
-    "ES not a number": (lambda r: edit(r / P1 / "Info.cfg", "12", "late"), str(P1 / "Info.cfg"), "(found 'late')"),
+    "ES not a number": (lambda r: edit(r / P1 / "Info.cfg", "12", "late"), str(P1 / "Info.cfg"), "(it has 'late')"),
     "height not a number": (lambda r: edit(r / P1 / "Info.cfg", "184.0", "tall"), str(P1 / "Info.cfg"), "'Height:'"),
     "ED equals ES": (lambda r: edit(r / P1 / "Info.cfg", "12", "1"), str(P1 / "Info.cfg"), "both ED and ES"),
     "a third frame": (
@@ -168,7 +172,7 @@ SSL4MIS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "slice is 3-D": (
         lambda r: trees.save_h5(r / SLICE, image=h5_image((2, 6, 5)), label=h5_label((2, 6, 5))),
         str(SLICE),
-        "2-D slice is due",
+        "2-D slice is expected",
     ),
     "volume is 2-D": (
         lambda r: trees.save_h5(r / VOLUME, image=h5_image(), label=h5_label()),
@@ -287,11 +291,15 @@ LA_H5: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty": (lambda r: (r / LA).write_bytes(b""), str(LA), "zero bytes"),
     "truncated": (lambda r: truncate(r / LA), str(LA), "cannot be read as HDF5"),
     "no label": (lambda r: trees.save_h5(r / LA, image=h5_image()), str(LA), "no array named 'label'"),
-    "a slice": (lambda r: la_h5(r, image=h5_image(), label=h5_label()), str(LA), "(x, y, z) is due"),
+    "a slice": (lambda r: la_h5(r, image=h5_image(), label=h5_label()), str(LA), "(x, y, z) is expected"),
     "shapes differ": (lambda r: la_h5(r, label=cavity(1)[1:]), str(LA), "(6, 6, 4)"),
     "label 2": (lambda r: la_h5(r, label=cavity(2)), str(LA), "label 2 ("),
     "label 0.5": (lambda r: la_h5(r, label=with_value(cavity(1), 0.5)), str(LA), "label 0.5 (1 vox"),
-    "label of text": (lambda r: la_h5(r, label=np.full(trees.SHAPE, b"x")), str(LA), "where class numbers are due"),
+    "label of text": (
+        lambda r: la_h5(r, label=np.full(trees.SHAPE, b"x")),
+        str(LA),
+        "where class numbers are expected",
+    ),
     "infinite": (lambda r: la_h5(r, image=with_value(image(), np.inf)), str(LA), "1 of 168 intensities"),
     "constant": (lambda r: la_h5(r, image=cavity(0)), str(LA), "every intensity is 0"),
     "empty list": (lambda r: (r / "test.list").write_text("\n"), "test.list", "names no case"),
@@ -336,7 +344,7 @@ LITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         str(CT),
         "this file is missing",
     ),
-    "a folder": (lambda r: a_folder(r / CT), str(CT), "is a folder where a file is due"),
+    "a folder": (lambda r: a_folder(r / CT), str(CT), "is a folder where a file is expected"),
     "label missing": (lambda r: (r / CT_GT).unlink(), str(CT_GT), "has no annotation"),
     "label in capitals": (
         lambda r: (r / CT_GT).rename(r / "Segmentation-2.nii"),
@@ -408,7 +416,7 @@ TRANSUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "an .npy named .npz": (lambda r: np.save((r / NPZ).open("wb"), h5_image()), str(NPZ), "cannot be read as .npz"),
     "pickled": (lambda r: npz(r / NPZ, image=np.array([None, {}])), str(NPZ), "cannot be read as .npz"),
     "no label": (lambda r: np.savez(r / NPZ, image=h5_image()), str(NPZ), "no array named 'label' (it has: image)"),
-    "slice is 3-D": (lambda r: npz(r / NPZ, image=h5_image((2, 6, 5))), str(NPZ), "2-D slice is due"),
+    "slice is 3-D": (lambda r: npz(r / NPZ, image=h5_image((2, 6, 5))), str(NPZ), "2-D slice is expected"),
     "shapes differ": (lambda r: npz(r / NPZ, label=h5_label((5, 6))), str(NPZ), "(5, 6)"),
     "another size": (lambda r: npz(r / NPZ, image=h5_image((5, 6)), label=h5_label((5, 6))), str(NPZ), "(6, 5)"),
     "label 9": (lambda r: npz(r / NPZ, label=h5_label(value=9)), str(NPZ), "label 9 (30"),
@@ -419,7 +427,7 @@ TRANSUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "volume is 2-D": (
         lambda r: trees.save_h5(r / NPZ_VOLUME, image=h5_image(), label=h5_label()),
         str(NPZ_VOLUME),
-        "3-D volume is due",
+        "3-D volume is expected",
     ),
     "a case twice": (
         lambda r: (r / NPZ_VOLUME).rename(r / "test_vol_h5" / "case0005.npy.h5"),
@@ -462,16 +470,46 @@ OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "one class": (lambda r: rewrite(r, labels={"0": "background"}), "dataset.json", "at least two"),
     "a number twice": (lambda r: rewrite(r, labels={"a": 0, "b": 1, "c": 1}), "dataset.json", "give 'c' no class"),
     "a region": (lambda r: rewrite(r, labels={"background": 0, "all": [1, 2]}), "dataset.json", "give 'all' no class"),
+    "two classes of one name": (
+        lambda r: rewrite(r, labels={"0": "background", "1": "kidney", "2": "Kidney "}),
+        "dataset.json",
+        "class 1 and class 2 are both named 'Kidney'",
+    ),
+    "a class without name": (
+        lambda r: rewrite(r, labels={"0": "background", "1": " ", "2": "b"}),
+        "dataset.json",
+        "class 1 has an empty name",
+    ),
+    "a class named mean": (
+        lambda r: rewrite(r, labels={"background": 0, "liver": 1, "Mean": 2}),
+        "dataset.json",
+        "class 2 is named 'Mean', a name that summaries use",
+    ),
+    "background twice": (
+        lambda r: rewrite(r, labels={"air": 0, "background": 1, "tumor": 2}),
+        "dataset.json",
+        "class 1 is named 'background'",
+    ),
+    "a key twice": (
+        lambda r: (r / ABOUT).write_text('{"labels": {"background": 0, "liver": 1, "liver": 2}}'),
+        "dataset.json",
+        "names 'liver' twice",
+    ),
+    "a path out of the folder": (
+        lambda r: rewrite(r, training=["../other/imagesTr/liver_2.nii.gz"]),
+        "dataset.json",
+        "no file inside",
+    ),
     "a truth value": (lambda r: rewrite(r, labels={"background": 0, "a": True}), "dataset.json", "give 'a' no class"),
     "no channels": (lambda r: rewrite(r, modality=None), "dataset.json", "no table of channels"),
     "channels from 1": (lambda r: rewrite(r, modality={"1": "CT"}), "dataset.json", "no table of channels"),
     "a window of one number": (lambda r: rewrite(r, window=[250]), "dataset.json", '"window" is [250]'),
     "a window upside down": (lambda r: rewrite(r, window=[250, -200]), "dataset.json", "low and high"),
-    "training no list": (lambda r: rewrite(r, training=7), "dataset.json", "'training' is no list"),
+    "training no list": (lambda r: rewrite(r, training=7), "dataset.json", "'training' is not a list"),
     "training without images": (
         lambda r: rewrite(r, training=[{"label": "a"}]),
         "dataset.json",
-        "'training' is no list",
+        "'training' is not a list",
     ),
     "a case listed twice": (
         lambda r: rewrite(r, training=["imagesTr/liver_2.nii.gz"] * 2),
@@ -531,8 +569,12 @@ OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 FIRST, SECOND = (Path(f"imagesTr/liver_2_000{channel}.nii.gz") for channel in (0, 1))
 NNUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "first channel missing": (lambda r: (r / FIRST).unlink(), str(FIRST), "this channel is missing, as 2 are due"),
-    "second channel missing": (lambda r: (r / SECOND).unlink(), str(SECOND), "this channel is missing, as 2 are due"),
+    "first channel missing": (lambda r: (r / FIRST).unlink(), str(FIRST), "this channel is missing, as 2 are expected"),
+    "second channel missing": (
+        lambda r: (r / SECOND).unlink(),
+        str(SECOND),
+        "this channel is missing, as 2 are expected",
+    ),
     "a third channel": (
         lambda r: trees.save_nifti(r / "imagesTr" / "liver_2_0002.nii.gz", image()),
         "liver_2_0002.nii.gz",
@@ -544,6 +586,11 @@ NNUNET: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "liver_2.nii.gz: this channel is one too many",
     ),
     "another shape": (lambda r: trees.save_nifti(r / SECOND, image()[1:]), str(SECOND), "(4, 6, 6)"),
+    "one channel twice": (
+        lambda r: shutil.copy(r / FIRST, r / SECOND),
+        str(SECOND),
+        "channel 1 holds the same values as channel 0",
+    ),
     "moved": (lambda r: trees.save_nifti(r / SECOND, image(), shifted(4)), str(SECOND), "puts the channel up to 4 mm"),
     "constant channel": (lambda r: trees.save_nifti(r / SECOND, heart(500)), str(SECOND), "every intensity is 500"),
     "NaN channel": (lambda r: trees.save_nifti(r / SECOND, with_value(image(), np.nan)), str(SECOND), "1 of 168"),
@@ -710,9 +757,27 @@ def test_an_affine_off_by_rounding_or_less_than_half_a_voxel_is_no_fault(off: fl
     load_all(tmp_path)
 
 
-def test_unknown_voxels_may_be_255(tmp_path: Path) -> None:
-    trees.official(tmp_path, (1, 2))
-    trees.save_nifti(tmp_path / ED_GT, with_value(label(), 255, np.uint8))
+@pytest.mark.parametrize("layout", ["official", "ssl4mis", "la-nrrd", "lits", "mmwhs", "btcv", "own", "nnunet"])
+def test_a_stray_255_is_no_class_where_nothing_declares_it(layout: str, tmp_path: Path) -> None:
+    """In LA's NRRD files 255 is the cavity; so 254 is stray there."""
+    write, _ = LAYOUTS[layout]
+    ref = next(ref for ref in open_cohort(write(tmp_path)).refs if ref.labeled)
+    path, stray = ref.files[-1], 254 if layout == "la-nrrd" else 255
+    if path.suffix == ".h5":
+        trees.save_h5(path, image=h5_image(), label=h5_label(value=stray))
+    elif path.suffix == ".nrrd":
+        trees.save_nrrd(path, with_value(cavity(), stray, np.uint8))
+    else:
+        trees.save_nifti(path, with_value(np.asarray(nib.nifti1.load(path).dataobj), stray, np.int16))
+    with pytest.raises(InputError, match=rf"label {stray} \(\d+ voxels\) is not one of"):
+        open_cohort(tmp_path).of([ref.patient])[0].load()
+    assert not check_folder(tmp_path, progress=False).ok
+
+
+def test_declared_unknown_voxels_are_unknown(tmp_path: Path) -> None:
+    trees.own(tmp_path)
+    rewrite(tmp_path, labels={"0": "background", "1": "liver", "2": "tumor", "255": "ignore"})
+    trees.save_nifti(tmp_path / OWN_GT, with_value(label() % 3, 255, np.uint8))
     case = open_cohort(tmp_path).refs[0].load()
     assert case.label is not None
-    assert case.label[1, 2, 3] == 255
+    assert (case.label[1, 2, 3], (case.label == 255).sum()) == (255, 1)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trees
 
-from anatolab.data import open_cohort, prepare, published_lists, split_patients
+from anatolab.data import check_folder, open_cohort, prepare, published_lists, split_patients
 from anatolab.data.pairs import by_channel
 from anatolab.types import InputError
 
@@ -146,7 +146,7 @@ def test_la_test_patients_may_be_bare(tmp_path: Path) -> None:
 def test_la_h5_is_turned_to_slices_first_and_lists_keep_their_order(tmp_path: Path) -> None:
     cohort = open_cohort(trees.la_uamt(tmp_path))
     assert (cohort.layout, cohort.patients) == ("ua-mt", trees.LA_IDS)
-    assert cohort.published["train"] == (trees.LA_IDS[1], trees.LA_IDS[0], "1GU15S0GJ6PFNARO469W")
+    assert cohort.published == {"train": (trees.LA_IDS[1], trees.LA_IDS[0]), "test": (trees.LA_IDS[2],)}
     assert cohort.provenance["absent"] == ("1GU15S0GJ6PFNARO469W", "ZQYVEK5SKC3GHD2QVB8K")
     image = np.random.default_rng(2).normal(size=trees.SHAPE).astype(np.float32)
     case = cohort.of([trees.LA_IDS[2]])[0].load()
@@ -154,8 +154,11 @@ def test_la_h5_is_turned_to_slices_first_and_lists_keep_their_order(tmp_path: Pa
     assert case.label[1, 2, 5] == trees.codes(2, (0, 1))[5, 2, 1]
     np.testing.assert_array_equal(case.image[0], image.transpose(2, 1, 0))
     assert (case.spacing, case.affine) == ((0.625, 0.625, 0.625), None)
-    with pytest.raises(InputError, match=r"ZQYVEK5SKC3GHD2QVB8K.*published test list.*files are not here"):
-        cohort.of(cohort.published["test"])
+    assert cohort.provenance["notes"] == (
+        "2 of the 5 patients of the published lists have no files here and are left out, first 1GU15S0GJ6PFNARO469W.",
+    )
+    split = split_patients(cohort, 1)
+    assert (split.train, split.test) == ((trees.LA_IDS[1], trees.LA_IDS[0]), (trees.LA_IDS[2],))
 
 
 def test_la_h5_beside_nrrd_is_what_is_read(tmp_path: Path) -> None:
@@ -166,14 +169,95 @@ def test_la_h5_beside_nrrd_is_what_is_read(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_real_la(real_data: Path) -> None:
     cohort = open_cohort(real_data / "LA")
-    assert cohort.published == published_lists("la")
+    lists = published_lists("la")
+    assert cohort.published == {"train": lists["train"][:12], "test": lists["test"][:4]}
     assert (len(cohort), len(cohort.provenance["absent"])) == (16, 84)
-    here = [p for part in ("train", "test") for p in cohort.published[part] if p in cohort.patients]
-    assert here == [*cohort.published["train"][:12], *cohort.published["test"][:4]]
     case = cohort.of(["0RZDK210BSMWAA6467LU"])[0].load()
     assert case.label is not None
     assert case.image.shape == (1, 88, 143, 199)
     assert case.label.mean() == pytest.approx(0.100775652, abs=1e-9)
+
+
+@pytest.mark.real
+def test_real_la_at_half_the_resolution_says_its_spacing(real_data: Path) -> None:
+    cohort = open_cohort(real_data / "LA-1.25mm")
+    lists = published_lists("la")
+    assert cohort.published == {"train": lists["train"], "test": lists["test"][:10]}
+    assert (len(cohort), len(cohort.provenance["absent"])) == (90, 10)
+    case = cohort.of(["06SR5RBREL16DQ6M8LWS"])[0].load()
+    assert (case.image.shape, case.image.dtype, case.spacing) == ((1, 44, 70, 91), np.float32, (1.25, 1.25, 1.25))
+
+
+def test_la_h5_takes_the_spacing_that_a_file_names(tmp_path: Path) -> None:
+    import h5py
+
+    cohort = open_cohort(trees.la_uamt(tmp_path))
+    with h5py.File(cohort.refs[0].source, "a") as file:
+        file.attrs["spacing"] = [0.5, 0.75, 2.0]  # along the axes as they are stored, x y z
+    assert [ref.load().spacing for ref in cohort.refs[:2]] == [(2.0, 0.75, 0.5), (0.625, 0.625, 0.625)]
+    with h5py.File(cohort.refs[0].source, "a") as file:
+        file.attrs["spacing"] = [0.5, 0.75, -2.0]
+    with pytest.raises(InputError, match="its attribute 'spacing' is"):
+        cohort.refs[0].load()
+
+
+@pytest.mark.parametrize("harm", ["a broken link", "a folder", "nothing"])
+def test_la_patients_without_their_file_are_named(harm: str, tmp_path: Path) -> None:
+    path = trees.la_uamt(tmp_path) / "2018LA_Seg_Training Set" / trees.LA_IDS[1] / "mri_norm2.h5"
+    path.unlink()
+    if harm == "a broken link":
+        path.symlink_to(tmp_path / "disk that is not mounted" / "mri_norm2.h5")
+    elif harm == "a folder":
+        path.mkdir()
+    report = check_folder(tmp_path, progress=False)
+    assert [problem for problem in report.problems if str(path) in problem]
+    assert not report.ok
+
+
+# --- what no reader looks at ---------------------------------------------------------------------------------------
+
+ASIDE: dict[str, tuple[str, ...]] = {  # files that lie beside those of a layout, and folders
+    "official ACDC": ("patient004.zip", "Patient005/notes.txt", "patient001/notes.txt"),
+    "SSL4MIS ACDC": ("readme.txt", "data/slices/patient4_frame01_slice_1.hdf5", "data/old/patient005_frame01.h5"),
+    "UA-MT LA": ("readme.txt", "2018LA_Seg_Training Set/notes.txt"),
+    "LA challenge": ("readme.txt", "Training Set/notes.txt"),
+    "LiTS": ("volume-99.nii.bz2", "Training Batch 3/volume-7.nii"),
+    "MM-WHS": ("ct_train_1009.nii.gz", "ct_train/old/ct_train_1001_image.nii.gz"),
+    "BTCV": ("RawData/Extra/img/img0061.nii.gz", "RawData/Training/img/0007.nii.gz"),
+    "TransUNet": ("lists_Synapse/train.txt", "train_npz/case0007_slice001.npy"),
+    "Decathlon": ("imagesVal/a.nii.gz", "imagesTr/batch_2/b.nii.gz", "imagesTr/c.dcm"),
+}
+
+
+@pytest.mark.parametrize("layout", ASIDE)
+def test_what_is_left_aside_is_named(layout: str, tmp_path: Path) -> None:
+    root = EVERY[layout](tmp_path)
+    before = open_cohort(root)
+    for name in ASIDE[layout]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    cohort = open_cohort(root)
+    assert cohort.patients == before.patients
+    for name in ASIDE[layout]:
+        assert any(name == ignored or name.startswith(f"{ignored}/") for ignored in cohort.provenance["ignored"]), name
+
+
+def test_test_patients_of_releases_without_lists_are_held_out_of_every_seed(tmp_path: Path) -> None:
+    trees.official(tmp_path / "acdc", (1, 2, 3), base="training")
+    trees.official(tmp_path / "acdc", (101,), base="testing")
+    trees.la_challenge(tmp_path / "la", trees.LA_IDS[:2])
+    trees.la_challenge(tmp_path / "la", trees.LA_IDS[2:], base="Testing Set")
+    trees.transunet(tmp_path / "synapse")
+    trees.own(tmp_path / "own", ("liver_1", "liver_2", "liver_3"))
+    trees.save_nifti(tmp_path / "own" / "labelsTs" / "liver_99.nii.gz", trees.codes(0, (0, 1, 2)))
+    held = {"acdc": "patient101", "la": trees.LA_IDS[2], "synapse": "case0001", "own": "liver_99"}
+    for name, patient in held.items():
+        cohort = open_cohort(tmp_path / name)
+        assert cohort.published["test"] == (patient,)
+        for seed in range(20):
+            split = split_patients(cohort, 1, validation=1, seed=seed)
+            assert patient not in split.train + split.validation
+            assert split.test == (patient,)
 
 
 # --- liver -------------------------------------------------------------------------------------------------------
@@ -316,8 +400,9 @@ def test_own_test_images_with_labels_are_the_published_test_list(tmp_path: Path)
     assert open_cohort(tmp_path).published == {}
     trees.save_nifti(tmp_path / "labelsTs" / "liver_99.nii.gz", trees.codes(0, (0, 1, 2)))
     assert open_cohort(tmp_path).published == {"train": ("liver_2", "liver_10"), "test": ("liver_99",)}
-    trees.save_nifti(tmp_path / "imagesTs" / "liver_100_0000.nii.gz", trees.hounsfield(100))  # one of two is bare
-    assert open_cohort(tmp_path).published == {}
+    trees.save_nifti(tmp_path / "imagesTs" / "liver_100_0000.nii.gz", trees.hounsfield(100))
+    published = {"train": ("liver_2", "liver_10", "liver_100"), "test": ("liver_99",)}  # one of two is bare
+    assert open_cohort(tmp_path).published == published
 
 
 def test_own_names_of_four_digits_are_cases_where_labels_or_lists_say_so(tmp_path: Path) -> None:

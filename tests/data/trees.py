@@ -13,7 +13,8 @@ import nibabel as nib
 import numpy as np
 
 SHAPE = (7, 6, 4)  # x, y, z as NIfTI stores them
-AFFINE = np.array([[0.0, -1.5, 0.1, 40.0], [1.25, 0.0, 0.0, -30.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+# Oblique, its axes at right angles: -1.5 * 1.6 / 1.5 + 0.2 * 8 = 0.
+AFFINE = np.array([[0.0, -1.5, 1.6 / 1.5, 40.0], [1.25, 0.0, 0.0, -30.0], [0.0, 0.2, 8.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
 
 
 def volume(seed: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,65 @@
+"""Volumes with a geometry, whatever their format: what readers and ``predict`` open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from anatolab.data.files import ITK, NIFTI
+from anatolab.data.geometry import Spacing, axes_note, slices_last
+from anatolab.data.itk import itk_affine, read_itk
+from anatolab.data.nifti import nifti_affine, read_with_notes
+from anatolab.types import Cohort, InputError
+
+
+def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spacing, tuple[str, ...]]:
+    """Reads a volume with its geometry; values, affine, spacing and errors as :func:`anatolab.data.nifti.read_nifti`.
+
+    Args:
+        path: A file with one of the endings of :data:`anatolab.data.files.ENDINGS`.
+        ndim: 3, or 4 for all channels in one NIfTI file.
+
+    Returns:
+        Values, affine and spacing; and what the header leaves open and how it was read, a sentence each.
+    """
+    if path.name.endswith(NIFTI):
+        values, affine, spacing, notes = read_with_notes(path, ndim)
+    else:
+        (values, affine, spacing), notes = read_itk(path), ()
+    return values, affine, spacing, (*notes, *axes_note(affine))
+
+
+def read_affine(path: Path) -> np.ndarray | None:
+    """The affine (4, 4) in a volume's header, of which no voxel is read; None where there is none that can be read."""
+    if path.name.endswith(NIFTI):
+        return nifti_affine(path)
+    return itk_affine(path) if path.name.endswith(ITK) else None
+
+
+def cohort_orientation(cohort: Cohort) -> str | None:
+    """The orientation that all cases of a cohort are brought to: that of its first case whose header can be read.
+
+    Where the slices of that case are not cut along its thickest axis, that axis is made the last.
+
+    Args:
+        cohort: The cases; only headers are read.
+
+    Returns:
+        Codes such as ``RAS``; None where the layout has no affine.
+
+    Raises:
+        InputError: The system does not open a file, so that the answer would depend on the moment.
+    """
+    for ref in cohort.refs:
+        if not ref.source.name.endswith((*NIFTI, *ITK)):
+            return None  # formats do not differ within a layout
+        try:
+            affine = read_affine(ref.source)
+        except InputError as error:  # a file that is missing or empty, which loading its case refuses
+            if error.__cause__ is not None:
+                raise
+            continue
+        if affine is not None:
+            return slices_last(affine)
+    return None
