@@ -1,25 +1,11 @@
-"""Cases cut into slices of one size, once: memory-mapped, checksummed, and rebuilt when the source changes.
-
-A cache is a folder named by a hash of the recipe and of every source file's path, size and time of change. Sources are
-told by size and time and not by content, so that opening a cache does not read the data again; a file edited in
-place within the clock's resolution and to the same size would go unseen. The cached arrays themselves are
-verified by sha256 each time they are opened.
-"""
+"""Cases cut into slices of one size, once; see :mod:`anatolab.data.store` for how they are kept."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anatolab.data.field_of_view import FieldOfView
-from anatolab.types import IGNORE, UNKNOWN, Case, CaseRef, Cohort, InputError
+from anatolab.data.store import Cut, cache_root, cached, sha256_of
+from anatolab.types import IGNORE, UNKNOWN, Case, InputError
+
+__all__ = [
+    "Cut",
+    "Rows",
+    "cache_root",
+    "cached",
+    "find_rows",
+    "percentile_scaled",
+    "scaled",
+    "sha256_of",
+    "slices_of",
+]
 
 PERCENTILES = (0.5, 99.5)
 RECIPE = {  # part of every cache's key: raise the version when a reader or anything below changes what is written
@@ -158,53 +157,6 @@ def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(np.isin(np.asarray(column), list(patients))))
 
 
-def cache_root() -> Path:
-    """The folder of all caches: ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``."""
-    return Path(os.environ.get("ANATOLAB_CACHE") or "~/.cache/anatolab").expanduser()
-
-
-Cut = tuple[np.ndarray, np.ndarray, dict[str, list]]  # of one case: image rows, label rows, columns of the index
-
-
-def cached(
-    cohort: Cohort,
-    patients: Sequence[str],
-    recipe: dict[str, Any],
-    cut: Callable[[CaseRef], Cut],
-    cache: str | Path | None = None,
-) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
-    """What ``cut`` makes of each case of some patients, one case below the other, from a cache that it fills.
-
-    Args:
-        cohort: Where the patients are.
-        patients: In the order in which their cases come.
-        recipe: Says all that ``cut`` does; part of the key.
-        cut: Reads a case; gives image rows, label rows and columns of the index, such as names and patients.
-        cache: The folder of the caches; ``cache_root()`` where not given.
-
-    Returns:
-        Image rows and label rows, memory-mapped and verified, the columns, and the sha256 of all of these.
-
-    Raises:
-        InputError: As :func:`prepare`.
-    """
-    if not patients or len(set(patients)) < len(patients):
-        raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")
-    refs = cohort.of(patients)
-    recipe = {**recipe, **({"window": list(cohort.window)} if cohort.window else {})}
-    folder = Path(cache or cache_root()).expanduser() / f"{_slug(cohort.name)}-{_key(cohort, refs, recipe)}"
-    for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
-        if not folder.is_dir():
-            _build(folder, cohort, refs, recipe, cut)
-        try:
-            return _open(folder)
-        except Exception as error:  # whatever a damaged file makes its parser raise
-            if folder.is_dir():
-                warnings.warn(f"{folder}: this cache is damaged ({error}); building it again.", stacklevel=3)
-                _remove(folder)
-    raise InputError(f"{folder}: this cache is damaged and cannot be replaced; remove the folder.")
-
-
 def scaled(case: Case) -> Tensor:
     """The intensities of a case in [0, 1]: clipped to its window, or from the least to the greatest of each channel.
 
@@ -306,154 +258,3 @@ def slices_of(
         return image.numpy(), np.full((len(image), *stored), UNKNOWN, np.uint8)
     label = F.interpolate(torch.from_numpy(annotation)[:, None], stored, mode="nearest-exact")
     return image.numpy(), label[:, 0].numpy()
-
-
-def _build(
-    folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any], cut: Callable[[CaseRef], Cut]
-) -> None:
-    """Write a cache beside its place and move it there, unless another process was first."""
-    from tqdm.auto import tqdm
-
-    columns: dict[str, list] = {}
-    part = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-        part.chmod(0o755)  # people of one machine may share a cache
-        with _Growing(part / "images.npy") as images, _Growing(part / "labels.npy") as labels:
-            still = bool(os.environ.get("ANATOLAB_BOOK"))  # a bar is a widget, for which a page loads scripts of a CDN
-            for ref in tqdm(refs, desc=f"reading {cohort.name}", unit="case", delay=2, disable=still):
-                image, label, said = cut(ref)
-                images.append(image, ref)
-                labels.append(label, ref)
-                for name, values in said.items():
-                    columns.setdefault(name, []).extend(values)
-        sha256 = {"images": images.sha256, "labels": labels.sha256}
-        index = {**columns, "arrays": sha256, "sha256": _join(sha256["images"], sha256["labels"], columns)}
-        (part / "index.json").write_text(json.dumps({**index, "recipe": recipe}), encoding="utf-8")
-        with suppress(OSError):  # not empty: another process was first, and its cache is as good as this one
-            part.rename(folder)
-        if not folder.is_dir():
-            part.rename(folder)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the cache cannot be written ({error.strerror or error}); "
-            "free some space there, or set ANATOLAB_CACHE to a folder that has it."
-        ) from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
-    """What a cache holds, its checksum verified; raises what its parsers raise where anything is not as written."""
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    labels = np.load(folder / "labels.npy", mmap_mode="r")
-    columns = {name: values for name, values in index.items() if name not in ("arrays", "sha256", "recipe")}
-    sha256 = sha256_of(images, labels, columns)
-    if sha256 != index["sha256"]:
-        raise ValueError("its checksum is not the one it was written with")
-    return images, labels, columns, sha256
-
-
-class _Growing:
-    """A .npy file written part by part, whose number of rows is known only at the end; hashed on the way."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._hash = hashlib.sha256()
-        self._rows = 0
-        self._shape: tuple[int, ...] = ()
-        self._dtype = np.dtype(np.uint8)
-
-    def __enter__(self) -> _Growing:
-        self._file = self._path.open("wb")
-        return self
-
-    def append(self, array: np.ndarray, ref: CaseRef) -> None:
-        if self._rows and array.shape[1:] != self._shape:
-            raise InputError(
-                f"{ref.source}: gives rows of shape {array.shape[1:]}, the cases before it {self._shape}; "
-                "keep cases with another number of channels in a folder of their own."
-            )
-        if not self._rows:
-            self._shape, self._dtype = array.shape[1:], array.dtype
-            self._header()
-        array = np.ascontiguousarray(array)
-        self._hash.update(array.data)
-        self._file.write(array.data)
-        self._rows += len(array)
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                end = self._file.tell()
-                self._file.seek(0)
-                self._header()  # of the same length: numpy leaves room for the first axis to grow
-                self._file.seek(end)
-        finally:
-            self._file.close()
-
-    def _header(self) -> None:
-        shape = (self._rows, *self._shape)
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-    @property
-    def sha256(self) -> str:
-        return _array_sha256(self._hash, (self._rows, *self._shape), self._dtype)
-
-
-def _array_sha256(content: Any, shape: Sequence[int], dtype: np.dtype) -> str:
-    return hashlib.sha256(f"{dtype.str} {list(shape)} {content.hexdigest()}".encode()).hexdigest()
-
-
-def sha256_of(images: np.ndarray, labels: np.ndarray, columns: dict[str, list]) -> str:
-    """The hash over rows and the columns of their index."""
-    one, two = (_array_sha256(hashlib.sha256(np.ascontiguousarray(a).data), a.shape, a.dtype) for a in (images, labels))
-    return _join(one, two, columns)
-
-
-def _join(images: str, labels: str, columns: dict[str, list]) -> str:
-    text = json.dumps({"images": images, "labels": labels, **columns}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _key(cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any]) -> str:
-    """Changes with the recipe, the cases and their order, the place, and each source file's size or time."""
-    sources = [(ref.name, *_stamps(ref, cohort.root)) for ref in refs]
-    text = json.dumps([recipe, str(cohort.root.resolve()), cohort.classes, sources], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _stamps(ref: CaseRef, root: Path) -> Iterator[tuple[str, int, int]]:
-    for path in ref.files or (ref.source,):
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); copy it there again.") from error
-        yield os.path.relpath(path, root), stat.st_size, stat.st_mtime_ns
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name.lower())
-
-
-def _remove(folder: Path) -> None:
-    """Take a cache away in one step, so that no other process sees half of it."""
-    with suppress(OSError):  # no longer there: another process took it away first
-        aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-        try:
-            folder.rename(aside / "old")
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed while writing this cache left behind, a day later."""
-    for part in folder.parent.glob(f"{folder.name}.part-*"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > 86400:
-                shutil.rmtree(part, ignore_errors=True)

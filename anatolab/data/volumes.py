@@ -10,8 +10,11 @@ augmentation expects [0, 1] also of files that were z-scored before. A case that
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -133,10 +136,14 @@ class Volumes:
         known = torch.from_numpy(label).long()
         return torch.from_numpy(image), known.masked_fill_(known == UNKNOWN, IGNORE)
 
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where each row ends in the arrays, after a 0: a row costs the same in a cohort of any size."""
+        return [0, *accumulate(math.prod(shape) for shape in self.shapes)]
+
     def _row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """Views of image (z, y, x, c) and label (z, y, x)."""
-        start = sum(int(np.prod(shape)) for shape in self.shapes[:row])
-        stop, shape = start + int(np.prod(self.shapes[row])), self.shapes[row]
+        start, stop, shape = self._ends[row], self._ends[row + 1], self.shapes[row]
         return self.images[start:stop].reshape(*shape, -1), self.labels[start:stop].reshape(shape)
 
     def _foreground(self, row: int) -> np.ndarray:

@@ -20,7 +20,8 @@ import torch
 import trees
 
 from anatolab.data import Rows, open_cohort, prepare
-from anatolab.data.cache import RECIPE, _key, _remove, slices_of
+from anatolab.data.cache import RECIPE, slices_of
+from anatolab.data.store import FORMAT, _key, remove
 from anatolab.types import IGNORE, Case, CaseRef, Cohort, InputError
 
 SIZE = (8, 8)
@@ -216,7 +217,7 @@ def test_the_window_is_part_of_the_key_and_without_one_the_key_is_as_before(tmp_
     assert json.loads((folder / "index.json").read_text())["recipe"]["window"] == [-200, 250]
     prepare(replace(cohort, window=(-125, 275)), cohort.patients, size=SIZE, cache=cache)
     assert len(list(cache.iterdir())) == 2
-    recipe = {**RECIPE, "size": list(SIZE)}
+    recipe = {**RECIPE, "size": list(SIZE), "format": FORMAT, "orientation": "ALS"}
     plain = replace(cohort, window=None)
     prepare(plain, plain.patients, size=SIZE, cache=cache)
     assert (cache / f"lits-{_key(plain, plain.refs, recipe)}").is_dir()
@@ -311,8 +312,8 @@ def test_the_second_of_two_writers_takes_what_the_first_wrote(cohort: Cohort, tm
     assert len(list(cache.iterdir())) == 1
 
 
-def test_removing_what_another_process_removed_first_leaves_nothing(tmp_path: Path) -> None:
-    _remove(tmp_path / "acdc-0")
+def test_removing_what_another_processremoved_first_leaves_nothing(tmp_path: Path) -> None:
+    remove(tmp_path / "acdc-0")
     assert list(tmp_path.iterdir()) == []
 
 
