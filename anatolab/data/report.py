@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ from typing import Any
 import numpy as np
 
 from anatolab.data.cache import scaled
+from anatolab.data.checks import side_pairs
 from anatolab.data.dims import dims_for
+from anatolab.data.formats import cohort_orientation
+from anatolab.data.geometry import orientation_of, reoriented
 from anatolab.data.layouts import survey
-from anatolab.types import UNKNOWN, Case, InputError
+from anatolab.data.volumes import volume_of
+from anatolab.types import UNKNOWN, Case, Cohort, InputError
 
 Triple = tuple[float, float, float]
 SHOWN = 5  # names of a list that the text spells out; the report itself holds all
@@ -39,6 +44,7 @@ class Report:
     size: tuple[Triple, Triple, Triple] | None = None  # least, median, greatest (z, y, x) in voxels
     spacing: tuple[Triple, Triple, Triple] | None = None  # the same in mm; None where the files carry none
     orientations: dict[str, int] = field(default_factory=dict)  # "LPS": cases; directions of x, y, z
+    trained_in: str = ""  # the orientation that all cases are brought to before training; empty without affine
     intensity: tuple[float, float] | None = None  # least and greatest of all cases, the files' own unit
     window: tuple[float, float] | None = None  # what intensities are clipped to before training
     dims: int = 0  # 2 where slices are advised, 3 where patches are, 0 where nothing could be read
@@ -75,13 +81,16 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
         cohort = survey(path)
     except InputError as error:
         return Report(str(path), (str(error),))
+    codes = None
+    with suppress(InputError):  # reading the case says it
+        codes = cohort_orientation(cohort)
     problems = list(cohort.problems)
     facts: list[dict[str, Any]] = []
     for ref in tqdm(
         cohort.refs, desc=f"checking {cohort.name}", unit="case", delay=2, disable=None if progress else True
     ):
         try:
-            facts.append(_facts(ref.load(), len(cohort.classes)))
+            facts.append(_facts(ref.load(), codes, len(cohort.classes), facts))
         except InputError as error:
             problems.append(str(error))
     problems += [
@@ -112,13 +121,14 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
         size=size,
         spacing=spacing,
         orientations=dict(orientations.most_common()),
+        trained_in=codes or "",
         intensity=(min(f["low"] for f in facts), max(f["high"] for f in facts)) if facts else None,
         window=cohort.window,
         dims=0 if size is None else 2 if size[1][0] == 1 else dims_for(spacing[1] if spacing else None),
         published={part: len(patients) for part, patients in cohort.published.items()},
         absent=cohort.provenance.get("absent", ()),
         ignored=cohort.provenance.get("ignored", ()),
-        notes=(*cohort.provenance.get("notes", ()), *_notes(facts, cohort.patients, orientations, present)),
+        notes=(*cohort.provenance.get("notes", ()), *_notes(facts, cohort, codes, orientations, present)),
         license=str(
             cohort.provenance.get("license", "generated" if "generator" in cohort.provenance else "not stated")
         ),
@@ -130,52 +140,54 @@ def describe(report: Report) -> str:
     """The report as text, a fact a line; problems come last, a sentence each."""
     lines = [f"{report.folder}: {_headline(report)}"]
 
-    def say(word: str, text: str) -> None:
+    def add(word: str, text: str) -> None:
         lines.append(f"  {word:13}{text}")
 
     if report.shares:
         annotated = max(report.present.values())
         for name, share in report.shares.items():
             where = "" if report.present[name] == annotated else f", in {report.present[name]} of {annotated} cases"
-            say("classes" if name == report.classes[0] else "", f"{name} {_percent(share)}{where}")
+            add("classes" if name == report.classes[0] else "", f"{name} {_percent(share)}{where}")
     elif report.classes:
-        say("classes", ", ".join(report.classes))
+        add("classes", ", ".join(report.classes))
     if report.size:
-        say("size", f"{_span(report.size)} voxels (z, y, x)")
-        say("spacing", f"{_span(report.spacing)} mm" if report.spacing else "the files carry none; distances in voxels")
+        add("size", f"{_span(report.size)} voxels (z, y, x)")
+        add("spacing", f"{_span(report.spacing)} mm" if report.spacing else "the files carry none; distances in voxels")
     if report.orientations:
-        say("orientation", ", ".join(f"{codes} in {count}" for codes, count in report.orientations.items()))
+        add("orientation", ", ".join(f"{codes} in {count}" for codes, count in report.orientations.items()))
     if report.intensity:
         low, high = report.intensity
         kept = "each volume and channel scaled from its least to its greatest"
         if report.window:
             kept = f"clipped to {report.window[0]:g} to {report.window[1]:g}"
-        say("intensities", f"{low:g} to {high:g} in {report.channels} channel{'s' * (report.channels > 1)}; {kept}")
+        add("intensities", f"{low:g} to {high:g} in {report.channels} channel{'s' * (report.channels > 1)}; {kept}")
     if report.dims:
         flat = report.size is not None and report.size[1][0] == 1
         thick = "a single slice" if flat else "slices over 3 times thicker than pixels are wide"
         why = "near-cubic voxels" if report.dims == 3 else thick if report.spacing or flat else "no spacing is known"
-        say("advice", f"{report.dims}-D {'patches' if report.dims == 3 else 'slices'} ({why})")
+        add("advice", f"{report.dims}-D {'patches' if report.dims == 3 else 'slices'} ({why})")
     if report.layout:
-        say("license", report.license)
-        say("source", report.source)
+        add("license", report.license)
+        add("source", report.source)
     if report.published:
-        say("lists", ", ".join(f"{part} {count} patients" for part, count in report.published.items()))
+        add("lists", ", ".join(f"{part} {count} patients" for part, count in report.published.items()))
     for word, names in (("absent", report.absent), ("ignored", report.ignored)):
         if names:
-            say(word, f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}")
+            add(word, f"{len(names)}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}")
     for note in report.notes:
-        say("note", note)
+        add("note", note)
     lines.append(f"  {len(report.problems)} problems:" if len(report.problems) > 1 else "  1 problem:")
     lines += [f"  - {problem}" for problem in report.problems]
     return "\n".join(lines if report.problems else [*lines[:-1], "  nothing is wrong"])
 
 
-def _facts(case: Case, classes: int) -> dict[str, Any]:
-    """What the report keeps of one case."""
-    import nibabel as nib
-
-    scaled(case)  # for what it refuses
+def _facts(source: Case, codes: str | None, classes: int, before: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the report keeps of one case, in the orientation that it is trained in; refused is what training refuses."""
+    case = reoriented(source, codes)
+    dims = 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
+    scaled(case)
+    if 3 in (dims, before[0]["dims"] if before else dims):  # patches are advised, and the default of training
+        volume_of(case)
     counts = np.zeros(UNKNOWN + 1, np.int64)
     if case.label is not None:
         counts += np.bincount(case.label.ravel(), minlength=UNKNOWN + 1)
@@ -186,7 +198,9 @@ def _facts(case: Case, classes: int) -> dict[str, Any]:
         "channels": len(case.image),
         "size": case.image.shape[1:],
         "spacing": case.spacing,
-        "orientation": "" if case.affine is None else "".join(map(str, nib.orientations.aff2axcodes(case.affine))),
+        "dims": dims,
+        "orientation": "" if source.affine is None else orientation_of(source.affine),
+        "notes": source.notes,
         "low": float(case.image.min()),
         "high": float(case.image.max()),
         "counts": counts,
@@ -196,11 +210,28 @@ def _facts(case: Case, classes: int) -> dict[str, Any]:
 
 
 def _notes(
-    facts: Sequence[dict[str, Any]], patients: Sequence[str], orientations: Counter[str], present: dict[str, int]
+    facts: Sequence[dict[str, Any]],
+    cohort: Cohort,
+    codes: str | None,
+    orientations: Counter[str],
+    present: dict[str, int],
 ) -> list[str]:
     notes = []
     if len(orientations) > 1:
-        notes.append("orientations are mixed, and are kept as they are; reorient the images alike before training.")
+        shown = ", ".join(f"{name} in {count}" for name, count in orientations.most_common())
+        notes.append(f"orientations are mixed ({shown}); all cases are brought to {codes} before training.")
+    elif codes and codes not in orientations and orientations:
+        notes.append(f"slices are not cut along the thickest axis; all cases are brought to {codes} before training.")
+    by_note: dict[str, list[str]] = {}
+    for fact in facts:
+        for note in fact["notes"]:
+            by_note.setdefault(note, []).append(fact["name"])
+    notes += [f"{names[0]}{f' ({len(names)} such)' * (len(names) > 1)}: {note}." for note, names in by_note.items()]
+    if pairs := side_pairs(cohort.classes):
+        named = ", ".join(f"{one!r} and {other!r}" for one, other in pairs[:SHOWN])
+        notes.append(
+            f"{named} differ by side alone, and a flipped image exchanges them; train without left-right flips."
+        )
     if any(present.values()):
         notes += [f"no annotated case holds {name!r}." for name, count in present.items() if not count]
     if empty := [fact["name"] for fact in facts if fact["empty"]]:
@@ -210,7 +241,7 @@ def _notes(
         if (twin := first.setdefault(fact["sha256"], fact)) is not fact:
             notes.append(f"{fact['name']} holds the same image as {twin['name']}; a split may put it on both sides.")
     folded: dict[str, str] = {}
-    for patient in patients:
+    for patient in cohort.patients:
         if (other := folded.setdefault(patient.casefold(), patient)) != patient:
             notes.append(f"{patient} and {other} differ in upper and lower case only; some disks take them for one.")
     return notes

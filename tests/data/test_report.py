@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import trees
 
 from anatolab.cli import main
-from anatolab.data import check_folder, describe
+from anatolab.data import check_folder, describe, open_cohort, prepare
+from anatolab.types import InputError
 
 
 def box(count: int, value: int) -> np.ndarray:
@@ -110,7 +112,7 @@ def test_cases_of_other_channels_are_a_problem(tmp_path: Path) -> None:
 def test_lists_absent_patients_and_ignored_files(tmp_path: Path) -> None:
     trees.la_uamt(tmp_path)
     report = check_folder(tmp_path, progress=False)
-    assert report.published == {"train": 3, "test": 2}
+    assert report.published == {"train": 2, "test": 1}
     assert report.absent == ("1GU15S0GJ6PFNARO469W", "ZQYVEK5SKC3GHD2QVB8K")
     trees.lits(tmp_path / "ct")
     (tmp_path / "ct" / "notes.txt").write_text("x")
@@ -119,13 +121,45 @@ def test_lists_absent_patients_and_ignored_files(tmp_path: Path) -> None:
     assert report.window == (-200, 250)
 
 
+@pytest.mark.parametrize("background", [0, -1024])
+def test_what_training_in_3_d_refuses_is_a_problem(background: int, tmp_path: Path) -> None:
+    """Of 8000 voxels 27 are not background: the percentiles that patches are scaled by are equal."""
+    root = trees.own(tmp_path, ("liver_1",))
+    image = np.full((20, 20, 20), background, np.int16)
+    image[9:12, 9:12, 9:12] = np.arange(27).reshape(3, 3, 3) + 100
+    for path in root.glob("images*/*.nii.gz"):
+        trees.save_nifti(path, image, np.eye(4))
+    trees.save_nifti(root / "labelsTr" / "liver_1.nii.gz", (image > 110).astype(np.uint8), np.eye(4))
+    report = check_folder(root, progress=False)
+    refused = prepare_refuses(root)
+    assert report.ok != refused
+    for path in root.glob("*/*.nii.gz"):
+        trees.save_nifti(path, np.asarray(nib.nifti1.load(path).dataobj), np.diag([1.0, 1.0, 4.0, 1.0]))
+    assert check_folder(root, progress=False).ok  # slices are scaled from the least to the greatest
+
+
+def prepare_refuses(root: Path) -> bool:
+    cohort = open_cohort(root)
+    try:
+        prepare(cohort, cohort.patients, size=(8, 8, 8))
+    except InputError:
+        return True
+    return False
+
+
+def test_classes_that_differ_by_side_are_noted(tmp_path: Path) -> None:
+    report = check_folder(trees.btcv(tmp_path), progress=False)
+    assert report.ok
+    assert [note for note in report.notes if note.startswith("'left kidney' and 'right kidney' differ by side alone")]
+
+
 TEXT = """\
 {folder}: Livers (Decathlon), 3 patients, 2 of 3 cases annotated
   classes      background 81.2 %
                liver 12.5 %, in 1 of 2 cases
                tumor 6.2 %, in 1 of 2 cases
   size         4 x 6 x 7 voxels (z, y, x)
-  spacing      8.001 x 1.513 x 1.25 mm
+  spacing      8.071 x 1.513 x 1.25 mm
   orientation  ALS in 3
   intensities  -1000 to 1500 in 1 channel; each volume and channel scaled from its least to its greatest
   advice       2-D slices (slices over 3 times thicker than pixels are wide)
