@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.data.checks import check_features
 from anatolab.types import InputError
 
 Select = Literal["val_worst_group", "val_worst_class", "val_average", "last"]
@@ -31,6 +32,9 @@ class FeatureSet:
     h: Tensor  # (n, width), or (n, width, h, w) of a ResNet
     y: Tensor  # (n,) int64
     groups: Tensor | None = None  # (n,) int64; a method that selects without groups never looks at them
+
+    def __post_init__(self) -> None:
+        check_features(self.h)
 
 
 @dataclass(frozen=True, eq=False)

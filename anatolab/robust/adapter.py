@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.data.checks import check_features
 from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
@@ -86,6 +87,7 @@ class ContrastiveAdapter(Selecting["ContrastiveAdapter.Config"]):
         validation: FeatureSet | None = None,
     ) -> AdapterHead:
         """Trains the adapter; groups of training rows are not looked at."""
+        check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         z = embed(self.start, features)
         guess = (z @ self.start.text).argmax(1)

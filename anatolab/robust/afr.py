@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.losses import hardness_weights
 from anatolab.robust._fit import (
     Best,
@@ -55,6 +56,7 @@ class Afr(Selecting["Afr.Config"]):
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains in two stages; groups of training rows are not looked at."""
+        check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         order = torch.randperm(len(y), generator=generator)
         first, rest = order[: round(c.share * len(y))], order[round(c.share * len(y)) :]

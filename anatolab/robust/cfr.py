@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.losses import (
     assign_centers,
     calibration_loss,
@@ -219,6 +220,7 @@ class Cfr:
         Raises:
             InputError: The reference leaves no calibration set, or selection lacks labels.
         """
+        check_features(features, y)
         c = self.config
         self.best = best = Best(c.select, validation)
         reference = self.reference(features, y, generator, validation)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
@@ -62,6 +63,7 @@ class Cnc(Selecting["Cnc.Config"]):
         Raises:
             InputError: The first model leaves no class with anchors, positives and negatives.
         """
+        check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         first = train_projection(self.start, features, y, c.first, Best("last", None), generator)
         guess = predict(first, features)

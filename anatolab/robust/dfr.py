@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
     FeatureSet,
     Labels,
@@ -62,6 +63,7 @@ class Dfr:
         Raises:
             InputError: Validation or its groups are missing, or those of training where they are fitted.
         """
+        check_features(features, y)
         c = self.config
         if validation is None or validation.groups is None:
             raise InputError("DFR needs validation rows with their groups; give both.")

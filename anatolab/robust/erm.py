@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
@@ -53,6 +54,7 @@ class ErmProjection(Selecting["ErmProjection.Config"]):
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains on all rows; groups are not looked at."""
+        check_features(features, y)
         best = Best(self.config.select, validation)
         return train_projection(self.start, features, y, self.config.sgd, best, generator)
 
@@ -79,6 +81,7 @@ class ErmLinearProbe:
         validation: FeatureSet | None = None,
     ) -> LinearHead:
         """Fits on all rows; groups are not looked at."""
+        check_features(features, y)
         z = embed(self.start, features)
         mean, std = z.mean(0), z.std(0)
         found: list[tuple[float, LinearHead]] = []

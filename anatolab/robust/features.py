@@ -1,17 +1,19 @@
 """Features of the frozen trunk, computed once and kept on disk.
 
 A cache is a folder named by a hash of the weights, the preprocessing and the images: of files their names, sizes and
-times of change, of generated images the pixels. It is written beside its place and moved there whole, and opened
-memory-mapped. RN50 maps take 400 kB an image in float32: ask for float16 where that is too much.
+times of change, of generated images the pixels. It is written beside its place and moved there whole, verified by its
+checksums when it is opened, and mapped so that what a script changes stays in its memory. RN50 maps take 400 kB an
+image in float32: ask for float16 where that is too much.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,11 +23,14 @@ import torch
 from torch import Tensor
 
 from anatolab.data import LabeledImages, cache_root
+from anatolab.data.blocks import open_verified
+from anatolab.data.files import system_error, unreadable
+from anatolab.data.store import GrowingArray, remove
 from anatolab.robust._fit import FeatureSet, Start
 from anatolab.robust.clip import TEMPLATES, Clip
 from anatolab.types import InputError
 
-VERSION = 1  # part of every key: raise it when anything below changes what is written
+VERSION = 2  # part of every key: raise it when anything below changes what is written
 
 
 def extract(
@@ -54,11 +59,26 @@ def extract(
     folder = (
         Path(cache or cache_root()).expanduser() / f"features-{clip.name.split('/')[-1]}-{_key(clip, images, dtype)}"
     )
+    for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
+        if not folder.is_dir():
+            _write(folder, clip, images, dtype, batch)
+        try:
+            return _open(folder)
+        except Exception as error:  # whatever a damaged file makes its parser raise
+            if isinstance(error, MemoryError) or system_error(error) not in (None, errno.ENOENT, errno.EINVAL):
+                raise unreadable(folder, error, "features") from error  # they may be whole
+            if folder.is_dir():
+                warnings.warn(f"{folder}: these features are damaged ({error}); computing them again.", stacklevel=2)
+                remove(folder)
+    raise InputError(f"{folder}: these features are damaged and cannot be replaced; remove the folder.")
+
+
+def _open(folder: Path) -> Tensor:
+    """The features, verified; raises what the parsers raise where anything is not as it was written."""
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     file = folder / "features.npy"
-    if not file.is_file():
-        _write(folder, clip, images, dtype, batch)
-    mapped = np.load(file, mmap_mode="r+" if os.access(file, os.W_OK) else "c")
-    return torch.from_numpy(mapped)
+    open_verified(file, index["blocks"], index["layout"], lambda what: InputError(f"{file}: {what}.")).verify()
+    return torch.from_numpy(np.load(file, mmap_mode="c"))
 
 
 def features_of(clip: Clip, images: LabeledImages, batch: int = 256) -> Iterator[Tensor]:
@@ -93,16 +113,12 @@ def _write(folder: Path, clip: Clip, images: LabeledImages, dtype: str, batch: i
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-        out, at = None, 0
-        for h in features_of(clip, images, batch):
-            if out is None:
-                out = np.lib.format.open_memmap(
-                    part / "features.npy", "w+", np.dtype(dtype), (len(images), *h.shape[1:])
-                )
-            out[at : at + len(h)] = h.numpy()
-            at += len(h)
-        if out is not None:
-            out.flush()
+        with GrowingArray(part / "features.npy") as out:
+            for h in features_of(clip, images, batch):
+                out.append(h.numpy().astype(dtype), images.name)
+        index = {"blocks": out.blocks, "layout": out.layout}
+        (part / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        part.chmod(0o755)  # people of one machine may share a cache
         with suppress(OSError):  # another process was first, and its cache is as good as this one
             part.rename(folder)
     except OSError as error:
@@ -116,8 +132,8 @@ def _write(folder: Path, clip: Clip, images: LabeledImages, dtype: str, batch: i
 
 
 def _key(clip: Clip, images: LabeledImages, dtype: str) -> str:
-    said = [VERSION, clip.sha256, clip.size, clip.mean, clip.std, dtype, len(images)]
-    digest = hashlib.sha256(json.dumps(said).encode())
+    recipe = [VERSION, clip.sha256, clip.size, clip.mean, clip.std, dtype, len(images)]
+    digest = hashlib.sha256(json.dumps(recipe).encode())
     if images.pixels is not None:
         digest.update(np.ascontiguousarray(images.pixels).data)
     for path in images.files:

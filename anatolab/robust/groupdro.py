@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.losses import group_dro, group_losses
 from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Select, Selecting, Sgd, checked, descend
 
@@ -45,6 +46,7 @@ class GroupDro(Selecting["GroupDro.Config"]):
         Raises:
             InputError: The groups of the training rows are missing.
         """
+        check_features(features, y)
         c, g = self.config, checked(y, groups, "GroupDRO")
         n = int(g.max()) + 1
         head = self.start.head()

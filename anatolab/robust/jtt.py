@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
@@ -49,6 +50,7 @@ class Jtt(Selecting["Jtt.Config"]):
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains twice; groups of training rows are not looked at."""
+        check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         rows = torch.arange(len(y))
         if c.extra:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Sgd, Start, train_projection
 
 
@@ -39,6 +40,7 @@ class WiseFt:
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
         """Trains ERM and goes back part of the way; groups and validation are not looked at."""
+        check_features(features, y)
         head, c = self.start.head(), self.config
         tuned = train_projection(self.start, features, y, c.sgd, Best("last", None), generator)
         with torch.no_grad():

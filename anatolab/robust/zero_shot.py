@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from anatolab.data.checks import check_features
 from anatolab.robust._fit import FeatureSet, Head, Labels, ProjectionHead, Start
 
 
@@ -49,6 +50,7 @@ class ZeroShot:
         validation: FeatureSet | None = None,
     ) -> Head:
         """The head; nothing given is looked at."""
+        check_features(features, y)
         if self.attributes == 1:
             return self.start.head()
         head = GroupPromptHead(self.start.projection, self.start.text, self.start.scale)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from anatolab.data import check_features
 from anatolab.data.phantoms import finch_or_duck
 from anatolab.data.table import read_table
 from anatolab.robust import Cfr, ErmProjection, FeatureSet, Sgd, extract, features_of, predict
@@ -120,3 +121,84 @@ def test_a_cache_that_cannot_be_written_is_said(vit, tmp_path) -> None:
 
 def test_rows_without_groups_hold_none(small) -> None:
     assert FeatureSet(small.train.h, small.train.y).groups is None
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder, content: (folder / "features.npy").write_bytes(content[:-3] + bytes([content[-3] ^ 64, 0, 0])),
+        lambda folder, content: (folder / "features.npy").write_bytes(content[: len(content) // 2]),
+        lambda folder, content: (folder / "features.npy").write_bytes(b""),
+        lambda folder, content: (folder / "features.npy").write_bytes(content.replace(b"<f4", b"<i4")),
+        lambda folder, content: (folder / "features.npy").unlink(),
+        lambda folder, content: (folder / "index.json").unlink(),
+        lambda folder, content: (folder / "index.json").write_text("{"),
+    ],
+    ids=["a bit", "half", "empty", "number type", "no file", "no index", "no JSON"],
+)
+def test_damaged_features_are_said_and_computed_again(harm, vit, tmp_path) -> None:
+    images = finch_or_duck((12, 4, 4), seed=5)
+    good = extract(vit, images, cache=tmp_path).clone()
+    (folder,) = tmp_path.iterdir()
+    harm(folder, (folder / "features.npy").read_bytes())
+    with pytest.warns(UserWarning, match="these features are damaged .* computing them again"):
+        assert torch.equal(extract(vit, images, cache=tmp_path), good)
+    assert torch.equal(extract(vit, images, cache=tmp_path), good)
+
+
+def test_what_is_done_to_the_features_in_memory_stays_there(vit, tmp_path) -> None:
+    images = finch_or_duck((12, 4, 4), seed=5)
+    good = extract(vit, images, cache=tmp_path).clone()
+    extract(vit, images, cache=tmp_path).mul_(2)
+    assert torch.equal(extract(vit, images, cache=tmp_path), good)
+
+
+# --- the check at the door -----------------------------------------------------------------------------------------
+
+
+def harmed(h: Tensor, harm: str) -> Tensor:
+    h = h.clone()
+    if harm == "constant":
+        h[:] = h[:1].clone()
+    else:
+        h[[3, 5], ..., 1] = float(harm)
+    return h
+
+
+@pytest.mark.parametrize("harm", ["nan", "inf", "-inf", "constant"])
+def test_every_method_refuses_features_that_are_not_finite_or_all_the_same(harm: str, small) -> None:
+    from tests.robust.test_methods import short
+
+    words = "all .* rows are the same" if harm == "constant" else r"2 of \d+ rows are not finite \(row 3, 5\)"
+    train = harmed(small.train.h, harm)
+    for method in short(small.start):
+        with pytest.raises(InputError, match=words):
+            method.fit(train, small.train.y, small.train.groups, small.generator(), small.val)
+    with pytest.raises(InputError, match=words):
+        FeatureSet(train, small.train.y)
+
+
+def test_every_method_refuses_one_class_and_labels_of_other_rows(small) -> None:
+    from tests.robust.test_methods import short
+
+    for method in short(small.start):
+        with pytest.raises(InputError, match="rows are of class 1"):
+            method.fit(small.train.h, torch.ones_like(small.train.y), small.train.groups, small.generator(), small.val)
+        with pytest.raises(InputError, match="have labels of shape"):
+            method.fit(small.train.h, small.train.y[:-1], small.train.groups, small.generator(), small.val)
+
+
+def test_the_check_names_rows_anywhere_and_in_any_number_type() -> None:
+    h = torch.randn(10_000, 3)
+    check_features(h, torch.arange(10_000) % 2)
+    h[[0, 4095, 4096, 9_999], 2] = float("nan")
+    for features in (h, h.half(), h.numpy(), h[:, :, None, None]):
+        with pytest.raises(InputError, match=r"4 of 10000 rows are not finite \(row 0, 4095, 4096, 9999\)"):
+            check_features(features)
+    h[::2] = float("inf")
+    with pytest.raises(InputError, match=r"5002 of 10000 rows .* \(row 0, 2, 4, 6, 8, 10, 12, 14, \.\.\.\)"):
+        check_features(h, what="embeddings")
+    with pytest.raises(InputError, match="there are no values"):
+        check_features(torch.zeros(0, 3))
+    check_features(torch.eye(4, dtype=torch.int64))
+    check_features(torch.ones(1, 4))  # one row is not constant

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anatolab.data import Rows
+from anatolab.data.checks import check_features
 from anatolab.nn import Tap, point_sample, tap
 from anatolab.types import UNKNOWN, InputError
 
@@ -30,6 +31,9 @@ class Points:
     patient: np.ndarray  # (n,) str; of scenes the attribute, which plays the same part
     phase: np.ndarray  # (n,) str, "" where there is none
     names: np.ndarray  # (n,) str, the slice or the image
+
+    def __post_init__(self) -> None:
+        check_features(self.features)
 
     def __len__(self) -> int:
         return len(self.label)

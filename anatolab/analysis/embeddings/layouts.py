@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from anatolab.data.checks import check_features
 from anatolab.types import InputError
 
 Layout = Literal["tsne", "umap"]
@@ -17,6 +18,7 @@ def principal(x: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
     """The leading principal components of rows ``(n, d)``, as many as there are; without them no layout starts."""
     from sklearn.decomposition import PCA
 
+    check_features(x)
     result: np.ndarray = PCA(min(components, *x.shape), svd_solver="full").fit_transform(np.asarray(x, np.float64))
     return result
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from anatolab.analysis.embeddings.features import Points
+from anatolab.data.checks import check_features
 from anatolab.types import InputError
 
 PAIRED = 1_500  # points whose pairwise distances are compared
@@ -59,6 +60,8 @@ def trustworthiness(x: np.ndarray, y: np.ndarray, k: int = 15) -> float:
     """
     from sklearn.manifold import trustworthiness as of
 
+    check_features(x)
+    check_features(y)
     return float(of(x, y, n_neighbors=k))
 
 
@@ -119,6 +122,7 @@ def silhouette(y: np.ndarray, label: np.ndarray) -> float:
     """
     from sklearn.metrics import silhouette_score
 
+    check_features(y)
     groups = len(np.unique(label))
     return float(silhouette_score(y, label)) if 1 < groups < len(label) else math.nan
 
@@ -135,6 +139,8 @@ def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
     from scipy.spatial.distance import pdist
     from scipy.stats import spearmanr
 
+    check_features(x)
+    check_features(y)
     kept = np.sort(np.random.default_rng(0).permutation(len(x))[:PAIRED])
     return float(spearmanr(pdist(np.asarray(x)[kept]), pdist(np.asarray(y)[kept])).statistic)
 
@@ -167,5 +173,6 @@ def _nearest(y: np.ndarray, k: int, of: np.ndarray | None = None) -> np.ndarray:
 
     if k > len(y) - (of is None):
         raise InputError(f"k: {k} neighbors of {len(y)} points; ask for fewer.")
+    check_features(y)
     result: np.ndarray = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(of, return_distance=False)
     return result
