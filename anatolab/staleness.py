@@ -24,7 +24,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 # Of a class: what a table shows, and what a record stores as its configuration.
-NOT_HASHED = frozenset({"title", "color", "for_size", "widths", "head_widths"})
+NOT_HASHED = frozenset({"title", "color", "for_size", "widths", "head_widths", "paper", "official"})
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
