@@ -242,8 +242,8 @@ def method_config(experiment: Experiment) -> Any:
     profile = kind() if experiment.profile == "recommended" else getattr(kind, experiment.profile)()
     config = profile.for_size(experiment.budget)
     if experiment.profile != "recommended":  # as many updates with labels as the recommended rows have
-        first, second = config.pretraining.shares if hasattr(config, "pretraining") else (0.0, 0.0)
-        config = replace(config, updates=round(experiment.budget.updates / (1 - first)))
+        without_labels = config.pretraining.shares[0] if hasattr(config, "pretraining") else 0.0
+        config = replace(config, updates=round(experiment.budget.updates / (1 - without_labels)))
     fields = dict(experiment.overrides)
     if "augmentation" in fields:
         fields["augmentation"] = replace(config.augmentation, **fields["augmentation"])

@@ -20,6 +20,18 @@ def _acdc() -> tuple[Cohort, Splits]:
     return cohort, lambda labeled: split_patients(cohort, labeled or len(cohort.published["train"]))
 
 
+def _la() -> tuple[Cohort, Splits]:
+    """Real atria at 1.25 mm; the present patients of the published test list are reported."""
+    root = os.environ.get("ANATOLAB_DATA")
+    if not root:
+        raise InputError(
+            "ANATOLAB_DATA is not set; let it name the folder that holds LA-1.25mm/ to make records on LA."
+        )
+    cohort = open_cohort(Path(root) / "LA-1.25mm")
+    train, test = cohort.published["train"], cohort.published["test"]
+    return cohort, lambda labeled: Split(train, labeled or len(train), validation=test, origin="published list")
+
+
 def _generated(
     draw: Callable[..., Cohort], patients: int, train: int, validation: int, test: int
 ) -> tuple[Cohort, Splits]:
@@ -29,6 +41,7 @@ def _generated(
 
 COHORTS: dict[str, Callable[[], tuple[Cohort, Splits]]] = {
     "acdc": _acdc,
+    "la": _la,
     "cardiac": lambda: _generated(phantoms.cardiac_cohort, 100, 70, 10, 20),
     "abdomen": lambda: _generated(phantoms.abdomen_cohort, 64, 40, 10, 14),
     "atrium": lambda: _generated(phantoms.atrium_cohort, 60, 40, 8, 12),
