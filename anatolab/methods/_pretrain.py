@@ -18,7 +18,7 @@ from anatolab.losses import relational_distillation
 from anatolab.memory import Bank
 from anatolab.methods._config import ContrastConfig, PretrainingConfig
 from anatolab.methods._teacher_student import supervised_terms
-from anatolab.nn import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, mlp, tap
+from anatolab.nn import ConvPixelProjector, ImageProjector, PatchProjector, PixelProjector, Tap, mlp, tap
 from anatolab.schedules import Temperature
 from anatolab.transforms import strong_view, weak_view
 from anatolab.types import Batch, Losses, Stage
@@ -34,10 +34,8 @@ class Student(nn.Module):
 
     def __init__(self, network: nn.Module, config: ContrastConfig) -> None:
         super().__init__()
-        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
-        dims = first.weight.ndim - 2
-        self.net = tap(network, in_channels=first.in_channels, spatial_dims=dims)
-        c, channels = config.pretraining, self.net.channels
+        self.net = network if isinstance(network, Tap) else tap(network)
+        c, channels, dims = config.pretraining, self.net.channels, self.net.dims
         self.image = ImageProjector(channels[0], c.embedding, linear=c.linear_heads)
         self.patch = PatchProjector(self.net.classes, share=c.patch, cells=c.cells, linear=c.linear_heads, dims=dims)
         head = channels, self.net.strides, config.representation

@@ -225,10 +225,9 @@ class RenderedNetwork(nn.Module):
     def __init__(self, network: nn.Module, config: Morse.Config) -> None:
         super().__init__()
         self.config = c = config
-        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
-        dims = first.weight.ndim - 2
-        tapped = network if isinstance(network, Tap) else tap(network, in_channels=first.in_channels, spatial_dims=dims)
-        self.net, out = tapped, c.fused or (256 if dims == 2 else 64)
+        self.net = tapped = network if isinstance(network, Tap) else tap(network)
+        dims = tapped.dims
+        out = c.fused or (256 if dims == 2 else 64)
         if not c.render:
             return
         self.fusion: Experts | Concatenation

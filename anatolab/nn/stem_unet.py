@@ -18,6 +18,7 @@ class StemUNet(nn.Module):
 
     def __init__(self, in_channels: int, classes: int, spatial_dims: int, widths: Sequence[int]) -> None:
         super().__init__()
+        self.in_channels = in_channels
         conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         block = 2**spatial_dims
         self.stem = conv(block * in_channels, widths[0], 3, padding=1, bias=False)

@@ -20,6 +20,7 @@ class Tap(nn.Module):
         classes: Channels of the logits.
         channels: Channels of each map, coarse to fine.
         strides: Down-sampling factor of each map against the input, coarse to fine.
+        dims: 2 or 3.
     """
 
     def __init__(self, net: nn.Module, paths: Sequence[str], example: Tensor) -> None:
@@ -41,6 +42,7 @@ class Tap(nn.Module):
         for path in joins:
             net.get_submodule(path).register_forward_pre_hook(_Perturb(self, coarsest=path == joins[0]))
         self.can_perturb = bool(joins)
+        self.dims = example.ndim - 2
         self.classes, self.channels, self.strides, self._encoder = self._probe(example)
 
     def forward(self, image: Tensor, perturb: float | Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -159,8 +161,8 @@ def tap(
     net: nn.Module,
     paths: Sequence[str] | None = None,
     *,
-    in_channels: int = 1,
-    spatial_dims: int = 2,
+    in_channels: int | None = None,
+    spatial_dims: int | None = None,
     size: int = 64,
 ) -> Tap:
     """Taps a network: ``tap(net)(image) -> (logits, maps coarse to fine)``.
@@ -168,8 +170,9 @@ def tap(
     Args:
         net: A network of :data:`PATHS`, or any module when ``paths`` are given.
         paths: Names of the modules whose outputs are the pyramid, coarse to fine, as in ``net.named_modules()``.
-        in_channels: Image channels, for the dry run that finds channels and strides.
-        spatial_dims: 2 or 3.
+        in_channels: Image channels, for the dry run that finds channels and strides; where None, the attribute
+            of the network of that name, or what its first convolution reads.
+        spatial_dims: 2 or 3; that of the first convolution where None.
         size: Side of the dry run's image, in voxels; a network with a fixed input size needs its own.
 
     Raises:
@@ -219,6 +222,12 @@ def tap(
             )
         paths = find(net)
     parameter = next(net.parameters())
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)), None)
+    if first is not None:
+        in_channels = in_channels or int(getattr(net, "in_channels", first.in_channels))
+        spatial_dims = spatial_dims or first.weight.ndim - 2
+    if in_channels is None or spatial_dims is None:
+        raise InputError(f"{type(net).__name__} has no convolution; give in_channels and spatial_dims to tap it.")
     example = torch.zeros(1, in_channels, *(size,) * spatial_dims, device=parameter.device, dtype=parameter.dtype)
     return Tap(net, paths, example)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anatolab.nn import NETWORKS, Teacher, basic_unet, light_unet, multiple_of, tap
+from anatolab.nn import NETWORKS, Teacher, basic_unet, light_unet, multiple_of, stem_unet_small, tap
 from anatolab.types import InputError
 
 
@@ -166,3 +166,13 @@ def test_the_encoder_of_a_teacher_is_its_own() -> None:
         for parameter in student.parameters():
             parameter.zero_()
     torch.testing.assert_close(teacher.net.encode(image), before)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_stem_is_tapped_with_the_channels_of_the_image_and_not_of_its_first_convolution(
+    dims: int, channels: int
+) -> None:
+    tapped = tap(stem_unet_small(channels, 3, spatial_dims=dims))
+    assert (tapped.dims, tapped.classes) == (dims, 3)
+    assert tapped(torch.zeros(1, channels, *[32] * dims))[0].shape == (1, 3, *[32] * dims)
