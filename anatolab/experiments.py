@@ -198,13 +198,13 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     # (f) Real atria in 3-D; (g) generated abdomens with a long tail; MORSE on two networks and two cohorts.
     *_methods("la", 8, 8, _rows("supervised", "base", "arco-sg"), dims=3, seeds=(0, 1)),
     *_methods("la", 0, 8, [("supervised", "supervised", "supervised, all labels", {})], dims=3, seeds=(0, 1)),
-    *_methods("abdomen", 3, 9, _rows("supervised", "base", "actionpp", "arco-sg")),
-    *_methods("abdomen", 0, 9, _SUPERVISED_ALL),
+    *_methods("abdomen96", 3, 9, _rows("supervised", "base", "actionpp", "arco-sg")),
+    *_methods("abdomen96", 0, 9, _SUPERVISED_ALL),
     *_methods("acdc96", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
-    *_methods("abdomen", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
+    *_methods("abdomen96", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
     *[
         run
-        for cohort in ("acdc96", "abdomen")
+        for cohort in ("acdc96", "abdomen96")
         for run in _methods(
             cohort,
             0,
@@ -236,21 +236,22 @@ def by_id(experiment: str) -> Experiment:
 def method_config(experiment: Experiment) -> Any:
     """Returns the method's ``Config``: the fields of its profile and of the size, then the experiment's own.
 
-    An override of ``augmentation`` is a dictionary of its fields; one that the Config lacks is the pre-training's.
+    An override of ``augmentation`` is a dictionary of its fields; one that the Config lacks is the pre-training's. All
+    runs of a table have as many updates with labels.
     """
     kind = METHODS[experiment.method].Config
     profile = kind() if experiment.profile == "recommended" else getattr(kind, experiment.profile)()
     config = profile.for_size(experiment.budget)
-    if experiment.profile != "recommended":  # as many updates with labels as the recommended rows have
-        without_labels = config.pretraining.shares[0] if hasattr(config, "pretraining") else 0.0
-        config = replace(config, updates=round(experiment.budget.updates / (1 - without_labels)))
     fields = dict(experiment.overrides)
     if "augmentation" in fields:
         fields["augmentation"] = replace(config.augmentation, **fields["augmentation"])
     pretraining = {k: fields.pop(k) for k in list(fields) if not hasattr(config, k)}
     if pretraining:
         fields["pretraining"] = replace(config.pretraining, **pretraining)
-    return replace(config, **fields)
+    config = replace(config, **fields)
+    if hasattr(config, "pretraining"):  # the stage that reads no label comes on top
+        config = replace(config, updates=round(config.updates / (1 - config.pretraining.shares[0])))
+    return config
 
 
 def config_of(experiment: Experiment) -> dict[str, Any]:

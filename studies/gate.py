@@ -42,7 +42,7 @@ from anatolab.transforms import Augmentation
 from anatolab.types import Case, Cohort, Split
 
 SIDE, BATCH = 128, 8
-SETTINGS = Settings(checkpoint_every=100)
+SETTINGS = Settings(optimizer="sgd", precision="32-true", checkpoint_every=100)
 RECIPE = Augmentation(rotate=15, scale=0.1, translate=0.05, flip=False, quarter_turns=False, brightness=0.1)
 TARGETS = {"full": 0.85, "three_under": 0.10, "pixel_under": 0.20, "atlas_under": 0.20}
 PARTS = ("likeness", "full", "three", "shortcuts")
@@ -117,7 +117,7 @@ def config_of(gate: Gate, provenance: dict[str, Any], updates: int) -> dict[str,
 def network_trained(name: str, rows: Any, split: Split, classes: int, seed: int, updates: int) -> Supervised:
     """The supervised baseline with light augmentation; goes on from the cache where a run was stopped."""
     torch.manual_seed(seed)
-    config = Supervised.Config(updates=updates, labeled=GATES[name].batch, augmentation=RECIPE)
+    config = Supervised.Config(updates=updates, labeled=GATES[name].batch, augmentation=RECIPE, predict_with="student")
     method = Supervised(light_unet(1, classes, spatial_dims=3 if GATES[name].patch else 2), config)
     version = importlib.import_module(generator_of(name)).VERSION
     run = f"v{version}-{split.labeled}-of-{len(split.train)}-seed{seed}-{updates}"

@@ -19,7 +19,7 @@ def carry() -> ModuleType:
 
 def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: ModuleType, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "anatolab", tmp_path / "anatolab", ignore=shutil.ignore_patterns("__pycache__"))
-    here, there = (carry.trained(checkout, "acdc-3-action") for checkout in (ROOT, tmp_path))
+    here, there = (carry.trained(checkout, "acdc96-3-action") for checkout in (ROOT, tmp_path))
     assert here == there
     assert here["terms"]["anco"] > 0
     assert here["terms"]["unsup"] > 0
@@ -27,22 +27,22 @@ def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: Mo
     text = method.read_text()
     assert text.count("/ temperature") == 1
     method.write_text(text.replace("/ temperature", "/ (1.0001 * temperature)"))
-    assert carry.trained(tmp_path, "acdc-3-action") != here
+    assert carry.trained(tmp_path, "acdc96-3-action") != here
 
 
 def test_a_change_of_prediction_alone_is_seen_and_one_of_its_last_digit_is_not(
     carry: ModuleType, tmp_path: Path
 ) -> None:
     shutil.copytree(ROOT / "anatolab", tmp_path / "anatolab", ignore=shutil.ignore_patterns("__pycache__"))
-    here = carry.trained(ROOT, "acdc-all-morse")
+    here = carry.trained(ROOT, "acdc96-all-morse")
     assert here["terms"]["render"] > 0
     module = tmp_path / "anatolab" / "nn" / "rendering.py"
     text, write = module.read_text(), "values.to(logits.dtype)"
     assert text.count(write) == 1
     module.write_text(text.replace(write, f"(1.000001 * {write})"))
-    assert carry.trained(tmp_path, "acdc-all-morse") == here
+    assert carry.trained(tmp_path, "acdc96-all-morse") == here
     module.write_text(text.replace(write, f"{write}.roll(1, 1)"))
-    there = carry.trained(tmp_path, "acdc-all-morse")
+    there = carry.trained(tmp_path, "acdc96-all-morse")
     assert there["state"] == here["state"]
     assert there["predicted"] != here["predicted"]
 
