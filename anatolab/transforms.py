@@ -218,12 +218,24 @@ def cut_mask(image: Tensor, area: float = 0.5) -> Tensor:
     b, sides = image.shape[0], image.shape[2:]
     like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
     u = -torch.log(torch.rand(b, len(sides), **like).clamp_min(1e-12))
-    share = area ** (u / u.sum(1, keepdim=True))
+    return box_mask(image, area ** (u / u.sum(1, keepdim=True)))
+
+
+def box_mask(image: Tensor, share: float | Tensor) -> Tensor:
+    """Samples one box per sample of ``(b, c, *s)``, wholly inside the image, as a mask ``(b, *s)`` true in the box.
+
+    Args:
+        image: Its shape and device are read.
+        share: Sides of the box as shares of the image's, in [0, 1]; one number, or one a sample and axis ``(b, axes)``.
+    """
+    b, sides = image.shape[0], image.shape[2:]
+    like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
     start = torch.rand(b, len(sides), **like) * (1 - share)
+    end = start + share
     mask = torch.ones(b, *sides, dtype=torch.bool, device=image.device)
     for axis, side in enumerate(sides):
         center = (torch.arange(side, **like) + 0.5) / side
-        inside = (center >= start[:, axis, None]) & (center < (start + share)[:, axis, None])
+        inside = (center >= start[:, axis, None]) & (center < end[:, axis, None])
         mask = mask & inside.reshape(b, *(side if a == axis else 1 for a in range(len(sides))))
     return mask
 

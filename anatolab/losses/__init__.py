@@ -19,7 +19,12 @@ from anatolab.losses.hardness import hardness_weights
 from anatolab.losses.holistic import cosine_separation, targeted_contrast
 from anatolab.losses.info_nce import info_nce
 from anatolab.losses.nearest_neighbors import nearest_neighbors
-from anatolab.losses.pseudo_label import confident_pseudo_label_loss, share_weighted_pseudo_label_loss
+from anatolab.losses.pseudo_label import (
+    confident_cross_entropy,
+    confident_dice_loss,
+    confident_pseudo_label_loss,
+    share_weighted_pseudo_label_loss,
+)
 from anatolab.losses.supervised import cross_entropy, dice_loss
 
 __all__ = [
@@ -28,6 +33,8 @@ __all__ = [
     "calibration_loss",
     "center_contrast",
     "class_means",
+    "confident_cross_entropy",
+    "confident_dice_loss",
     "confident_pseudo_label_loss",
     "consistency",
     "cosine_separation",

@@ -87,3 +87,44 @@ def share_weighted_pseudo_label_loss(
     confident = ((confidence >= threshold) & valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
     scaled = (loss.flatten(1).sum(1) * confident).sum()
     return scaled / (loss.detach() > 0).sum().clamp_min(1)
+
+
+def confident_cross_entropy(
+    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    r"""Computes the cross-entropy of confident pixels, summed over them and divided by the number of valid pixels.
+
+    .. math:: \frac{1}{|V|} \sum_{p \in V} 1[\hat c_p \ge \theta]\, \mathrm{CE}(F(x)_p, \hat y_p)
+
+    Arguments are those of :func:`share_weighted_pseudo_label_loss`. Exactly 0 where no pixel is confident.
+
+    Reference:
+        Sohn et al., FixMatch, NeurIPS 2020, the loss of unlabeled images, a pixel in the place of an image.
+
+    Example:
+        >>> import torch
+        >>> logits, label = torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
+        >>> confidence, valid = torch.tensor([[[0.99, 0.5], [0.5, 0.5]]]), torch.ones(1, 2, 2, dtype=torch.bool)
+        >>> round(float(confident_cross_entropy(logits, label, confidence, valid, 0.95)), 4)  # log(4) / 4
+        0.3466
+    """
+    known = _confident(pseudo_label, confidence, valid, threshold)
+    return cross_entropy(logits, known) * (known != IGNORE).sum() / valid.sum().clamp_min(1)
+
+
+def confident_dice_loss(
+    logits: Tensor, pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    """Computes the Dice loss over the confident valid pixels alone.
+
+    Arguments are those of :func:`share_weighted_pseudo_label_loss`. Exactly 0 where no pixel is confident.
+
+    Reference:
+        The unsupervised term of the released code of Yang et al., UniMatch, CVPR 2023, on ACDC.
+    """
+    return dice_loss(logits, _confident(pseudo_label, confidence, valid, threshold))
+
+
+def _confident(pseudo_label: Tensor, confidence: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """Returns pseudo-labels ``(b, *s)`` with ``IGNORE`` where they are not confident or not valid."""
+    return torch.where(valid & (confidence >= threshold), pseudo_label, IGNORE)

@@ -56,9 +56,11 @@ class SemiSupervisedConfig(SharedConfig):
 class PseudoLabelConfig(SemiSupervisedConfig):
     """Settings of the pseudo-label base, on which every recommended semi-supervised method is built."""
 
-    unsup: Literal["confident", "share_weighted"] = "confident"  # form of L_unsup; the second is ReCo's, as released
+    # Form of L_unsup: ours; ReCo's, as released; FixMatch's; Dice of confident pixels alone.
+    unsup: Literal["confident", "share_weighted", "cross_entropy", "dice"] = "confident"
     unsup_weight: float = 1.0  # of L_unsup
     confidence_threshold: float = 0.9  # from it on the teacher counts as confident
+    strong_labeled: bool = True  # labeled images change their intensities, too; not in the codes of the papers
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,6 @@ class ContrastConfig(PseudoLabelConfig):
 
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # none by default
     restart_teacher: bool = False  # before the last stage the teacher becomes the student again (code)
-    strong_labeled: bool = True  # labeled images change their intensities, too; not in the code
     nesterov: bool = False  # SGD of the last stage with Nesterov momentum (code)
     representation: int = 512  # d, width of a pixel's embedding (paper)
     representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
@@ -113,17 +114,22 @@ class ContrastConfig(PseudoLabelConfig):
         return {"pretraining": pretraining, **self.head_widths.get(size.name, {})}
 
 
-# What the released 2-D scripts of ACTION, ACTION++, MONA and ARCO do instead of the shared base. The paper profiles use
-# it too, since the texts do not say otherwise; its geometry is what ARCO's text names: rotation, crop and flip.
-RELEASED_BASE: dict[str, Any] = {
-    "unsup": "share_weighted",
-    "confidence_threshold": 0.97,
+# Nothing of what the shared base adds around a method's own terms: neither ramp, labeled partners nor averaged weights.
+WITHOUT_BASE: dict[str, Any] = {
     "ramp": 0.0,
     "ramp_updates": 0,
     "labeled_partner": False,
     "strong_labeled": False,
     "ema_warm_up": False,
     "predict_with": "student",
+}
+
+# What the released 2-D scripts of ACTION, ACTION++, MONA and ARCO do instead of the shared base. The paper profiles use
+# it too, since the texts do not say otherwise; its geometry is what ARCO's text names: rotation, crop and flip.
+RELEASED_BASE: dict[str, Any] = {
+    **WITHOUT_BASE,
+    "unsup": "share_weighted",
+    "confidence_threshold": 0.97,
     "augmentation": Augmentation(rotate=20.0, scale=0.1, translate=0.1, flip=True, quarter_turns=True),
 }
 

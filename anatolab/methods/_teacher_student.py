@@ -8,16 +8,18 @@ student reads all views with changed intensities.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from anatolab.losses import (
     anatomical_contrast,
     class_means,
+    confident_cross_entropy,
+    confident_dice_loss,
     confident_pseudo_label_loss,
     cross_entropy,
     dice_loss,
@@ -38,6 +40,13 @@ from anatolab.sampling import (
 )
 from anatolab.transforms import mixing_mask, strong_view, weak_view
 from anatolab.types import IGNORE, Batch, Losses
+
+PSEUDO_LABEL_LOSSES = {
+    "confident": confident_pseudo_label_loss,
+    "share_weighted": share_weighted_pseudo_label_loss,
+    "cross_entropy": confident_cross_entropy,
+    "dice": confident_dice_loss,
+}  # forms of L_unsup
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,6 @@ class Views:
         return torch.cat([values[:n], torch.where(mask, values[self.partner], values[n:])])
 
 
-@torch.no_grad()
 def make_views(
     teacher: Callable[[Tensor], Any], batch: Batch, config: SemiSupervisedConfig, *, read_labeled: bool = False
 ) -> Views:
@@ -82,41 +90,88 @@ def make_views(
         config: ``augmentation`` and ``labeled_partner`` are read.
         read_labeled: Whether the teacher reads labeled rows as well, for ``teacher_logits`` and ``teacher_maps``.
     """
+    views = weak_views(teacher, batch, config, read_labeled=read_labeled)
+    return mix_views(views, *sample_masks(views, config))
+
+
+@torch.no_grad()
+def weak_views(
+    teacher: Callable[[Tensor], Any], batch: Batch, config: SemiSupervisedConfig, *, read_labeled: bool = False
+) -> Views:
+    """Returns what :func:`make_views` returns, before any image is mixed; ``mask`` is empty, ``partner`` is set."""
     n = batch.num_labeled
     # Unlabeled rows carry class 0 through the warp, so that IGNORE marks what lies outside of the image.
     label = torch.cat([batch.label[:n], torch.zeros_like(batch.label[n:])])
     image, label = weak_view(batch.image, label, config.augmentation, batch.view)
     logits, maps = _logits_and_maps(teacher(image if read_labeled else image[n:]))
-    probability = torch.softmax(logits[n if read_labeled else 0 :].float(), 1)
-    confidence, pseudo_label = probability.max(1)
-    pseudo_label = torch.where(label[n:] == IGNORE, IGNORE, pseudo_label)
-    classes = torch.arange(probability.shape[1], device=image.device).reshape(-1, *[1] * (label.ndim - 1))
-    annotated = (label[:n, None].clamp_min(0) == classes).to(probability.dtype)  # F.one_hot would wait for the device
 
     number = torch.arange(len(image) - n, device=image.device)
     partner = n + (number + 1) % max(1, len(number))
     if config.labeled_partner:
         partner = torch.where(number % 2 == 0, number % max(1, n), partner)
-    mask, blank = mixing_mask(image[n:], pseudo_label, probability.shape[1], config.augmentation.mix)
-    views = Views(image, label[:n], pseudo_label, confidence, probability, blank, mask, partner, logits, maps)
+    valid = label[n:] != IGNORE
+    return Views(
+        image,
+        label[:n],
+        **_pseudo_labels(logits[n if read_labeled else 0 :], valid),
+        valid=valid,
+        mask=torch.zeros_like(valid),
+        partner=partner,
+        teacher_logits=logits,
+        teacher_maps=maps,
+    )
+
+
+@torch.no_grad()
+def relabel(views: Views, logits: Tensor) -> Views:
+    """Returns unmixed views with pseudo-labels of other logits ``(b - n, classes, *s)``, such as another teacher's."""
+    return replace(views, **_pseudo_labels(logits, views.valid), teacher_logits=logits, teacher_maps=None)
+
+
+def sample_masks(views: Views, config: SemiSupervisedConfig) -> tuple[Tensor, Tensor]:
+    """Samples which pixels of unmixed views come from the partner, and which are blanked: two masks ``(b - n, *s)``."""
+    known = torch.where(views.valid, views.pseudo_label, IGNORE)
+    return mixing_mask(views.image[len(views.label) :], known, views.probability.shape[1], config.augmentation.mix)
+
+
+@torch.no_grad()
+def mix_views(views: Views, mask: Tensor, blank: Tensor) -> Views:
+    """Returns views in which each unlabeled image, and what is known of its pixels, is mixed with its partner.
+
+    Args:
+        views: Of :func:`weak_views`.
+        mask: ``(b - n, *s)`` bool, pixels that come from the partner.
+        blank: ``(b - n, *s)`` bool, pixels that are blanked, and that losses may not read.
+    """
+    n, label = len(views.label), views.label
+    views = replace(views, mask=mask)
 
     def mixed(labeled: Tensor, unlabeled: Tensor) -> Tensor:
         return views.mixed(torch.cat([labeled, unlabeled]))[n:]
 
-    pseudo_label = mixed(label[:n], pseudo_label)
-    image = torch.cat([image[:n], torch.where(blank[:, None], 0.0, views.mixed(image)[n:])])
-    return Views(
-        image,
-        label[:n],
-        pseudo_label.clamp_min(0),
-        mixed(torch.ones_like(confidence[:1]).expand(n, *confidence.shape[1:]), confidence),
-        mixed(annotated, probability),
-        (pseudo_label != IGNORE) & ~blank,
-        mask,
-        partner,
-        logits,
-        maps,
+    annotated = views.probability.new_zeros(n, *views.probability.shape[1:])
+    annotated.scatter_(1, label.clamp_min(0)[:, None], 1.0)  # one-hot; that of torch waits for the device
+    certain = torch.ones_like(views.confidence[:1]).expand(n, *views.confidence.shape[1:])
+    image = torch.where(blank[:, None], 0.0, mixed(views.image[:n], views.image[n:]))
+    return replace(
+        views,
+        image=torch.cat([views.image[:n], image]),
+        pseudo_label=mixed(label.clamp_min(0), views.pseudo_label),
+        confidence=mixed(certain, views.confidence),
+        probability=mixed(annotated, views.probability),
+        valid=mixed(label != IGNORE, views.valid) & ~blank,
     )
+
+
+@torch.no_grad()
+def in_evaluation(network: nn.Module, image: Tensor) -> Any:
+    """Returns what a network in training predicts in evaluation mode, without gradient; its mode is as before."""
+    training = {module: module.training for module in network.modules()}
+    try:
+        return network.eval()(image)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def supervised_terms(logits: Tensor, label: Tensor, config: SharedConfig) -> Losses:
@@ -136,11 +191,16 @@ def pseudo_label_terms(logits: Tensor, views: Views, config: PseudoLabelConfig, 
     """
     n, c = len(views.label), config
     losses = supervised_terms(logits[:n], views.label, c)
-    loss = confident_pseudo_label_loss if c.unsup == "confident" else share_weighted_pseudo_label_loss
-    losses.terms["unsup"] = loss(logits[n:], views.pseudo_label, views.confidence, views.valid, c.confidence_threshold)
+    losses.terms["unsup"] = unsupervised_loss(logits[n:], views, c)
     losses.weights["unsup"] = c.unsup_weight * c.ramp_up(progress)
     losses.diagnostics["confident"] = (views.confidence >= c.confidence_threshold).float().mean()
     return losses
+
+
+def unsupervised_loss(logits: Tensor, views: Views, config: PseudoLabelConfig) -> Tensor:
+    """Returns L_unsup, a scalar, of the student's logits of the unlabeled rows ``(b - n, classes, *s)``."""
+    loss = PSEUDO_LABEL_LOSSES[config.unsup]
+    return loss(logits, views.pseudo_label, views.confidence, views.valid, config.confidence_threshold)
 
 
 @dataclass(frozen=True)
@@ -240,6 +300,12 @@ def batch_contrast(output: TeacherStudentOutput, config: Any, temperature: float
 def hard_share(pool: PixelPool) -> Tensor:
     """Returns the share of the pixels with a label that may be anchors, a scalar in [0, 1]."""
     return pool.hard.sum() / pool.count.sum().clamp_min(1)
+
+
+def _pseudo_labels(logits: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    probability = torch.softmax(logits.float(), 1)
+    confidence, pseudo_label = probability.max(1)
+    return {"pseudo_label": torch.where(valid, pseudo_label, 0), "confidence": confidence, "probability": probability}
 
 
 def _logits_and_maps(output: Any) -> tuple[Tensor, list[Tensor] | None]:

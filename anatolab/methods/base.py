@@ -24,9 +24,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from anatolab.methods._config import PseudoLabelConfig
-from anatolab.methods._teacher_student import make_views, pseudo_label_terms
+from anatolab.methods._teacher_student import make_views, pseudo_label_terms, strong_views
 from anatolab.nn import Teacher
-from anatolab.transforms import strong_view
 from anatolab.types import Batch, Losses, Stage
 
 
@@ -59,7 +58,7 @@ class Base(nn.Module):
     def training_step(self, batch: Batch, progress: float) -> Losses:
         """Computes L_sup on labeled rows and L_unsup on mixed unlabeled ones."""
         views = make_views(self.teacher, batch, self.config)
-        logits = self.student(strong_view(views.image, self.config.augmentation))
+        logits = self.student(strong_views(views.image, batch.num_labeled, self.config))
         return pseudo_label_terms(logits, views, self.config, progress)
 
     def after_step(self) -> None:

@@ -19,6 +19,7 @@ ANCHORS: dict[str, object] = {
 }
 CONTRASTIVE = ("action", "actionpp", "mona", "arco")
 SMALL: dict[str, dict[str, object]] = {  # methods that need a network that can be tapped, and their small heads
+    "unimatch": {},
     "action": ANCHORS,
     "actionpp": ANCHORS,
     "mona": {**ANCHORS, "bank": 100},
