@@ -1,0 +1,264 @@
+"""``anatolab train``: one sub-command a method, whose flags are the fields of its Config at the current size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from anatolab.cli.common import Json, one_of_these, print_json
+from anatolab.errors import InputError
+from anatolab.files import check_target
+from anatolab.types import Cohort, Split
+
+
+def command(arguments: Sequence[str]) -> Any:
+    """Returns the function whose parameters are the flags, with the defaults for slices or for volumes."""
+    from anatolab.cli.flags import converted, with_distinct_flags
+    from anatolab.methods import METHODS
+    from anatolab.nn import NETWORKS
+    from anatolab.presets import current_size
+    from anatolab.training import Settings
+
+    space = _dims(arguments)
+    size = current_size(space)
+    kinds: Any = None
+    for name, kind in METHODS.items():
+        flags = with_distinct_flags(kind.Config)
+        option: Any = Annotated[
+            flags,
+            tyro.conf.subcommand(
+                name.replace("_", "-"),
+                default=converted(kind.Config().for_size(size), flags),
+                description=f"Train {kind.title}.",
+            ),
+        ]
+        kinds = option if kinds is None else kinds | option
+
+    def train(
+        method: Any,
+        data: Path,
+        out: Path,
+        labeled_patients: int = 3,
+        split_seed: int | None = None,
+        held_out: int | None = None,
+        held_out_test: int | None = None,
+        development: int = 0,
+        dims: Literal["auto", "2", "3"] = "auto",
+        side: int = size.side,
+        patch: tuple[int, int, int] | None = size.image if space == 3 else None,  # type: ignore[assignment]
+        field_of_view: Literal["auto", "whole"] = "auto",
+        network: str = size.network,
+        largest_component: bool = False,
+        settings: Any = Settings(),  # noqa: B008
+        json: Json = False,
+    ) -> int:
+        """Train a method; the same command continues a run that was interrupted.
+
+        Args:
+            method: The method and its settings.
+            data: Folder of patients.
+            out: Folder for the checkpoint, the log and the description of the run.
+            labeled_patients: How many patients are labeled; the labels of all others are never read.
+            split_seed: Split the patients with this seed; the published patient lists where not given. Published test
+                patients are never trained on.
+            held_out: Patients held out for validation, with a seed; where not given, the published ones, or a fifth.
+            held_out_test: Patients held out for the test beside them, with a seed; the published ones where not given.
+            development: Training patients that are taken out of the training, for choices that must not be made on
+                held-out ones.
+            dims: Train on 2-D slices or on 3-D patches; where auto, the spacing of the first case decides: slices
+                more than three times thicker than the pixels are wide, or without spacing, are taken one by one.
+            side: In 2-D, slices are resized to side x side pixels.
+            patch: In 3-D, patches have these sides, in voxels, z (the slice axis) first.
+            field_of_view: What of each scan is kept: a box around the organs of the labeled patients, or all of it.
+            network: The backbone.
+            largest_component: Keep the largest component of each organ alone, at evaluation and prediction.
+            settings: Optimizer, precision, devices.
+            json: Print the result as JSON.
+        """
+        import torch
+
+        from anatolab.data import find_field_of_view, open_cohort, prepare
+        from anatolab.data.splits import present
+        from anatolab.ranges import check_ranges
+        from anatolab.training import RunInfo
+        from anatolab.training import train as fit
+        from anatolab.training.folder import build
+
+        name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
+        config = converted(method, METHODS[name].Config)
+        check_ranges(config, flags=True)
+        check_ranges(settings, flags=True)
+        if space == 2 and patch is not None:
+            raise InputError("--patch: slices are not cut into patches; give --dims 3, or leave it out.")
+        if space == 3 and side != size.side:
+            raise InputError(
+                "--side: volumes are not resized; give the sides of the patches with --patch, or --dims 2."
+            )
+        _check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
+        check_target(out / "last.pt", overwrite=True)
+        cohort = present(open_cohort(data))
+        split = split_of(cohort, labeled_patients, split_seed, held_out, held_out_test, development)
+        view = None
+        if field_of_view == "auto":
+            view = find_field_of_view(cohort, split.labeled_patients, dims=space)
+        rows = prepare(cohort, split.train, size=patch or (side, side), field_of_view=view)
+        info = RunInfo(
+            name,
+            asdict(config),
+            network,
+            in_channels=rows.channels,
+            classes=cohort.classes,
+            side=side,
+            split=split,
+            data=str(data.resolve()),
+            patch=patch,
+            window=cohort.window,
+            orientation=cohort.orientation,
+            field_of_view=asdict(view) if view is not None else None,
+            largest_component=largest_component,
+            spacing=cohort.of(split.train[:1])[0].load().spacing,
+        )
+        notes = [*cohort.provenance.get("notes", ()), *_notes(cohort, split), *_mirrored(cohort.classes, config)]
+        notes += _absent(rows, split.labeled_patients, cohort.classes)
+        shown = f"{'slices' if patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
+        share = f"{labeled_patients} of {one_of_these(len(split.train), 'training patient')} labeled"
+        if not json:
+            print(f"{cohort.name} ({cohort.layout}): {share}, {shown}")
+            for note in notes:
+                print(f"note: {note}")
+        torch.manual_seed(settings.seed)
+        run = fit(build(info), rows, split, settings, out=out, info=info)
+        state = "finished" if run.finished else "stopped; the same command continues"
+        if json:
+            counts = {part: len(getattr(split, part)) for part in ("train", "development", "validation", "test")}
+            about = {"run": out, "method": name, "step": run.step, "finished": run.finished, "notes": notes}
+            print_json({**about, "patients": {**counts, "labeled": split.labeled}})
+        else:
+            print(f"{state} at step {run.step}: {out}")
+        return 0 if run.finished else 3
+
+    names: Any = Literal[tuple(NETWORKS)]
+    train.__annotations__ |= {"method": kinds, "network": names, "settings": Settings}
+    return train
+
+
+def split_of(
+    cohort: Cohort,
+    labeled: int,
+    seed: int | None,
+    held_out: int | None,
+    held_out_test: int | None = None,
+    development: int = 0,
+) -> Split:
+    """Returns the split that the flags ask for.
+
+    Patients who are on a published validation or test list are never trained on, whatever the seed.
+
+    Args:
+        cohort: The patients.
+        labeled: How many are labeled.
+        seed: Of the order; None for the published lists.
+        held_out: For validation; None for the published list, or a fifth where there is none.
+        held_out_test: For the test; None for the published list, or nobody.
+        development: Taken out of the training patients.
+
+    Raises:
+        InputError: Patients cannot be held out so.
+    """
+    from anatolab.data import split_patients
+
+    counts = {"--held-out": held_out, "--held-out-test": held_out_test}
+    for flag, count, least in (
+        ("--labeled-patients", labeled, 1),
+        ("--development", development, 0),
+        *((flag, count, 0) for flag, count in counts.items()),
+    ):
+        if count is not None and count < least:
+            raise InputError(f"{flag} must be a whole number of at least {least}, not {count}.")
+    if seed is None:
+        if given := [flag for flag, count in counts.items() if count is not None]:
+            raise InputError(f"{given[0]}: patients can only be held out with --split-seed; give a seed, such as 0.")
+        return split_patients(cohort, labeled, development=development)
+    if held_out is None and not cohort.published.get("validation"):
+        held_out = max(1, len(cohort.published.get("train", cohort.patients)) // 5)
+    return split_patients(cohort, labeled, validation=held_out, test=held_out_test, development=development, seed=seed)
+
+
+def _dims(arguments: Sequence[str]) -> int:
+    """Whether to train on slices (2) or volumes (3), on which the defaults of the flags depend.
+
+    It is what ``--dims`` says; where that is ``auto``, the spacing of the first case of ``--data`` decides, and a
+    single slice is one.
+    """
+    import argparse
+
+    from anatolab.data import dims_for, open_cohort
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--dims", nargs="?")
+    parser.add_argument("--data", nargs="?")
+    given, _ = parser.parse_known_args(arguments)
+    if given.dims in ("2", "3") or given.data is None:
+        return 3 if given.dims == "3" else 2
+    case = open_cohort(given.data).refs[0].load()
+    return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
+
+
+def _notes(cohort: Cohort, split: Split) -> list[str]:
+    """What the headers of the training cases show: orientations that are mixed."""
+    from anatolab.data.formats import read_affine
+    from anatolab.data.geometry import orientation_of
+
+    affines = [read_affine(ref.source) for ref in cohort.of(split.train) if cohort.orientation]
+    stored = Counter(orientation_of(affine) for affine in affines if affine is not None)
+    if len(stored) < 2 and cohort.orientation in (None, *stored):
+        return []
+    shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
+    return [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
+
+
+def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """A note for each class that no labeled patient has."""
+    import numpy as np
+
+    from anatolab.training.labels import label_of
+
+    index = rows.index_of(labeled).tolist()
+    present = set().union(*(np.unique(label_of(rows, row)).tolist() for row in index))
+    return [
+        f"no labeled patient has {name!r}, so it cannot be learned."
+        for k, name in enumerate(classes)
+        if k not in present
+    ]
+
+
+def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
+    """A note where flips or half turns exchange two classes that differ by side alone."""
+    from anatolab.data.report import side_pairs
+
+    moves = config.augmentation
+    pairs = side_pairs(classes) if moves.flip or moves.quarter_turns else ()
+    if not pairs:
+        return []
+    one, other = pairs[0]
+    return [
+        f"flips exchange {one!r} and {other!r}, which differ by side alone; train with --no-flip --no-quarter-turns."
+    ]
+
+
+def _check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:
+    """Refuses a flag and its sides that the network cannot halve often enough."""
+    from anatolab.nn import multiple_of
+
+    flag, *sides = given
+    each = multiple_of(network, dims)
+    if min(sides) < each or max(sides) > 4_096 or any(side % each for side in sides):
+        raise InputError(
+            f"{flag} {' '.join(map(str, sides))}: {network} needs multiples of {each}, from {each} to 4096; "
+            "choose such sides."
+        )
