@@ -9,3 +9,7 @@ class InputError(ValueError):
 
 class Notice(UserWarning):
     """Says in one sentence what a user should know of a result that is right nevertheless."""
+
+
+class NonFiniteError(FloatingPointError):
+    """Says which loss, gradient or setting is not finite, where, and what was kept."""

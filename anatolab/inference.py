@@ -1,11 +1,9 @@
-"""From a trained method to label volumes, metrics and NIfTI files in the geometry of the input."""
+"""From a trained method to label volumes and metrics, on the grid of the input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -248,34 +246,3 @@ def evaluate(
         if volumes is not None:
             volumes[case.name] = predicted
     return values
-
-
-def write_nifti(label: np.ndarray, case: Case, path: Path) -> None:
-    """Writes a label volume in the geometry of the image it was predicted from: affine, spacing, orientation, codes.
-
-    Args:
-        label: ``(z, y, x)`` uint8.
-        case: The case that was predicted; its source must be a NIfTI file or it must carry an affine.
-        path: ``.nii`` or ``.nii.gz``.
-
-    Raises:
-        InputError: The case carries no geometry.
-    """
-    import nibabel as nib
-
-    if case.affine is None:
-        raise InputError(
-            f"{case.source}: carries no affine, so NIfTI cannot hold its geometry; predict from NIfTI files."
-        )
-    volume = np.ascontiguousarray(label.transpose(2, 1, 0).astype(np.uint8))
-    header = None
-    if case.source.name.endswith((".nii", ".nii.gz")):
-        source: Any = nib.load(case.source)
-        header = source.header.copy()
-        header.set_data_dtype(np.uint8)
-        header["scl_slope"], header["scl_inter"] = 1, 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(volume, case.affine, header)
-    if header is None:
-        image.header.set_xyzt_units("mm")
-    nib.save(image, path)

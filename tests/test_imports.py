@@ -18,9 +18,21 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a part imports only from levels below its own, and the pairs in PEERS.
 LEVELS = (
     {"errors"},
-    {"files", "staleness"},
+    {"files", "staleness", "ranges"},
     {"types", "records"},
-    {"data", "transforms", "nn", "losses", "sampling", "memory", "schedules", "metrics", "postprocess", "presets"},
+    {
+        "data",
+        "writing",
+        "transforms",
+        "nn",
+        "losses",
+        "sampling",
+        "memory",
+        "schedules",
+        "metrics",
+        "postprocess",
+        "presets",
+    },
     {"methods", "robust"},
     {"training", "inference"},
     {"analysis", "viz", "experiments", "cli"},

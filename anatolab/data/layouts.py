@@ -58,7 +58,7 @@ def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
     Example:
         >>> open_cohort("no/such/folder")
         Traceback (most recent call last):
-        anatolab.types.InputError: no/such/folder: there is no such folder; check the path.
+        anatolab.errors.InputError: no/such/folder: there is no such folder; check the path.
     """
     cohort = survey(path)
     if cohort.problems:

@@ -1,59 +1,164 @@
-"""Checkpoints that are either whole or not there, and every random state that training reads."""
+"""Checkpoints that are either whole or not there, and every random state that training reads.
+
+A file is what ``torch.save`` writes, followed by one line with the format's number and the SHA-256 of all before it.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
 import random
+import re
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
-from anatolab.types import InputError
+from anatolab.errors import InputError, Notice
+from anatolab.files import write_atomically
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+FORMAT = 2  # raised when what a checkpoint holds changes; 1 had neither checksum nor description
+_END = re.compile(rb"anatolab checkpoint (\d{4}) sha256 ([0-9a-f]{64})\n")
+_LENGTH = 97  # bytes of that line
+
+
+class DamagedError(InputError):
+    """A checkpoint is missing, cut short, or differs from what was written."""
 
 
 def save(payload: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint atomically: to a file beside it, flushed to disk, then renamed over it.
+    """Writes a checkpoint atomically and keeps the one before it as ``previous.pt``.
 
-    A process killed at any instant leaves the previous checkpoint or this one, never a part.
+    A process killed at any instant leaves the previous checkpoint or this one under the name, never a part.
+
+    Args:
+        payload: Tensors, numbers, strings, and lists and dictionaries of them.
+        path: The file.
+
+    Raises:
+        InputError: The system refuses; the checkpoint that was there stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: the checkpoint could not be written ({error.strerror}); free space there and run again, "
-            "training continues from the last one."
-        ) from error
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself reaches the disk
-    finally:
-        os.close(directory)
+
+    def write(file: BinaryIO) -> None:
+        hashed = _Hashed(file)
+        torch.save({**payload, "format": FORMAT}, hashed)  # type: ignore[arg-type]
+        file.write(f"anatolab checkpoint {FORMAT:04d} sha256 {hashed.sha256.hexdigest()}\n".encode())
+
+    write_atomically(path, write, overwrite=True, previous=path.with_name(PREVIOUS))
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint without running any code stored in it.
+    """Reads a checkpoint, after its checksum, without running any code stored in it.
+
+    Args:
+        path: The file.
+        device: Where its tensors shall live.
 
     Raises:
-        InputError: The file is missing, or is no checkpoint.
+        DamagedError: The file is missing, is cut short, or a bit of it differs from what was written.
+        InputError: It cannot be opened, or another version wrote it.
     """
     try:
-        payload = torch.load(path, map_location=device, weights_only=True)
+        with path.open("rb") as file:
+            _verify(file, path)
+            file.seek(0)
+            payload = torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such checkpoint; train first, or name the folder of a run.") from error
+        raise DamagedError(f"{path}: no such checkpoint; train first, or name the folder of a run.") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be opened ({error.strerror or error}); check its permissions and disk, and try again."
+        ) from error
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # what unpickling raises on foreign bytes is open-ended
-        raise InputError(f"{path}: not a readable checkpoint; delete it to train from the start.") from error
+        raise InputError(
+            f"{path}: cannot be read ({next(iter(str(error).splitlines()), type(error).__name__)}); "
+            "train into a new folder, or name a file that train wrote."
+        ) from error
     if not isinstance(payload, dict) or "method" not in payload:
         raise InputError(f"{path}: not a checkpoint of anatolab (no entry 'method'); name a file that train wrote.")
     return payload
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint, damaged or not."""
+    return (folder / LAST).exists() or (folder / PREVIOUS).exists()
+
+
+def newest(folder: Path, device: torch.device | str = "cpu", *, repair: bool = False) -> dict[str, Any]:
+    """Reads the last checkpoint of a run, or the one before it where the last is damaged, and says so.
+
+    Args:
+        folder: The folder of the run.
+        device: Where its tensors shall live.
+        repair: Remove the damaged file, so that the next one that is written does not displace the whole one.
+
+    Raises:
+        InputError: As :func:`load`, and neither of the two can be read.
+
+    Warns:
+        Notice: The last one is damaged.
+    """
+    path = folder / LAST
+    try:
+        return load(path, device)
+    except DamagedError as error:
+        if not (folder / PREVIOUS).exists():
+            raise
+        payload = load(folder / PREVIOUS, device)
+        sentence = f"{error.args[0].partition(';')[0]}; {PREVIOUS} is used in its place, which ends at step"
+        warnings.warn(f"{sentence} {payload.get('step', 'unknown')}.", Notice, stacklevel=2)
+        if repair:
+            path.unlink(missing_ok=True)
+        return payload
+
+
+class _Hashed:
+    """An open file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _verify(file: BinaryIO, path: Path) -> None:
+    """Refuses an open file whose last line is not the checksum of all before it."""
+    length = file.seek(0, 2)
+    file.seek(max(0, length - _LENGTH))
+    end = _END.fullmatch(file.read())
+    if end is None:
+        raise DamagedError(
+            f"{path}: not a readable checkpoint, as it is cut short or comes from an older version of anatolab; "
+            "train into a new folder, or evaluate it with the version that wrote it."
+        )
+    if int(end[1]) != FORMAT:
+        raise InputError(
+            f"{path}: is a checkpoint of format {int(end[1])}, and this version of anatolab reads format {FORMAT}; "
+            "train into a new folder, or use the version that wrote it."
+        )
+    file.seek(0)
+    digest, rest = hashlib.sha256(), length - _LENGTH
+    while rest:
+        block = file.read(min(rest, 1 << 20))
+        digest.update(block)
+        rest -= len(block)
+        if not block:
+            break
+    if digest.hexdigest().encode() != end[2]:
+        raise DamagedError(
+            f"{path}: not a readable checkpoint, as it differs from what was written (its checksum is wrong); "
+            "restore it from a copy, or train into a new folder."
+        )
 
 
 def rng_state() -> dict[str, Any]:

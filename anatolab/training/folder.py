@@ -1,27 +1,46 @@
-"""A run's folder: what was trained on what, beside its checkpoint, so that it can be opened again in one call."""
+"""A run's folder: one description of what was trained on what, inside its checkpoint, and ``run.json`` for people.
+
+The description is written with the weights and read with them, so the two cannot be exchanged. ``run.json`` is a mirror
+of it that is compared whenever a run is opened. It may leave the house: it holds no path, and in the place of each
+patient's id a pseudonym, with which whoever has the data can tell who was held out. (A pseudonym is a hash. Somebody
+who can list all ids that are possible can find them again, so it is no anonymization.) The checkpoint holds the ids and
+the folder of the data, which evaluation needs; share it as you would share the list of patients.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import typing
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
 from torch import nn
 
+from anatolab import records
+from anatolab.data.geometry import reoriented
+from anatolab.files import write_atomically
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS
 from anatolab.training import checkpoint
-from anatolab.types import InputError, Split
+from anatolab.types import Case, CaseRef, Cohort, InputError, Split
 
 FILE = "run.json"
+OTHER_SPACING = 1.5  # voxels that many times longer or shorter than those of the training are worth a remark
+_STATE = {"state": True}  # changes while a run goes on, or says where it was made: no part of what is compared
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """All that is needed, beside the checkpoint, to evaluate a run or to predict with it."""
+    """All that is needed, beside the weights, to continue a run, to evaluate it or to predict with it.
+
+    Each field but those marked as state belongs to the fingerprint: a run is continued under the same values only.
+    """
 
     method: str  # a key of anatolab.methods.METHODS
     config: dict[str, Any]  # fields of the method's Config
@@ -30,27 +49,132 @@ class RunInfo:
     classes: tuple[str, ...]  # background first
     side: int  # slices are side x side pixels; not read where there is a patch
     split: Split
-    data: str  # the folder it was trained on
+    data: str = field(default="", metadata=_STATE)  # the folder it was trained on
     patch: tuple[int, int, int] | None = None  # (z, y, x) voxels of 3-D patches; None where it was trained on slices
     window: tuple[float, float] | None = None  # intensities are clipped to it, as in Case
+    orientation: str | None = None  # that all cases are turned to, such as "LPS"; None where the files carry none
+    spacing: tuple[float, float, float] | None = None  # (z, y, x) mm of the first training case
+    field_of_view: dict[str, Any] | None = None  # the part of a slice that is seen; None: all of it
+    largest_component: bool = False  # whether a prediction keeps the largest component of each class alone
+    settings: dict[str, Any] = field(default_factory=dict)  # those of anatolab.training.Settings that shape the weights
+    step: int = field(default=0, metadata=_STATE)  # updates that the weights have seen
+    updates: int = field(default=0, metadata=_STATE)  # updates in all
+    versions: dict[str, str] = field(default_factory=dict, metadata=_STATE)  # of packages
+    commit: str = field(default="", metadata=_STATE)  # of the code that started the run; "+" where it was changed
 
     @property
     def size(self) -> tuple[int, ...]:
         """Sides of what the network was trained on, height and width of slices or (z, y, x) of patches."""
         return self.patch or (self.side, self.side)
 
+    @property
+    def finished(self) -> bool:
+        """Whether the weights are those of the last update."""
+        return self.step == self.updates
 
-def save_info(info: RunInfo, folder: Path) -> None:
-    """Writes ``run.json`` into a run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
+    def case(self, case: Case) -> Case:
+        """Returns a case as the network must see it: turned to the run's orientation, under the run's window.
+
+        Raises:
+            InputError: It has another number of channels.
+        """
+        if len(case.image) != self.in_channels:
+            raise InputError(
+                f"{case.source}: has {len(case.image)} channels, and this run was trained on {self.in_channels}; "
+                "give images of the same channels."
+            )
+        return reoriented(replace(case, window=self.window), self.orientation)
+
+    def remarks(self, case: Case) -> list[str]:
+        """Returns what a user should know of a prediction for a case, as its file has it, a sentence each."""
+        remarks, name = [], case.source.name
+        if case.affine is None:
+            lies = (
+                f", and it is taken to lie as the training images do ({self.orientation})" if self.orientation else ""
+            )
+            remarks.append(f"{name} carries no geometry, so its label volume has an identity affine{lies}.")
+        if self.patch and self.spacing and case.spacing:
+            turned = reoriented(case, self.orientation).spacing or case.spacing
+            if max(max(a / b, b / a) for a, b in zip(turned, self.spacing, strict=True)) > OTHER_SPACING:
+                given, due = (" x ".join(f"{edge:.3g}" for edge in edges) for edges in (turned, self.spacing))
+                remarks.append(
+                    f"{name} has voxels of {given} mm (z, y, x) and the training images of {due} mm; they are not "
+                    "resampled, so resample the image first."
+                )
+        return remarks
+
+    def refs(self, refs: typing.Iterable[CaseRef]) -> tuple[CaseRef, ...]:
+        """Returns the same cases, each read as the network must see it."""
+        return tuple(replace(ref, load=partial(_load, self, ref)) for ref in refs)
+
+    def check_classes(self, cohort: Cohort) -> None:
+        """Refuses a cohort whose class numbers mean something else.
+
+        Raises:
+            InputError: Names both tables.
+        """
+        if cohort.classes != self.classes:
+            raise InputError(
+                f"{cohort.root}: its classes are {', '.join(cohort.classes)}, and this run was trained on "
+                f"{', '.join(self.classes)}; give patients that are annotated with the same table."
+            )
+
+
+def describe_code(info: RunInfo, settings: dict[str, Any], updates: int) -> RunInfo:
+    """Returns the description with what is known when training starts: its settings, and the code that runs now."""
+    git = records.git_state()
+    versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
+    commit = git["commit"] + "+" * git["dirty"]
+    return replace(info, settings=settings, updates=updates, versions=versions, commit=commit)
+
+
+def compared(info: RunInfo) -> dict[str, Any]:
+    """Returns what must agree for a run to be continued: every field that is no state, by name."""
+    kept = [f.name for f in fields(info) if not f.metadata]
+    return {k: v for k, v in asdict(info).items() if k in kept}
+
+
+def pseudonym(patient: str) -> str:
+    """Returns what stands for a patient's id in files that may leave the house.
+
+    Example:
+        >>> pseudonym("patient001")
+        'p-4f1cb8d3bb'
+    """
+    return f"p-{hashlib.sha256(patient.encode()).hexdigest()[:10]}"
+
+
+def to_text(info: RunInfo) -> str:
+    """Returns the whole description as JSON, as the checkpoint holds it."""
+    return json.dumps(asdict(info), sort_keys=True)
+
+
+def mirror(info: RunInfo) -> dict[str, Any]:
+    """Returns what ``run.json`` says: the description without paths, with pseudonyms for patients."""
+    split = {
+        k: [pseudonym(patient) for patient in v] if isinstance(v, tuple) else v for k, v in asdict(info.split).items()
+    }
+    plain = {**records.plain(info), "split": split, "finished": info.finished, "format": checkpoint.FORMAT}
+    return {k: v for k, v in plain.items() if k != "data"}
+
+
+def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
+    """Writes a checkpoint with its description, and ``run.json`` after it.
+
+    Args:
+        payload: ``"method"`` is the method's ``state_dict``; what else training needs.
+        info: The description.
+        folder: Made where it does not exist.
+    """
+    checkpoint.save({**payload, "info": to_text(info)}, folder / checkpoint.LAST)
+    write_atomically(folder / FILE, json.dumps(mirror(info), indent=1, ensure_ascii=False) + "\n", overwrite=True)
 
 
 def build(info: RunInfo) -> nn.Module:
-    """The method of a run with fresh weights, drawn from torch's global generator."""
+    """Returns the method of a run with fresh weights, drawn from torch's global generator."""
     kind = METHODS[info.method]
     network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))
-    return kind(network, _from_plain(kind.Config, info.config))
+    return kind(network, from_plain(kind.Config, info.config))
 
 
 def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, RunInfo]:
@@ -61,32 +185,82 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
         device: Where the method shall live.
 
     Returns:
-        The method and what is known of the run.
+        The method and the description of the run; ``info.finished`` says whether these are its final weights.
 
     Raises:
-        InputError: The folder holds no run, or one that this version cannot read.
+        InputError: The folder holds no run, one that this version cannot read, or one whose ``run.json`` was edited.
+
+    Warns:
+        Notice: The last checkpoint is damaged, and the one before it is used.
     """
-    path = Path(folder) / FILE
+    folder = Path(folder)
+    if not checkpoint.exists(folder):
+        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so this is no run; name the --out of a training.")
+    payload = checkpoint.newest(folder, device)
+    path = folder / checkpoint.LAST
+    if not payload.get("info"):
+        raise InputError(
+            f"{path}: was trained from Python without a description of the run; give train(..., info=RunInfo(...))."
+        )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        info = _from_plain(RunInfo, raw)
+        info = from_plain(RunInfo, json.loads(payload["info"]))
         method = build(info)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file, so this is no run; name the --out of a training.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the description of a run ({error}); train again into a new folder.") from error
-    method.load_state_dict(checkpoint.load(Path(folder) / "last.pt")["method"])
+        method.load_state_dict(payload["method"])
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path}: this version of anatolab cannot build the run that it describes ({reason}); "
+            "train into a new folder, or use the version that wrote it."
+        ) from error
+    _check_mirror(folder / FILE, info)
     return method.to(device).eval(), info
 
 
-def _from_plain(kind: Any, fields: dict[str, Any]) -> Any:
-    """A dataclass from what JSON holds: nested dataclasses are rebuilt, lists become tuples."""
+def from_plain(kind: Any, values: Any) -> Any:
+    """Returns a dataclass from what JSON holds: nested dataclasses are rebuilt, lists become tuples.
+
+    Raises:
+        TypeError: The values are no object with the fields of ``kind``.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{kind.__name__} is {values!r}")
     hints = typing.get_type_hints(kind)
-    values = {}
-    for name, value in fields.items():
-        if is_dataclass(hints[name]):
-            value = _from_plain(hints[name], value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
-    return kind(**values)
+    if unknown := sorted(values.keys() - hints.keys()):
+        raise TypeError(f"{kind.__name__} has no field {unknown[0]!r}")
+    return kind(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        hint = next((h for h in typing.get_args(hint) if h is not type(None)), hint) if value is not None else None
+    if is_dataclass(hint):
+        return from_plain(hint, value)
+    if isinstance(value, dict):
+        return {k: _value(None, v) for k, v in value.items()}
+    return tuple(_value(None, v) for v in value) if isinstance(value, list) else value
+
+
+def _load(info: RunInfo, ref: CaseRef) -> Case:
+    return info.case(ref.load())
+
+
+def _check_mirror(path: Path, info: RunInfo) -> None:
+    """Refuses a ``run.json`` that does not say what the checkpoint beside it says; it may be absent."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(held, dict):
+            raise ValueError(f"it holds a {type(held).__name__}")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{path}: not the description of a run ({reason}); remove it, the checkpoint holds the description."
+        ) from error
+    state = {f.name for f in fields(info) if f.metadata} | {"finished"}  # a crash may part the two by one checkpoint
+    said = {k: v for k, v in json.loads(json.dumps(mirror(info))).items() if k not in state}
+    if differ := sorted(k for k in said.keys() | held.keys() - state if k not in held or held[k] != said.get(k)):
+        raise InputError(
+            f"{path}: says another {' and '.join(differ)} than the checkpoint beside it; "
+            "restore it, or remove it, the checkpoint holds the description."
+        )

@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from anatolab.data import Rows, TwoStreamSampler, Volumes, shard
+from anatolab.errors import NonFiniteError
+from anatolab.files import lock, write_atomically
+from anatolab.ranges import check_ranges
 from anatolab.training import checkpoint
+from anatolab.training.fingerprint import check, fingerprint, shaping
+from anatolab.training.folder import RunInfo, describe_code, save_run
+from anatolab.training.labels import check_annotated
 from anatolab.training.settings import Settings, build_optimizer, keep_memory, learning_rate, resolve_precision
 from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Stage
 
@@ -36,10 +42,6 @@ class Run:
     out: Path | None = None
 
 
-class NonFiniteError(FloatingPointError):
-    """A loss or gradient was not finite; the message names step and cases, and the last checkpoint is kept."""
-
-
 def train(
     method: nn.Module,
     rows: Rows | Volumes,
@@ -47,6 +49,7 @@ def train(
     settings: Settings | None = None,
     *,
     out: Path | str | None = None,
+    info: RunInfo | None = None,
     progress: bool | None = None,
 ) -> Run:
     """Trains a method through all its stages; with ``out``, continues there where an earlier call stopped.
@@ -59,11 +62,14 @@ def train(
         rows: Prepared slices, or volumes to take patches of, of at least the training patients.
         split: Which patients are labeled; labels of all others are never read.
         settings: Optimizer, precision, devices, seed.
-        out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None.
+        out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None, nor before a run that lies there
+            has been compared. No other process can write there meanwhile.
+        info: Description of the run, kept in the checkpoint; :func:`anatolab.training.open_run` needs it.
         progress: Show a progress bar; where None, only in a terminal or a live notebook.
 
     Raises:
-        InputError: The split leaves a stage without rows, or ``out`` holds a run of another configuration.
+        InputError: A setting is out of its range, the split leaves a stage without rows, no labeled row is annotated,
+            ``out`` holds a run of another configuration, or another process writes there.
         NonFiniteError: Names the step and its cases.
 
     Example:
@@ -76,13 +82,19 @@ def train(
         >>> train(method, rows, Split(train=("a", "b", "c"), labeled=1), progress=False).step
         3
     """
-    settings = (settings or Settings()).resolved()
+    settings = settings or Settings()
+    check_ranges(settings)
+    check_ranges(getattr(method, "config", None))
+    dims = 3 if any(p.ndim == 5 for p in method.parameters()) else 2
+    precision: Any = resolve_precision(settings.precision, settings.accelerator, dims)
+    settings = replace(settings.resolved(), precision=precision)
     protocol: Method = method  # type: ignore[assignment]
     stages = list(protocol.stages())
+    updates = sum(stage.updates for stage in stages)
+    out = Path(out) if out is not None else None
+    described = describe_code(info, shaping(settings), updates) if info is not None else None
 
     # 1. Device, processes and random numbers. Every process draws its own augmentation.
-    dims = 3 if any(p.ndim == 5 for p in method.parameters()) else 2
-    precision = resolve_precision(settings.precision, settings.accelerator, dims)
     fabric = _fabric(settings)
     rank, world = fabric.global_rank, fabric.world_size
     fabric.seed_everything(settings.seed + rank, verbose=False)
@@ -100,31 +112,35 @@ def train(
     feed = Feed(rows, fabric.device)
     labeled = rows.index_of(split.labeled_patients)
     unlabeled = rows.index_of(split.unlabeled_patients) if split.unlabeled_patients else labeled[:0]
+    check_annotated(rows, labeled)
+    samplers = [_sampler(stage, labeled, unlabeled, settings.seed + number) for number, stage in enumerate(stages)]
 
-    # 3. Where to start: the last checkpoint, or the beginning.
-    fingerprint = _fingerprint(method, settings, rows, split, world)
-    path = Path(out) / "last.pt" if out is not None else None
-    saved = checkpoint.load(path, fabric.device) if path is not None and path.exists() else None
-    if saved is not None and saved["fingerprint"] != fingerprint:
-        raise InputError(_disagreement(path, saved["fingerprint"], fingerprint))
-    if saved is not None:
-        method.load_state_dict(saved["method"])
-    first = saved["stage"] if saved is not None else 0
-    run = Run(saved["step"] if saved is not None else 0, False, out=Path(out) if out is not None else None)
-    run.log = saved["log"] if saved is not None else []
-    log = Log(run, Path(out) / "log.jsonl" if out is not None and rank == 0 else None)
-    before = saved["seconds"] if saved is not None else (0.0, 0.0)
-    started = time.monotonic(), time.process_time()
+    with ExitStack() as held:
+        # 3. Where to start: the last checkpoint, compared with what is asked for, or the beginning.
+        if out is not None and rank == 0:
+            held.enter_context(lock(out))
+        path = out / checkpoint.LAST if out is not None else None
+        due = fingerprint(method, settings, rows, split, world, info)
+        saved = checkpoint.newest(out, fabric.device, repair=rank == 0) if out and checkpoint.exists(out) else None
+        if saved is not None and path is not None:
+            check(path, saved["fingerprint"], due)
+            method.load_state_dict(saved["method"])
+        first = saved["stage"] if saved is not None else 0
+        run = Run(saved["step"] if saved is not None else 0, False, out=out)
+        run.log = saved["log"] if saved is not None else []
+        log = Log(run, out / "log.jsonl" if out is not None and rank == 0 else None)
+        before = saved["seconds"] if saved is not None else (0.0, 0.0)
+        started = time.monotonic(), time.process_time()
+        stop = held.enter_context(_stop_signals())
+        bar = held.enter_context(_bar(stages, run, progress, rank))
 
-    with _stop_signals() as stop, _bar(stages, run, progress, rank) as bar:
         for number, stage in enumerate(stages[first:], first):
             # 4. A stage: its parameters, its optimizer, its rows.
             _only_trainable(method, stage)
             parameters = [p for p in method.parameters() if p.requires_grad]
             optimizer = build_optimizer(parameters, settings, nesterov=stage.nesterov)
             module, wrapped = fabric.setup(_Step(method, stage, precision), optimizer)
-            sampler = _sampler(stage, labeled, unlabeled, settings.seed + number)
-            begin = 0
+            sampler, begin = samplers[number], 0
             if saved is not None and saved["stage"] == number:
                 begin = saved["stage_step"]
                 if saved["optimizer"] is not None:
@@ -147,7 +163,7 @@ def train(
                 wrapped.zero_grad()
                 fabric.backward(total)
                 norm = nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)  # type: ignore[arg-type]
-                optimizer.found_inf = guard.check(norm, index)  # the fused optimizer skips a non-finite update
+                optimizer.found_inf = guard.check(total, norm, index)  # the fused optimizer skips a non-finite update
                 wrapped.step()
                 protocol.after_step()
                 run.step += 1
@@ -165,7 +181,7 @@ def train(
                     if rank == 0:
                         payload = {
                             "method": method.state_dict(),
-                            "fingerprint": fingerprint,
+                            "fingerprint": due,
                             "stage": number + 1 if last else number,
                             "stage_step": 0 if last else step + 1,
                             "step": run.step,
@@ -175,14 +191,17 @@ def train(
                             "log": run.log,
                             "seconds": _seconds(before, started),
                         }
-                        checkpoint.save(payload, path)
+                        if described is None:
+                            checkpoint.save(payload, path)
+                        else:
+                            save_run(payload, replace(described, step=run.step), path.parent)
                     fabric.barrier()
                 if stopping:
                     run.wall_s, run.cpu_s = _seconds(before, started)
                     return run
 
-    run.finished = True
-    run.wall_s, run.cpu_s = _seconds(before, started)
+        run.finished = True
+        run.wall_s, run.cpu_s = _seconds(before, started)
     method.eval()
     return run
 
@@ -222,8 +241,7 @@ class Log:
     def __init__(self, run: Run, path: Path | None) -> None:
         self.run, self.path = run, path
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(line) + "\n" for line in run.log), encoding="utf-8")
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in run.log), overwrite=True)
 
     def line(self, stage: str, lr: float, total: Tensor, losses: Losses, norm: Tensor) -> dict[str, str]:
         """Reads the device once, writes a line, and returns what the progress bar shows."""
@@ -261,9 +279,9 @@ class _Guard:
         self.seen: deque[Tensor] = deque(maxlen=length)
         self.count = 0
 
-    def check(self, norm: Tensor, index: Tensor) -> Tensor:
-        """1 where the gradient norm is not finite, else 0; a scalar on the device."""
-        bad = (~torch.isfinite(norm)).float()
+    def check(self, total: Tensor, norm: Tensor, index: Tensor) -> Tensor:
+        """1 where the loss or the gradient norm is not finite, else 0; a scalar on the device."""
+        bad = (~(torch.isfinite(norm) & torch.isfinite(total.detach()))).float()
         self.bad[self.count % len(self.bad)] = bad
         self.seen.append(index)
         self.count += 1
@@ -274,7 +292,7 @@ class _Guard:
         for age, index in enumerate(reversed(self.seen)):
             if bad[(self.count - 1 - age) % len(bad)]:
                 names = ", ".join(dict.fromkeys(rows.names[i] for i in index.tolist()))
-                kept = f"the last checkpoint {path} is kept" if path is not None else "nothing was saved"
+                kept = f"the last checkpoint {path} is kept" if path and path.exists() else "nothing was saved"
                 raise NonFiniteError(
                     f"step {step - age}: loss or gradient is not finite; the update was skipped and {kept}. "
                     f"Look at these images, or lower the learning rate: {names}."
@@ -284,12 +302,19 @@ class _Guard:
 def _fabric(settings: Settings) -> Any:
     from lightning_fabric import Fabric
 
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
-    )
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if settings.devices * settings.nodes > 1 else "auto",
+        )
+    except Exception as error:  # each accelerator has exceptions of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"accelerator {settings.accelerator!r} with {settings.devices} devices cannot be used here ({reason}); "
+            "choose cpu, or fewer devices."
+        ) from error
     fabric.launch()
     return fabric
 
@@ -313,30 +338,6 @@ def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> Two
             "lower the budget, or train the supervised baseline."
         )
     return TwoStreamSampler(labeled, unlabeled, *stage.batch, seed=seed)
-
-
-def _fingerprint(
-    method: nn.Module, settings: Settings, rows: Rows | Volumes, split: Split, world: int
-) -> dict[str, str]:
-    """What must agree for a checkpoint to be continued."""
-    config = getattr(method, "config", None)
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("log_every", "checkpoint_every", "accelerator")}
-    return {
-        "method": type(method).__name__,
-        "config": json.dumps(asdict(config), sort_keys=True, default=str) if config is not None else "",
-        "settings": json.dumps(kept, sort_keys=True),
-        "rows": rows.sha256,
-        "split": json.dumps([split.labeled_patients, split.unlabeled_patients]),
-        "processes": str(world),
-    }
-
-
-def _disagreement(path: Path | None, saved: Mapping[str, str], ours: Mapping[str, str]) -> str:
-    changed = [key for key in ours if saved.get(key) != ours[key]]
-    return (
-        f"{path}: this run was started with another {' and '.join(changed)}; "
-        "give another output folder, or delete this one to start again."
-    )
 
 
 def _agreed(stop: threading.Event, fabric: Any, *, due: bool) -> bool:

@@ -82,7 +82,11 @@ def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings, *, n
     lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr, weight_decay=decay, fused=True)
-    return torch.optim.SGD(parameters, lr, settings.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+    sgd = torch.optim.SGD(parameters, lr, settings.momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+    if settings.momentum:  # torch leaves them unwritten where the first update is skipped (2.13)
+        for parameter in parameters:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def resolve_precision(precision: str, accelerator: str = "auto", dims: int = 2) -> str:

@@ -37,11 +37,8 @@ def suicide(owner: Any, name: str, call: int, *, before: bool, half_written: boo
         calls += 1
         if calls != call:
             return original(*args, **kwargs)
-        if half_written:  # torch.save(payload, file): half of the bytes reach the disk
-            original(*args, **kwargs)
-            file = args[1]
-            file.truncate(file.tell() // 2)
-            file.flush()
+        if half_written:  # os.fsync of a file that has no name yet: half of the bytes reach the disk
+            os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
         elif not before:
             original(*args, **kwargs)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -63,7 +60,7 @@ def arm(phase: str, call: int, before: bool) -> None:
     elif phase == "after_step":
         suicide(Teacher, "update", call, before=before)
     elif phase == "write":
-        suicide(torch, "save", call, before=before, half_written=True)
+        suicide(os, "fsync", call, before=before, half_written=True)
     elif phase == "fsync":
         suicide(os, "fsync", call, before=before)
     elif phase == "rename":

@@ -1,0 +1,6 @@
+"""Runs the command line as ``python -m anatolab``."""
+
+from anatolab.cli.app import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,33 @@
+"""``anatolab check``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from anatolab.cli.common import Json, print_json
+
+
+def command(arguments: Sequence[str]) -> Any:
+    """Returns the function whose parameters are the flags."""
+    return check
+
+
+def check(data: tyro.conf.Positional[Path], json: Json = False) -> int:
+    """Say what a folder of patients is, and all that is wrong with it; exit code 1 where anything is.
+
+    Args:
+        data: Folder of patients.
+        json: Print the report as JSON.
+    """
+    from anatolab.data import check_folder, describe
+
+    report = check_folder(data)
+    if json:
+        print_json(report)
+    else:
+        print(describe(report))
+    return 0 if report.ok else 1

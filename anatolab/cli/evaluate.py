@@ -1,0 +1,146 @@
+"""``anatolab evaluate``: a run measured on annotated patients, those it held out or any others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from anatolab.cli.common import Accelerator, Json, Overwrite, Stride, check_stride, device_of, one_of_these, print_json
+from anatolab.errors import InputError
+from anatolab.files import check_target, write_atomically
+
+METRICS = ("dice", "jaccard", "hd95", "assd", "nsd")
+
+
+def command(arguments: Sequence[str]) -> Any:
+    """Returns the function whose parameters are the flags."""
+    return evaluate
+
+
+def evaluate(
+    run: Path,
+    data: Path | None = None,
+    on: Literal["validation", "test", "all"] = "validation",
+    json_file: Path | None = None,
+    stride: Stride | None = None,
+    accelerator: Accelerator = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> int:
+    """Measure a run on annotated patients: Dice, Jaccard, HD95, ASSD and NSD a class, with an interval over patients.
+
+    Args:
+        run: Folder of a run, the --out of train.
+        data: Folder of patients; the one the run was trained on where not given.
+        on: Which patients: those that the run held out, or all annotated ones of the folder.
+        json_file: Write every case's values there.
+        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given; the papers' on
+            the left atrium is 4 18 18.
+        accelerator: Where to compute.
+        overwrite: Replace the file of --json-file.
+        json: Print every case's values as JSON.
+    """
+    import json as text
+
+    from anatolab.data import open_cohort
+    from anatolab.inference import evaluate as measure
+    from anatolab.metrics import summarize
+    from anatolab.records import plain
+    from anatolab.training import open_run
+
+    if json_file is not None:
+        check_target(json_file, overwrite=overwrite)
+    method, info = open_run(run, device := device_of(accelerator))
+    stride = check_stride(stride, info.patch)
+    if data is None and not info.data:
+        raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
+    cohort = open_cohort(data or info.data)
+    info.check_classes(cohort)
+    patients = _patients(cohort, info, on, run)
+    refs = info.refs(ref for ref in cohort.of(patients) if ref.labeled or on != "all")
+    cases = measure(method, refs, info.classes, info.size, device=device, stride=stride)
+    summary = summarize(cases, {ref.name: ref.patient for ref in refs})
+    trained_on = [p for p in patients if p in info.split.train]
+    notes = [] if info.finished else [f"the run is not finished: step {info.step} of {info.updates} updates."]
+    notes += info.remarks(cohort.of(patients[:1])[0].load())
+    if trained_on:
+        labeled = sum(p in info.split.labeled_patients for p in trained_on)
+        notes.append(
+            f"{len(trained_on)} of these {len(patients)} patients have the names of patients that the run was trained "
+            f"on ({labeled} of them with labels), so they are not held-out patients."
+        )
+    unit = "mm" if refs[0].load().spacing else "voxels"
+    result = {
+        "run": run,
+        "on": on,
+        "data": cohort.root,
+        "patients": patients,
+        "trained_on": trained_on,
+        "unit": unit,
+        "step": info.step,
+        "finished": info.finished,
+        "notes": notes,
+        "summary": summary,
+        "cases": cases,
+    }
+    if json_file is not None:
+        write_atomically(json_file, text.dumps(plain(result), indent=1) + "\n", overwrite=overwrite)
+    if json:
+        print_json(result)
+        return 0
+    counted = one_of_these(len(patients), f"{'annotated' if on == 'all' else on} patient")
+    print(f"{counted}, {one_of_these(len(cases), 'volume')}; distances in {unit}")
+    for note in notes:
+        print(f"note: {note}")
+    _print_table(summary, info.classes)
+    dice = summary["per_patient"]["dice"]
+    _print_mean("mean Dice over patients", dice.values())
+    if 0 < len(trained_on) < len(patients):
+        _print_mean("  of those not trained on", [v for p, v in dice.items() if p not in trained_on])
+    missed, invented = summary["counts"]["missed"]["total"], summary["counts"]["invented"]["total"]
+    if missed or invented:
+        print(f"missed organs: {missed}, invented: {invented} (Dice 0, distance not counted)")
+    return 0
+
+
+def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
+    """The patients to measure: of a part of the run's split, or all that are annotated."""
+    if on == "all":
+        patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))
+        if not patients:
+            raise InputError(f"{cohort.root}: no patient is annotated, so nothing can be compared; use predict.")
+        return patients
+    patients = getattr(info.split, on)
+    if not patients:
+        flag = "--held-out" if on == "validation" else "--held-out-test"
+        raise InputError(
+            f"{run}: its split holds out no {on} patients; train with --split-seed and {flag}, or give --on all."
+        )
+    return patients
+
+
+def _print_table(summary: Mapping[str, Any], classes: Sequence[str]) -> None:
+    width = max(12, *map(len, classes))
+    print(f"{'':{width}} {'Dice':>7} {'Jaccard':>8} {'HD95':>8} {'ASSD':>8} {'NSD':>7}")
+    for name in (*classes[1:], "mean"):
+        dice, jaccard, hd95, assd, nsd = (_number(summary[metric][name]) for metric in METRICS)
+        print(f"{name:{width}} {dice:>7} {jaccard:>8} {hd95:>8} {assd:>8} {nsd:>7}")
+
+
+def _print_mean(title: str, values: Any) -> None:
+    """The mean over patients with its interval, or why there is none."""
+    from anatolab.metrics import bootstrap_interval
+
+    finite = [v for v in values if math.isfinite(v)]
+    if len(finite) < 2:
+        mean = f" {finite[0]:.3f}" if finite else ": no patient has a class to measure"
+        print(f"{title}{mean}, no interval, which takes at least two patients" if finite else f"{title}{mean}")
+        return
+    low, high = bootstrap_interval(finite)
+    print(f"{title} {sum(finite) / len(finite):.3f}, 95 % interval {low:.3f} to {high:.3f}")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
