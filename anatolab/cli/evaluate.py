@@ -60,7 +60,7 @@ def evaluate(
     info.check_classes(cohort)
     patients = _patients(cohort, info, on, run)
     refs = info.refs(ref for ref in cohort.of(patients) if ref.labeled or on != "all")
-    cases = measure(method, refs, info.classes, info.size, device=device, stride=stride)
+    cases = measure(method, refs, info.classes, info.size, device=device, stride=stride, **info.rules)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     trained_on = [p for p in patients if p in info.split.train]
     notes = [] if info.finished else [f"the run is not finished: step {info.step} of {info.updates} updates."]

@@ -76,7 +76,14 @@ def predict(
     for target, job in zip(targets, jobs, strict=True):
         source = replace(job.load(), window=info.window)
         case = info.case(source)
-        label = predict_volume(method.predict, case, info.size, device=device, stride=stride)  # type: ignore[arg-type]
+        label = predict_volume(
+            method.predict,  # type: ignore[arg-type]
+            case,
+            info.size,
+            device=device,
+            stride=stride,
+            **info.rules,
+        )
         write_nifti(restored(label, case, source), source, target, overwrite=overwrite)
         voxels = {name: int((label == k).sum()) for k, name in enumerate(info.classes) if k}
         remarks = info.remarks(source)

@@ -49,7 +49,9 @@ def command(arguments: Sequence[str]) -> Any:
         dims: Literal["auto", "2", "3"] = "auto",
         side: int = size.side,
         patch: tuple[int, int, int] | None = size.image if space == 3 else None,  # type: ignore[assignment]
+        field_of_view: Literal["auto", "whole"] = "auto",
         network: str = size.network,
+        largest_component: bool = False,
         settings: Any = Settings(),  # noqa: B008
         json: Json = False,
     ) -> int:
@@ -68,13 +70,15 @@ def command(arguments: Sequence[str]) -> Any:
                 more than three times thicker than the pixels are wide, or without spacing, are taken one by one.
             side: In 2-D, slices are resized to side x side pixels.
             patch: In 3-D, patches have these sides, in voxels, z (the slice axis) first.
+            field_of_view: What of each scan is kept: a box around the organs of the labeled patients, or all of it.
             network: The backbone.
+            largest_component: Keep the largest component of each organ alone, at evaluation and prediction.
             settings: Optimizer, precision, devices.
             json: Print the result as JSON.
         """
         import torch
 
-        from anatolab.data import prepare
+        from anatolab.data import find_field_of_view, prepare
         from anatolab.ranges import check_ranges
         from anatolab.training import RunInfo
         from anatolab.training import train as fit
@@ -94,7 +98,10 @@ def command(arguments: Sequence[str]) -> Any:
         check_target(out / "last.pt", overwrite=True)
         cohort, orientation, notes = _open(data)
         split = split_of(cohort, labeled_patients, split_seed, held_out, held_out_test)
-        rows = prepare(cohort, split.train, size=patch or (side, side))
+        view = None
+        if field_of_view == "auto":
+            view = find_field_of_view(cohort, split.labeled_patients, dims=space)
+        rows = prepare(cohort, split.train, size=patch or (side, side), field_of_view=view)
         info = RunInfo(
             name,
             asdict(config),
@@ -107,6 +114,8 @@ def command(arguments: Sequence[str]) -> Any:
             patch=patch,
             window=cohort.window,
             orientation=orientation,
+            field_of_view=asdict(view) if view is not None else None,
+            largest_component=largest_component,
             spacing=cohort.of(split.train[:1])[0].load().spacing,
         )
         notes += [*_absent(rows, split.labeled_patients, cohort.classes), *_mirrored(cohort.classes, config)]

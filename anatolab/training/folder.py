@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from anatolab import records
+from anatolab.data import FieldOfView
 from anatolab.data.geometry import reoriented
 from anatolab.files import write_atomically
 from anatolab.methods import METHODS
@@ -71,6 +72,13 @@ class RunInfo:
     def finished(self) -> bool:
         """Whether the weights are those of the last update."""
         return self.step == self.updates
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What prediction must be told: ``field_of_view``, ``largest_component`` and ``precision``."""
+        view = FieldOfView(**self.field_of_view) if self.field_of_view is not None else None
+        precision = self.settings.get("precision", "32-true")
+        return {"field_of_view": view, "largest_component": self.largest_component, "precision": precision}
 
     def case(self, case: Case) -> Case:
         """Returns a case as the network must see it: turned to the run's orientation, under the run's window.
