@@ -12,6 +12,7 @@ from anatolab.files import write_atomically
 from anatolab.types import Case, InputError
 
 # Fields of a NIfTI header that say where voxels lie; all others (names, comments, extensions) are left behind.
+SIDES = 32_767  # voxels along an axis that NIfTI-1 can count
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
@@ -38,15 +39,17 @@ def write_nifti(label: np.ndarray, case: Case, path: Path, *, overwrite: bool = 
         raise InputError(f"{path}: the label has shape {label.shape} and {case.source} {case.image.shape[1:]}.")
     affine = np.eye(4) if case.affine is None else case.affine
     volume = np.ascontiguousarray(label.transpose(2, 1, 0).astype(np.uint8))
-    image: Any = nib.Nifti1Image(volume, affine)
-    image.header.set_xyzt_units("mm")
+    source: Any = None
     if case.affine is not None and case.source.name.endswith((".nii", ".nii.gz")):
-        source: Any = nib.load(case.source)
-        if np.allclose(source.affine, affine):
-            for name in GEOMETRY:
-                image.header[name] = source.header[name]
-            image.header["pixdim"][:4] = source.header["pixdim"][:4]
-            image.header.set_xyzt_units(source.header.get_xyzt_units()[0])
+        source = nib.load(case.source)
+    second = isinstance(source, nib.Nifti2Image) or max(volume.shape) > SIDES  # keeps affines in double precision
+    image: Any = (nib.Nifti2Image if second else nib.Nifti1Image)(volume, affine)
+    image.header.set_xyzt_units("mm")
+    if source is not None and np.allclose(source.affine, affine):
+        for name in GEOMETRY:
+            image.header[name] = source.header[name]
+        image.header["pixdim"][:4] = source.header["pixdim"][:4]
+        image.header.set_xyzt_units(source.header.get_xyzt_units()[0])
     content = image.to_bytes()
 
     def write(file: BinaryIO) -> None:

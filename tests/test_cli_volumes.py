@@ -64,7 +64,7 @@ def test_evaluate_slides_a_window_of_either_stride(run: Path, capsys: pytest.Cap
     for stride in ([], ["--stride", "4", "6", "6"]):
         assert main(["evaluate", "--run", str(run), *stride, "--accelerator", "cpu"]) == 0
         printed = capsys.readouterr().out
-        assert "1 validation patients, 1 volumes; distances in mm" in printed
+        assert "1 validation patient, 1 volume; distances in mm" in printed
         assert "LA" in printed
 
 
@@ -98,7 +98,7 @@ def test_predicted_voxels_are_those_of_evaluate(atria: Path, run: Path, tmp_path
     ref = open_cohort(atria).refs[1]
     assert main(["predict", "--run", str(run), "--images", str(ref.source), "--out", str(tmp_path)]) == 0
     method, info = open_run(run)
-    expected = predict_volume(method.predict, ref.load(), info.size)  # type: ignore[arg-type]
+    expected = predict_volume(method.predict, ref.load(), info.size, **info.rules)  # type: ignore[arg-type]
     written = np.asarray(nib.load(tmp_path / "ATR002.nii.gz").dataobj)
     np.testing.assert_array_equal(written.transpose(2, 1, 0), expected)
 
@@ -149,11 +149,11 @@ def test_a_single_slice_is_no_volume(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--patch", "8", "16", "20"], "--patch 8 16 20: light_unet needs multiples of 8"),
+        (["--patch", "8", "16", "20"], "--patch 8 16 20: stem_unet_small needs multiples of 8"),
         (["--patch", "8", "16", "24", "--network", "vnet"], "--patch 8 16 24: vnet needs multiples of 16"),
         (["--side", "48"], "--side: volumes are not resized"),
         (["--dims", "2", "--patch", "8", "16", "16"], "--patch: slices are not cut into patches"),
-        (["--dims", "2", "--side", "50"], "--side 50: light_unet needs multiples of 16"),
+        (["--dims", "2", "--side", "50"], "--side 50: stem_unet_small needs multiples of 16"),
     ],
 )
 def test_sizes_that_do_not_fit_are_one_sentence(
@@ -182,7 +182,7 @@ def test_a_stride_is_refused_where_no_window_slides_or_voxels_are_left_out(
 def test_one_command_chains_the_stages_of_a_contrastive_method_on_volumes(
     atria: Path, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["--representation", "16", "--num-anchors", "32", "--num-negatives", "64"]
+    small = ["--shares", "0.25", "0.25", "--representation", "16", "--num-anchors", "32", "--num-negatives", "64"]
     out = trained(atria, tmp_path / method, *SMALL, "--log-every", "1", method, "--updates", "8", *small)
     stages = [json.loads(line)["stage"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert stages == ["global"] * 2 + ["local"] * 2 + ["contrast"] * 4

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from anatolab.data import FieldOfView, coverage, find_field_of_view, open_cohort
 from anatolab.data.cache import slices_of
 from anatolab.data.phantoms.cardiac import write_cardiac
-from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, sliding_window, write_nifti
+from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, sliding_window
 from anatolab.types import Case, CaseRef, InputError
 
 
@@ -68,11 +68,6 @@ def test_evaluation_is_in_mm_on_the_native_grid() -> None:
 def test_a_case_without_annotation_cannot_be_evaluated() -> None:
     with pytest.raises(InputError, match=r"p1.nii.gz: has no annotation to compare with"):
         evaluate(Bright(), [ref(case(label=False))], ("background", "LV"), (24, 32))
-
-
-def test_nifti_needs_a_geometry_to_keep(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"p1.nii.gz: carries no affine"):
-        write_nifti(np.zeros((5, 24, 32), np.uint8), case(), tmp_path / "out.nii.gz")
 
 
 def literal(predict, image: Tensor, patch: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:

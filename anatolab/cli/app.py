@@ -74,8 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from anatolab.presets import current_size
-
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help"):
         print(HELP)
@@ -89,6 +87,8 @@ def _run(arguments: list[str]) -> int:
         known = ", ".join(COMMANDS)
         return _fail(f"{name!r} is not one of its commands, which are {known}." if name else f"name one of {known}.", 2)
     import tyro
+
+    from anatolab.presets import current_size
 
     current_size()  # refuses another ANATOLAB_SIZE
     command: Any = import_module(f"anatolab.cli.{name}").command(arguments[1:])

@@ -22,7 +22,7 @@ def command(arguments: Sequence[str]) -> Any:
 def evaluate(
     run: Path,
     data: Path | None = None,
-    on: Literal["validation", "test", "all"] = "validation",
+    on: Literal["validation", "test", "development", "all"] = "validation",
     json_file: Path | None = None,
     stride: Stride | None = None,
     accelerator: Accelerator = "auto",
@@ -34,7 +34,7 @@ def evaluate(
     Args:
         run: Folder of a run, the --out of train.
         data: Folder of patients; the one the run was trained on where not given.
-        on: Which patients: those that the run held out, or all annotated ones of the folder.
+        on: Which patients: those that the run held out, those of its development, or all annotated ones of the folder.
         json_file: Write every case's values there.
         stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given; the papers' on
             the left atrium is 4 18 18.
@@ -56,7 +56,7 @@ def evaluate(
     stride = check_stride(stride, info.patch)
     if data is None and not info.data:
         raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
-    cohort = open_cohort(data or info.data)
+    cohort = open_cohort(data or info.data, as_stored=True)
     info.check_classes(cohort)
     patients = _patients(cohort, info, on, run)
     refs = info.refs(ref for ref in cohort.of(patients) if ref.labeled or on != "all")
@@ -114,7 +114,7 @@ def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
         return patients
     patients = getattr(info.split, on)
     if not patients:
-        flag = "--held-out" if on == "validation" else "--held-out-test"
+        flag = {"validation": "--held-out", "test": "--held-out-test", "development": "--development"}[on]
         raise InputError(
             f"{run}: its split holds out no {on} patients; train with --split-seed and {flag}, or give --on all."
         )

@@ -33,7 +33,7 @@ def predict(
     out: Path,
     images: list[Path] | None = None,
     data: Path | None = None,
-    on: Literal["all", "train", "validation", "test"] = "all",
+    on: Literal["all", "train", "development", "validation", "test"] = "all",
     stride: Stride | None = None,
     accelerator: Accelerator = "auto",
     overwrite: Overwrite = False,
@@ -101,7 +101,7 @@ def _of_folder(data: Path, info: Any, on: str) -> list[Job]:
     """The cases of a folder of patients."""
     from anatolab.data import open_cohort
 
-    cohort = open_cohort(data)
+    cohort = open_cohort(data, as_stored=True)
     patients = cohort.patients if on == "all" else getattr(info.split, on)
     if not patients:
         raise InputError(f"{data}: the run's split has no {on} patients; give --on all.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +47,7 @@ def command(arguments: Sequence[str]) -> Any:
         split_seed: int | None = None,
         held_out: int | None = None,
         held_out_test: int | None = None,
+        development: int = 0,
         dims: Literal["auto", "2", "3"] = "auto",
         side: int = size.side,
         patch: tuple[int, int, int] | None = size.image if space == 3 else None,  # type: ignore[assignment]
@@ -66,6 +68,8 @@ def command(arguments: Sequence[str]) -> Any:
                 patients are never trained on.
             held_out: Patients held out for validation, with a seed; where not given, the published ones, or a fifth.
             held_out_test: Patients held out for the test beside them, with a seed; the published ones where not given.
+            development: Training patients that are taken out of the training, for choices that must not be made on
+                held-out ones.
             dims: Train on 2-D slices or on 3-D patches; where auto, the spacing of the first case decides: slices
                 more than three times thicker than the pixels are wide, or without spacing, are taken one by one.
             side: In 2-D, slices are resized to side x side pixels.
@@ -78,7 +82,8 @@ def command(arguments: Sequence[str]) -> Any:
         """
         import torch
 
-        from anatolab.data import find_field_of_view, prepare
+        from anatolab.data import find_field_of_view, open_cohort, prepare
+        from anatolab.data.splits import present
         from anatolab.ranges import check_ranges
         from anatolab.training import RunInfo
         from anatolab.training import train as fit
@@ -96,8 +101,8 @@ def command(arguments: Sequence[str]) -> Any:
             )
         _check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
         check_target(out / "last.pt", overwrite=True)
-        cohort, orientation, notes = _open(data)
-        split = split_of(cohort, labeled_patients, split_seed, held_out, held_out_test)
+        cohort = present(open_cohort(data))
+        split = split_of(cohort, labeled_patients, split_seed, held_out, held_out_test, development)
         view = None
         if field_of_view == "auto":
             view = find_field_of_view(cohort, split.labeled_patients, dims=space)
@@ -113,12 +118,13 @@ def command(arguments: Sequence[str]) -> Any:
             data=str(data.resolve()),
             patch=patch,
             window=cohort.window,
-            orientation=orientation,
+            orientation=cohort.orientation,
             field_of_view=asdict(view) if view is not None else None,
             largest_component=largest_component,
             spacing=cohort.of(split.train[:1])[0].load().spacing,
         )
-        notes += [*_absent(rows, split.labeled_patients, cohort.classes), *_mirrored(cohort.classes, config)]
+        notes = [*cohort.provenance.get("notes", ()), *_notes(cohort, split), *_mirrored(cohort.classes, config)]
+        notes += _absent(rows, split.labeled_patients, cohort.classes)
         shown = f"{'slices' if patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
         share = f"{labeled_patients} of {one_of_these(len(split.train), 'training patient')} labeled"
         if not json:
@@ -129,7 +135,7 @@ def command(arguments: Sequence[str]) -> Any:
         run = fit(build(info), rows, split, settings, out=out, info=info)
         state = "finished" if run.finished else "stopped; the same command continues"
         if json:
-            counts = {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+            counts = {part: len(getattr(split, part)) for part in ("train", "development", "validation", "test")}
             about = {"run": out, "method": name, "step": run.step, "finished": run.finished, "notes": notes}
             print_json({**about, "patients": {**counts, "labeled": split.labeled}})
         else:
@@ -142,12 +148,16 @@ def command(arguments: Sequence[str]) -> Any:
 
 
 def split_of(
-    cohort: Cohort, labeled: int, seed: int | None, held_out: int | None, held_out_test: int | None = None
+    cohort: Cohort,
+    labeled: int,
+    seed: int | None,
+    held_out: int | None,
+    held_out_test: int | None = None,
+    development: int = 0,
 ) -> Split:
     """Returns the split that the flags ask for.
 
-    With a seed, published lists are taken as far as their patients are here; those of their test list are never
-    trained on.
+    Patients who are on a published validation or test list are never trained on, whatever the seed.
 
     Args:
         cohort: The patients.
@@ -155,26 +165,28 @@ def split_of(
         seed: Of the order; None for the published lists.
         held_out: For validation; None for the published list, or a fifth where there is none.
         held_out_test: For the test; None for the published list, or nobody.
+        development: Taken out of the training patients.
 
     Raises:
         InputError: Patients cannot be held out so.
     """
     from anatolab.data import split_patients
 
-    for flag, count in (("--labeled-patients", labeled), ("--held-out", held_out), ("--held-out-test", held_out_test)):
-        if count is not None and count < (flag == "--labeled-patients"):
-            raise InputError(f"{flag} {count}: must be a whole number of at least {int(flag == '--labeled-patients')}.")
+    counts = {"--held-out": held_out, "--held-out-test": held_out_test}
+    for flag, count, least in (
+        ("--labeled-patients", labeled, 1),
+        ("--development", development, 0),
+        *((flag, count, 0) for flag, count in counts.items()),
+    ):
+        if count is not None and count < least:
+            raise InputError(f"{flag} must be a whole number of at least {least}, not {count}.")
     if seed is None:
-        for flag, count in (("--held-out", held_out), ("--held-out-test", held_out_test)):
-            if count is not None:
-                raise InputError(f"{flag}: patients can only be held out with --split-seed; give a seed, such as 0.")
-        return split_patients(cohort, labeled)
-    here = set(cohort.patients)
-    published = {part: tuple(p for p in listed if p in here) for part, listed in cohort.published.items()}
-    cohort = replace(cohort, published={part: listed for part, listed in published.items() if listed})
+        if given := [flag for flag, count in counts.items() if count is not None]:
+            raise InputError(f"{given[0]}: patients can only be held out with --split-seed; give a seed, such as 0.")
+        return split_patients(cohort, labeled, development=development)
     if held_out is None and not cohort.published.get("validation"):
         held_out = max(1, len(cohort.published.get("train", cohort.patients)) // 5)
-    return split_patients(cohort, labeled, validation=held_out, test=held_out_test, seed=seed)
+    return split_patients(cohort, labeled, validation=held_out, test=held_out_test, development=development, seed=seed)
 
 
 def _dims(arguments: Sequence[str]) -> int:
@@ -185,7 +197,7 @@ def _dims(arguments: Sequence[str]) -> int:
     """
     import argparse
 
-    from anatolab.data import dims_for
+    from anatolab.data import dims_for, open_cohort
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dims", nargs="?")
@@ -193,19 +205,21 @@ def _dims(arguments: Sequence[str]) -> int:
     given, _ = parser.parse_known_args(arguments)
     if given.dims in ("2", "3") or given.data is None:
         return 3 if given.dims == "3" else 2
-    case = _open(Path(given.data))[0].refs[0].load()
+    case = open_cohort(given.data).refs[0].load()
     return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
 
 
-def _open(data: Path) -> tuple[Cohort, str | None, list[str]]:
-    """The cohort, its cases turned to one orientation; that orientation; and what is worth knowing of it."""
-    from anatolab.data import open_cohort
-    from anatolab.data.formats import cohort_orientation
-    from anatolab.data.geometry import oriented
+def _notes(cohort: Cohort, split: Split) -> list[str]:
+    """What the headers of the training cases show: orientations that are mixed."""
+    from anatolab.data.formats import read_affine
+    from anatolab.data.geometry import orientation_of
 
-    cohort = open_cohort(data)
-    codes = cohort_orientation(cohort)
-    return oriented(cohort, codes), codes, list(cohort.provenance.get("notes", ()))
+    affines = [read_affine(ref.source) for ref in cohort.of(split.train) if cohort.orientation]
+    stored = Counter(orientation_of(affine) for affine in affines if affine is not None)
+    if len(stored) < 2 and cohort.orientation in (None, *stored):
+        return []
+    shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
+    return [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
 
 
 def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -225,11 +239,11 @@ def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[s
 
 def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
     """A note where flips or half turns exchange two classes that differ by side alone."""
-    sides = (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT"))
-    pairs = [(a, a.replace(left, right)) for a in classes for left, right in sides if left in a]
-    pairs = [pair for pair in pairs if pair[1] in classes]
+    from anatolab.data.report import side_pairs
+
     moves = config.augmentation
-    if not pairs or not (moves.flip or moves.quarter_turns):
+    pairs = side_pairs(classes) if moves.flip or moves.quarter_turns else ()
+    if not pairs:
         return []
     one, other = pairs[0]
     return [

@@ -48,7 +48,9 @@ def fingerprint(
     if info is None:
         parts["parameters"] = [[name, list(parameter.shape)] for name, parameter in method.named_parameters()]
     else:
-        parts["held_out"] = [[pseudonym(p) for p in part] for part in (info.split.validation, info.split.test)]
+        parts["held_out"] = [
+            [pseudonym(p) for p in part] for part in (info.split.validation, info.split.test, info.split.development)
+        ]
     return {k: json.dumps(v, sort_keys=True, default=str) for k, v in parts.items()}
 
 

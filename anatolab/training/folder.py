@@ -95,7 +95,8 @@ class RunInfo:
 
     def remarks(self, case: Case) -> list[str]:
         """Returns what a user should know of a prediction for a case, as its file has it, a sentence each."""
-        remarks, name = [], case.source.name
+        name = case.source.name
+        remarks = [f"{name}: {note}." for note in case.notes]
         if case.affine is None:
             lies = (
                 f", and it is taken to lie as the training images do ({self.orientation})" if self.orientation else ""
