@@ -11,8 +11,8 @@ import numpy as np
 from anatolab.files import write_atomically
 from anatolab.types import Case, InputError
 
-# Fields of a NIfTI header that say where voxels lie; all others (names, comments, extensions) are left behind.
 SIDES = 32_767  # voxels along an axis that NIfTI-1 can count
+# Fields of a NIfTI header that say where voxels lie; all others (names, comments, extensions) are left behind.
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
