@@ -161,13 +161,24 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def provenance(*, started: str, wall_s: float, device: str, threads: int) -> dict[str, Any]:
-    """What a number needs beside it to be believed: commit, versions, machine, time, memory."""
+def provenance(
+    *, started: str, wall_s: float, device: str, threads: int, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a number needs beside it to be believed: commit, versions, machine, time, memory.
+
+    Args:
+        started: Date and time, ISO.
+        wall_s: Seconds.
+        device: Where it was computed.
+        threads: Of the processor.
+        before: :func:`git_state` when the run began. Its commit is that of the code that ran; where the state is
+            another one by now, the record counts as made from changed code.
+    """
     import resource  # not on Windows, where no record of ours is made
 
     scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes there, KiB on Linux
     return {
-        **git_state(),
+        **_state_of_run(before),
         "started": started,
         "wall_s": round(wall_s, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6),
@@ -184,6 +195,12 @@ def installed_version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The commit that ran, and whether any other code may have run with it."""
+    now = git_state()
+    return now if before is None else {**before, "dirty": before["dirty"] or dict(before) != now}
 
 
 def git_state() -> dict[str, Any]:

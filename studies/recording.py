@@ -16,11 +16,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.started, self.begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+        self.before = records.git_state()
 
     def provenance(self) -> dict[str, Any]:
         """That of what was measured on this processor since then."""
         seconds, threads = time.monotonic() - self.begin, torch.get_num_threads()
-        return records.provenance(started=self.started, wall_s=seconds, device="cpu", threads=threads)
+        return records.provenance(
+            started=self.started, wall_s=seconds, device="cpu", threads=threads, before=self.before
+        )
 
 
 def rounded(value: Any) -> Any:

@@ -52,7 +52,8 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     from anatolab.training import Settings, train
     from anatolab.training.settings import resolve_precision
 
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started, before = datetime.now(UTC).isoformat(timespec="seconds"), records.git_state()
+    code = records.code_of(METHODS[experiment.method].__module__)  # of the code that runs, whatever lies there later
     size = experiment.budget
     cohort, split_of = COHORTS[experiment.cohort]()
     split = split_of(experiment.labeled)
@@ -115,12 +116,16 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
         ),
         provenance={
             **records.provenance(
-                started=started, wall_s=trained.wall_s, device=_device_name(device), threads=torch.get_num_threads()
+                started=started,
+                wall_s=trained.wall_s,
+                device=_device_name(device),
+                threads=torch.get_num_threads(),
+                before=before,
             ),
             "precision": measure.keywords["precision"],
             "data": f"{cohort.name}, {cohort.layout}{', packed as uint8' if (cohort.root / PACKED).exists() else ''}",
         },
-        code={**records.code_of(kind.__module__), **fingerprints.entry(experiment)},
+        code={**code, **fingerprints.entry(experiment)},
         split_sha256=split_sha256(split),
     )
     records.write(record)

@@ -67,3 +67,16 @@ def test_provenance_names_commit_machine_versions_time_and_memory() -> None:
     assert found["versions"]["numpy"] == np.__version__
     assert 10 < found["peak_memory_mb"] < 100_000
     assert len(found["commit"]) == 40 or found["commit"] == "unknown"
+
+
+def test_a_record_names_the_code_that_ran_and_says_when_it_changed_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(before: dict[str, object] | None, now: dict[str, object]) -> dict[str, object]:
+        monkeypatch.setattr(records, "git_state", lambda: now)
+        values = records.provenance(started="", wall_s=1, device="CPU", threads=1, before=before)
+        return {k: values[k] for k in ("commit", "dirty")}
+
+    clean, other, edited = ({"commit": c, "dirty": d} for c, d in (("a", False), ("b", False), ("a", True)))
+    assert made(clean, clean) == clean
+    assert made(clean, other) == made(clean, edited) == edited
+    assert made(edited, clean) == edited
+    assert made(None, other) == other

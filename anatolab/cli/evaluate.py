@@ -56,15 +56,15 @@ def evaluate(
     stride = check_stride(stride, info.patch)
     if data is None and not info.data:
         raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
-    cohort = open_cohort(data or info.data, as_stored=True)
-    info.check_classes(cohort)
+    stored = open_cohort(data or info.data, as_stored=True)
+    cohort = info.adapted(stored)
     patients = _patients(cohort, info, on, run)
-    refs = info.refs(ref for ref in cohort.of(patients) if ref.labeled or on != "all")
+    refs = [ref for ref in cohort.of(patients) if ref.labeled or on != "all"]
     cases = measure(method, refs, info.classes, info.size, device=device, stride=stride, **info.rules)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     trained_on = [p for p in patients if p in info.split.train]
     notes = [] if info.finished else [f"the run is not finished: step {info.step} of {info.updates} updates."]
-    notes += info.remarks(cohort.of(patients[:1])[0].load())
+    notes += info.remarks(stored.of(patients[:1])[0].load())
     if trained_on:
         labeled = sum(p in info.split.labeled_patients for p in trained_on)
         notes.append(

@@ -112,21 +112,19 @@ class RunInfo:
                 )
         return remarks
 
-    def refs(self, refs: typing.Iterable[CaseRef]) -> tuple[CaseRef, ...]:
-        """Returns the same cases, each read as the network must see it."""
-        return tuple(replace(ref, load=partial(_load, self, ref)) for ref in refs)
-
-    def check_classes(self, cohort: Cohort) -> None:
-        """Refuses a cohort whose class numbers mean something else.
+    def adapted(self, cohort: Cohort) -> Cohort:
+        """Returns a cohort, each case of which is read as the network must see it, see :meth:`case`.
 
         Raises:
-            InputError: Names both tables.
+            InputError: Its class numbers mean something else.
         """
         if cohort.classes != self.classes:
             raise InputError(
                 f"{cohort.root}: its classes are {', '.join(cohort.classes)}, and this run was trained on "
                 f"{', '.join(self.classes)}; give patients that are annotated with the same table."
             )
+        refs = tuple(replace(ref, load=partial(_load, self, ref)) for ref in cohort.refs)
+        return replace(cohort, refs=refs, window=self.window, orientation=self.orientation)
 
 
 def describe_code(info: RunInfo, settings: dict[str, Any], updates: int) -> RunInfo:

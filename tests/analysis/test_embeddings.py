@@ -10,8 +10,7 @@ from anatolab.data.phantoms import cardiac_cohort
 from anatolab.methods import Action, Supervised
 from anatolab.nn import light_unet, tap
 from anatolab.presets import SIZES
-from anatolab.training import checkpoint
-from anatolab.training.folder import RunInfo, save_info
+from anatolab.training.folder import RunInfo, save_run
 from anatolab.types import InputError, Split
 
 CLASSES = ("background", "RV", "Myo", "LV")
@@ -203,8 +202,7 @@ def test_embed_goes_from_a_run_folder_to_a_measured_map(tmp_path):
     torch.manual_seed(0)
     method = Supervised(light_unet(1, 4))
     info = RunInfo("supervised", {}, "light_unet", 1, cohort.classes, 32, Split(cohort.patients, 1), "")
-    save_info(info, tmp_path)
-    checkpoint.save({"method": method.state_dict()}, tmp_path / "last.pt")
+    save_run({"method": method.state_dict()}, info, tmp_path)
     found = e.embed(tmp_path, cohort, cohort.patients, per_class=15, neighbors=10)
     assert found.map.shape == (60, 2)
     assert set(found.points.patient) == set(cohort.patients)

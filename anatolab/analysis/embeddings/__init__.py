@@ -14,7 +14,7 @@ it shows whether classes or patients were separated. The *silhouette* compares d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +97,19 @@ def embed(
     Raises:
         InputError: A method without its size, a method without the features asked for, or an unknown patient.
     """
+    view = None
     if not isinstance(method, nn.Module):
-        method, info = open_run(method)
-        size = (info.side, info.side)
+        folder = method
+        method, info = open_run(folder)
+        if info.patch is not None:
+            raise InputError(
+                f"{folder}: was trained on patches of volumes, and maps are of slices; give a run of slices."
+            )
+        cohort, size, view = info.adapted(cohort), (info.side, info.side), info.rules["field_of_view"]
     if size is None:
         raise InputError("size: give the height and width that the method was trained at.")
-    rows = prepare(cohort, patients, size=size)
+    view = replace(view, margin=1.0) if view is not None else None  # nothing is rotated here
+    rows = prepare(cohort, patients, size=size, field_of_view=view)
     points = read_features(method, rows, cohort.classes, of, per_class=per_class, seed=seed)
     lay: Callable[..., np.ndarray] = tsne if layout == "tsne" else umap_map
     result = lay(points.features, neighbors if layout == "tsne" else round(neighbors), seed=seed)
