@@ -36,6 +36,7 @@ LEVELS = (
     {"methods", "robust"},
     {"training", "inference"},
     {"analysis", "viz", "experiments", "cli"},
+    {"__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 # Who may import a part of its own level: (importer, imported), each for a reason that was thought about.
