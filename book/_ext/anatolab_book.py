@@ -89,7 +89,8 @@ def wanted(experiment: str) -> bool:
 @cache
 def earlier() -> dict[str, str]:
     """Ids and titles of the runs of the first regime, which pages print until they are rewritten."""
-    return json.loads((records.root() / "earlier.json").read_text(encoding="utf-8"))
+    path = records.root() / "earlier.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def source_of(found: list[records.Record], key: str) -> str:

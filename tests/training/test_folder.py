@@ -35,7 +35,7 @@ INFO = RunInfo(
     classes=("background", "square"),
     side=16,
     split=SPLIT,
-    data="/home/somebody/patients",
+    data="/patients",
     window=(0.0, 1.0),
     orientation="LPS",
 )
