@@ -54,9 +54,12 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("weight_decay", "momentum", "floor", "warm_up", "power"), Range(0, 10)),
     **dict.fromkeys(("momentum", "floor", "warm_up"), SHARE),
     **dict.fromkeys(("ema_decay", "mean_rate", "ramp", "pretrain", "drop", "hard_share"), SHARE),
-    **dict.fromkeys(("shares", "threshold", "weak_threshold", "hard_threshold", "confidence_threshold"), SHARE),
-    **dict.fromkeys(("strong_probability",), SHARE),
-    **dict.fromkeys(("patch",), PART),
+    **dict.fromkeys(
+        ("shares", "threshold", "weak_threshold", "hard_threshold", "confidence_threshold", "equivariance_threshold"),
+        SHARE,
+    ),
+    **dict.fromkeys(("strong_probability", "channel_dropout", "pretraining_share"), SHARE),
+    **dict.fromkeys(("patch", "box"), PART),
     **dict.fromkeys(("temperature", "aaco_temperature", "student_temperature", "teacher_temperature"), POSITIVE),
     **dict.fromkeys(("sigma", "spacing"), POSITIVE),
     **dict.fromkeys(("periods",), Range(0, 1e4)),
@@ -67,8 +70,8 @@ RANGES: dict[str, Range] = {
 
 
 def range_of(name: str) -> Range | None:
-    """Returns the range of a numeric field; names that end in ``_weight`` share one."""
-    return RANGES.get(name, WEIGHT if name.endswith("_weight") else None)
+    """Returns the range of a numeric field; names that end in ``_weight`` or ``_weights`` share one."""
+    return RANGES.get(name, WEIGHT if name.endswith(("_weight", "_weights")) else None)
 
 
 def check_ranges(settings: Any, *, flags: bool = False, within: str = "") -> None:

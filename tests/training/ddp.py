@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from anatolab.methods._config import PretrainingConfig
 from anatolab.training import Settings, train
 from anatolab.types import Batch, Losses, Stage
 from tests.training import toy
 
+DISTILLED = {"pretraining": PretrainingConfig(shares=(0.25, 0.25))}  # half of the updates, global and local
 SETTINGS = Settings(
     optimizer="sgd", precision="32-true", accelerator="cpu", devices=2, lr=0.05, checkpoint_every=4, log_every=2
 )
@@ -48,7 +50,7 @@ def main(folder: Path) -> None:
     torch.save({"images": plain.images, **plain.state_dict()}, folder / f"plain{rank}.pt")
 
     for name in toy.SMALL:
-        banks = toy.method(name)
+        banks = toy.method(name, **(DISTILLED if name in toy.CONTRASTIVE else {}))
         train(banks, toy.rows(), toy.SPLIT, SETTINGS)
         torch.save(banks.state_dict(), folder / f"{name}{rank}.pt")
 

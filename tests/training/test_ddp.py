@@ -44,7 +44,7 @@ def test_a_bank_holds_the_rows_of_both_processes_in_both(states: dict[str, dict[
 @pytest.mark.parametrize("name", ["mona", "arco"])
 def test_a_bank_of_classes_holds_the_rows_of_both_processes_in_both(states: dict[str, Any], name: str) -> None:
     one, two = (states[f"{name}{rank}"] for rank in (0, 1))
-    for key in ("rows", "fill", "at"):
+    for key in ("rows", "fill", "pointer"):
         assert torch.equal(one[f"miner.bank.{key}"], two[f"miner.bank.{key}"])
     assert one["miner.bank.fill"].tolist() == [100, 100]
     assert torch.equal(one["miner.images.buffer"], two["miner.images.buffer"])
