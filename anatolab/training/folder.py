@@ -75,7 +75,7 @@ class RunInfo:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """What prediction must be told: ``field_of_view``, ``largest_component`` and ``precision``."""
+        """What prediction needs beside the weights: ``field_of_view``, ``largest_component`` and ``precision``."""
         view = FieldOfView(**self.field_of_view) if self.field_of_view is not None else None
         precision = self.settings.get("precision", "32-true")
         return {"field_of_view": view, "largest_component": self.largest_component, "precision": precision}
@@ -265,8 +265,10 @@ def _check_mirror(path: Path, info: RunInfo) -> None:
             f"{path}: not the description of a run ({reason}); remove it, the checkpoint holds the description."
         ) from error
     state = {f.name for f in fields(info) if f.metadata} | {"finished"}  # a crash may part the two by one checkpoint
-    said = {k: v for k, v in json.loads(json.dumps(mirror(info))).items() if k not in state}
-    if differ := sorted(k for k in said.keys() | held.keys() - state if k not in held or held[k] != said.get(k)):
+    expected = {k: v for k, v in json.loads(json.dumps(mirror(info))).items() if k not in state}
+    if differ := sorted(
+        k for k in expected.keys() | held.keys() - state if k not in held or held[k] != expected.get(k)
+    ):
         raise InputError(
             f"{path}: says another {' and '.join(differ)} than the checkpoint beside it; "
             "restore it, or remove it, the checkpoint holds the description."
