@@ -128,7 +128,7 @@ PAGE = """# Mini
 Dice is {num}`demo-a:dice.mean`, {num}`demo-a:dice.mean|pct` or {num}`demo-a:n`.
 
 ```{record-table} All
-rows: [[A, demo-a], demo-b, acdc-3-mean-teacher]
+rows: [[A, demo-a], demo-b, acdc96-3-mean-teacher]
 columns:
   - {name: Dice, key: dice.mean, format: .2f, patients: per_patient.dice, best: max}
 ```
