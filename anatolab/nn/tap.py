@@ -100,6 +100,8 @@ class Tap(nn.Module):
         trained = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         reached = torch.autograd.grad(maps[0].sum(), list(trained.values()), allow_unused=True) if trained else ()
         encoder = tuple(name for name, g in zip(trained, reached, strict=True) if g is not None)
+        with torch.no_grad():  # some networks keep their last outputs, which must have no graph to be deep-copied
+            self(example)
         for name, module in self.net.named_modules():
             module.training = training[name]
         self.training = training[""]
