@@ -146,7 +146,7 @@ def pseudonym(patient: str) -> str:
 
     Example:
         >>> pseudonym("patient001")
-        'p-4f1cb8d3bb'
+        'p-26a1971269'
     """
     return f"p-{hashlib.sha256(patient.encode()).hexdigest()[:10]}"
 

@@ -59,7 +59,7 @@ def method_style(name: str) -> dict[str, Any]:
 
     Example:
         >>> method_style("mean teacher")["line"]["dash"]
-        'dot'
+        'dashdot'
     """
     order = list(METHOD_COLORS).index(_method(name))
     color = method_color(name)
