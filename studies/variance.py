@@ -61,7 +61,7 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
     b, _, *grid = output.representation.shape
     with torch.no_grad():
         keys = flatten_pixels(method.teacher.net.pixel(method.teacher(output.views.image)[1]))[0]
-    hard = output.label_probability <= c.strong_threshold
+    hard = output.label_probability <= c.hard_threshold
     pool = pool_pixels(output.pixel_label, classes, hard)
     prototypes = class_means(output.features, output.pixel_label, classes)
     negatives = sample_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), c.num_negatives)
