@@ -19,13 +19,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from anatolab.data.blocks import Checksums, VerifiedMap, open_verified
 from anatolab.data.files import system_error, unreadable
 from anatolab.types import CaseRef, Cohort, InputError
+
+Opened = TypeVar("Opened")  # what is read from a cache
 
 FORMAT = 2  # of the files of a cache, part of every key
 EAGER = 128 << 20  # bytes of an array that is verified, and built again where it is damaged, when it is opened
@@ -74,18 +76,53 @@ def cached(
     recipe = {**recipe, "format": FORMAT, **({"window": list(cohort.window)} if cohort.window else {})}
     recipe |= {"orientation": cohort.orientation} if cohort.orientation else {}
     folder = Path(cache or cache_root()).expanduser() / f"{_slug(cohort.name)}-{_key(cohort, refs, recipe)}"
-    for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
+    return open_or_build(
+        folder,
+        lambda: _build(folder, cohort, refs, recipe, cut),
+        lambda: _open(folder),
+        name="a cache",
+        damaged="this cache is damaged",
+        again="building it",
+        stacklevel=4,
+    )
+
+
+def open_or_build(
+    folder: Path,
+    build: Callable[[], None],
+    read: Callable[[], Opened],
+    *,
+    name: str,
+    damaged: str,
+    again: str,
+    stacklevel: int,
+) -> Opened:
+    """Returns what ``read`` finds in a folder, which is built where it is missing, and anew where it is damaged.
+
+    Args:
+        folder: That ``build`` writes and ``read`` reads.
+        build: Writes the folder, unless another process was first.
+        read: Raises whatever its parsers raise where anything is not as it was written.
+        name: What the folder holds, in a message of the system: "a cache".
+        damaged: The same as the start of a sentence: "this cache is damaged".
+        again: What is done about it: "building it".
+        stacklevel: Of the warning, counted from here.
+
+    Raises:
+        InputError: The system refuses to read, or the folder stays damaged.
+    """
+    for _ in range(3):  # a third time only where another process replaces a damaged folder meanwhile
         if not folder.is_dir():
-            _build(folder, cohort, refs, recipe, cut)
+            build()
         try:
-            return _open(folder)
+            return read()
         except Exception as error:  # whatever a damaged file makes its parser raise
             if isinstance(error, MemoryError) or system_error(error) not in (None, errno.ENOENT, errno.EINVAL):
-                raise unreadable(folder, error, "a cache") from error  # it may be whole
+                raise unreadable(folder, error, name) from error  # it may be whole
             if folder.is_dir():
-                warnings.warn(f"{folder}: this cache is damaged ({error}); building it again.", stacklevel=3)
+                warnings.warn(f"{folder}: {damaged} ({error}); {again} again.", stacklevel=stacklevel)
                 remove(folder)
-    raise InputError(f"{folder}: this cache is damaged and cannot be replaced; remove the folder.")
+    raise InputError(f"{folder}: {damaged} and cannot be replaced; remove the folder.")
 
 
 def _build(

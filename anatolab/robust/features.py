@@ -8,12 +8,10 @@ image in float32: ask for float16 where that is too much.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +22,7 @@ from torch import Tensor
 
 from anatolab.data import LabeledImages, cache_root
 from anatolab.data.blocks import open_verified
-from anatolab.data.files import system_error, unreadable
-from anatolab.data.store import GrowingArray, remove
+from anatolab.data.store import GrowingArray, open_or_build
 from anatolab.robust._fit import FeatureSet, Start
 from anatolab.robust.clip import TEMPLATES, Clip
 from anatolab.types import InputError
@@ -59,18 +56,15 @@ def extract(
     folder = (
         Path(cache or cache_root()).expanduser() / f"features-{clip.name.split('/')[-1]}-{_key(clip, images, dtype)}"
     )
-    for _ in range(3):  # a third time only where another process replaces a damaged cache meanwhile
-        if not folder.is_dir():
-            _write(folder, clip, images, dtype, batch)
-        try:
-            return _open(folder)
-        except Exception as error:  # whatever a damaged file makes its parser raise
-            if isinstance(error, MemoryError) or system_error(error) not in (None, errno.ENOENT, errno.EINVAL):
-                raise unreadable(folder, error, "features") from error  # they may be whole
-            if folder.is_dir():
-                warnings.warn(f"{folder}: these features are damaged ({error}); computing them again.", stacklevel=2)
-                remove(folder)
-    raise InputError(f"{folder}: these features are damaged and cannot be replaced; remove the folder.")
+    return open_or_build(
+        folder,
+        lambda: _write(folder, clip, images, dtype, batch),
+        lambda: _open(folder),
+        name="features",
+        damaged="these features are damaged",
+        again="computing them",
+        stacklevel=3,
+    )
 
 
 def _open(folder: Path) -> Tensor:
