@@ -13,6 +13,8 @@ PYTEST := $(BIN)/python -m pytest
 # What every phase runs under: the small size, one thread a worker, no model hub.
 export ANATOLAB_SIZE ?= tiny
 export OMP_NUM_THREADS ?= 1
+export NUMBA_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export JUPYTER_PREFER_ENV_PATH ?= 1
 export PATH := $(BIN):$(PATH)
