@@ -89,7 +89,7 @@ weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on 
 	@$(BIN)/python studies/weights.py scenes-rn
 
 gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
-	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) studies/trainings.py gpu --limit $(LIMIT) $(ARGS)
+	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS -u NUMBA_NUM_THREADS -u OPENBLAS_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) studies/trainings.py gpu --limit $(LIMIT) $(ARGS)
 
 clean:  ## remove what was built (not the environment, not records or the runs behind them)
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
