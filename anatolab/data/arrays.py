@@ -11,7 +11,7 @@ import numpy as np
 
 from anatolab.data.files import DAMAGE, check_budget, check_file, unreadable
 from anatolab.data.geometry import Spacing
-from anatolab.types import InputError
+from anatolab.errors import InputError
 
 
 def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:

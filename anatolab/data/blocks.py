@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from anatolab.types import InputError
+from anatolab.errors import InputError
 
 BLOCK = 1 << 20  # bytes
 

@@ -95,7 +95,7 @@ class Rows:
     def from_cache(
         cls, images: np.ndarray, labels: np.ndarray, columns: dict[str, list], sha256: str, view: Sequence[int] | None
     ) -> Rows:
-        """Rows as :func:`cached` gives them; the view is part of their hash where it is not the whole row."""
+        """Returns rows as :func:`anatolab.data.store.cached` gives them; a view within them is part of their hash."""
         height, width = images.shape[2:]
         rims = (height - view[0], width - view[1]) if view is not None else (0, 0)
         if min(rims) < 0 or any(rim % 2 for rim in rims):
@@ -135,7 +135,7 @@ class Rows:
         Args:
             index: Row numbers (b,) int64.
             num_labeled: Not read, since a slice has one place; patches of volumes need it, see
-                :meth:`anatolab.data.Volumes.take`.
+                :meth:`anatolab.data.volumes.Volumes.take`.
 
         Returns:
             Images (b, c, h, w) float32 in [0, 1] and labels (b, h, w) int64 with ``IGNORE`` where unknown.
@@ -194,7 +194,7 @@ def percentile_scaled(image: np.ndarray, reference: np.ndarray, source: Path) ->
 
     Args:
         image: (c, *s), any intensities.
-        reference: (c, *r), the part of the image that its percentiles are taken of.
+        reference: ``(c, *r)``, the part of the image that its percentiles are taken of.
         source: The file that a message names.
 
     Returns:

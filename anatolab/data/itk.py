@@ -19,7 +19,7 @@ from anatolab.types import InputError
 
 
 def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
-    """Reads a 3-D file of SimpleITK's formats, such as NRRD, as :func:`read_nifti` reads NIfTI.
+    """Reads a 3-D file of SimpleITK's formats, such as NRRD, as :func:`anatolab.data.nifti.read_nifti` reads NIfTI.
 
     ITK's world runs to the patient's left and back (LPS), NIfTI's to the right and front (RAS): the affine returned is
     the latter, so its first two rows have the other sign.

@@ -65,7 +65,7 @@ def cached(
         of these as they were written.
 
     Raises:
-        InputError: As :func:`prepare`.
+        InputError: As :func:`anatolab.data.prepare`.
     """
     if not patients or len(set(patients)) < len(patients):
         raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")

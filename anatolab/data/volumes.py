@@ -90,7 +90,7 @@ class Volumes:
         size: Sides,
         foreground: float,
     ) -> Volumes:
-        """Volumes as :func:`anatolab.data.cache.cached` gives them; size and foreground become part of their hash."""
+        """Volumes as :func:`anatolab.data.store.cached` gives them; size and foreground become part of their hash."""
         sha256 = hashlib.sha256(f"{sha256} {list(size)} {foreground}".encode()).hexdigest()
         shapes = [(z, y, x) for z, y, x in columns["shapes"]]
         names = {name: columns[name] for name in ("names", "patients")}

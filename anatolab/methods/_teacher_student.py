@@ -225,7 +225,7 @@ def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bo
     """Runs both networks on a batch; the first step of a stage restarts the teacher where the settings say so.
 
     Args:
-        method: Has ``student``, ``teacher`` and ``config``, a :class:`ContrastConfig`.
+        method: Has ``student``, ``teacher`` and ``config``, a :class:`anatolab.methods._config.ContrastConfig`.
         batch: Labeled rows first.
         progress: Share of the stage that is done.
         read_labeled: Whether the teacher reads labeled rows as well, for its maps.

@@ -75,7 +75,7 @@ class RunInfo:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """What prediction needs beside the weights: ``field_of_view``, ``largest_component`` and ``precision``."""
+        """Returns ``field_of_view``, ``largest_component`` and ``precision``, the settings of a prediction."""
         view = FieldOfView(**self.field_of_view) if self.field_of_view is not None else None
         precision = self.settings.get("precision", "32-true")
         return {"field_of_view": view, "largest_component": self.largest_component, "precision": precision}

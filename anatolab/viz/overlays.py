@@ -36,7 +36,7 @@ def overlay(
         title: Over the slice.
 
     Returns:
-        The axes, whose ``figure`` can be given to :func:`show`.
+        The axes, whose ``figure`` can be given to :func:`anatolab.viz.show`.
     """
     if axes is None:
         from matplotlib.figure import Figure as Canvas

@@ -541,6 +541,7 @@ def site_of(app: Sphinx) -> str:
 
 # --------------------------------------------------------------------------------------------------------- API pages
 SHARED = {  # private modules whose settings or types are part of public signatures
+    "anatolab.methods._config",
     "anatolab.methods._mining",
     "anatolab.methods._pretrain",
     "anatolab.methods._teacher_student",
@@ -578,8 +579,10 @@ def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.
     """Finds a name of ours by its last part: re-exported (anatolab.data.Rows), or a type alias of the module."""
     target = node.get("reftarget", "")
     module = node.get("py:module") or ""
-    if node.get("refdomain") != "py" or not (target.startswith("anatolab.") or "." not in target):
+    if node.get("refdomain") != "py":
         return None
+    if "." in target and not target.startswith("anatolab."):  # a type that autoapi names from the package it is in
+        target = f"{module}.{target}"
     package = target.rpartition(".")[0] or module
     objects = env.get_domain("py").objects
     last = target.rpartition(".")[2]
