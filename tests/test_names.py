@@ -16,7 +16,10 @@ SCOPE = ("anatolab", "studies", "tools", "benchmarks", "book/_ext")
 # Files that still await their names; this set only shrinks.
 WAITING = {
     "anatolab/data/phantoms/scenes.py",
-    *(f"anatolab/robust/{name}.py" for name in "_fit adapter afr cfr clip cnc dfr erm groupdro".split()),
+    *(
+        f"anatolab/robust/{name}.py"
+        for name in ("_fit", "adapter", "afr", "cfr", "clip", "cnc", "dfr", "erm", "groupdro")
+    ),
 }
 
 
