@@ -62,12 +62,12 @@ LATER = ("cps", "fixmatch", "ua-mt", "arco-ns", "arco-sag")
 
 
 def _rows(*ends: str) -> list[Row]:
-    """The rows of these ends, of methods that exist."""
+    """Returns the rows with these endings, of methods that exist."""
     return [_OF[end] for end in ends if end in _OF]
 
 
 def _methods(start: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
-    """A run of each row, on so many labeled patients of a cohort; 0: on all. ``start`` is cohort and side."""
+    """Returns a run of each row on ``labeled`` patients of a cohort (0: all); ``start`` is cohort and side."""
     cohort = start.rstrip("0123456789")
     suffix = more.pop("suffix", "")
     return [
@@ -228,7 +228,7 @@ def by_id(experiment: str) -> Experiment:
     """
     wanted = next((e for e in EXPERIMENTS if e.id == experiment), None)
     if wanted is None:
-        raise records.RecordError(f"{experiment!r} is no wanted run; `python studies/trainings.py list` names them.")
+        raise records.RecordError(f"{experiment!r} is not a wanted run; `python studies/trainings.py list` names them.")
     return wanted
 
 

@@ -86,7 +86,7 @@ def write_atomically(
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, a file that could not be written afterwards.
+    """Checks, before any work is done, that a file can be written afterwards.
 
     Args:
         path: The file that will be written.
@@ -149,7 +149,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock on a file that still has its name."""
+    """Returns a file descriptor that holds the lock, after checking that the file still has its name."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

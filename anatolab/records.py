@@ -56,12 +56,12 @@ class Record:
 
 
 def root() -> Path:
-    """The folder that holds all records."""
+    """Returns the folder that holds all records."""
     return Path(os.environ.get("ANATOLAB_RECORDS") or PACKAGE.parent / "book" / "records")
 
 
 def path_of(experiment: str, seed: int) -> Path:
-    """Where the record of this run lies, or would lie."""
+    """Returns the path of this run's record, which need not exist."""
     return root() / experiment / f"seed{seed}.json"
 
 
@@ -77,22 +77,22 @@ def read(path: Path) -> Record:
     """Reads one record file.
 
     Raises:
-        RecordError: The file is no record of a schema that this version reads.
+        RecordError: The file is not a record of a schema that this version reads.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: no readable record ({error}); delete it and run `make records`.") from error
+        raise RecordError(f"{path}: cannot be read as a record ({error}); delete it and run `make records`.") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA}; delete it and run `make records`.")
     return Record(**{k: v for k, v in raw.items() if k in Record.__dataclass_fields__})
 
 
 def load(experiment: str) -> list[Record]:
-    """All runs of an experiment, by seed.
+    """Returns all runs of an experiment, by seed.
 
     Raises:
-        RecordError: There is none.
+        RecordError: There is no run.
     """
     paths = (root() / experiment).glob("seed*.json")
     records = sorted((read(p) for p in paths), key=lambda r: r.seed)
@@ -102,12 +102,12 @@ def load(experiment: str) -> list[Record]:
 
 
 def exists(experiment: str) -> bool:
-    """Whether at least one run of the experiment is recorded."""
+    """Returns whether at least one run of the experiment is recorded."""
     return any((root() / experiment).glob("seed*.json"))
 
 
 def get(record: Record, key: str) -> Any:
-    """The value at a dotted key of one record, e.g. ``dice.mean``.
+    """Returns the value at a dotted key of one record, e.g. ``dice.mean``.
 
     Raises:
         RecordError: The record has no such value.
@@ -124,9 +124,9 @@ def get(record: Record, key: str) -> Any:
 
 
 def value(experiment: str, key: str) -> Any:
-    """The mean over seeds of a number, or the value itself where there is one seed or it is no number.
+    """Returns the mean of a number over seeds; the value itself for one seed, or if it is not a number.
 
-    Unmeasured entries (``None``) make the mean ``nan``: they are not left out in silence.
+    Unmeasured entries (``None``) make the mean ``nan``: they are not silently left out.
     """
     values = [get(record, key) for record in load(experiment)]
     if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
@@ -135,7 +135,7 @@ def value(experiment: str, key: str) -> Any:
 
 
 def measured(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The numbers of units, such as patients, as a record holds them; one that could not be measured is ``nan``.
+    """Returns the recorded numbers of units such as patients; those that could not be measured are ``nan``.
 
     Example:
         >>> measured({"p0": 0.5, "p1": None})
@@ -164,7 +164,7 @@ def plain(value: Any) -> Any:
 def provenance(
     *, started: str, wall_s: float, device: str, threads: int, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a number needs beside it to be believed: commit, versions, machine, time, memory.
+    """Collects the provenance of a run: commit, versions, machine, time, memory.
 
     Args:
         started: Date and time, ISO.
@@ -190,7 +190,7 @@ def provenance(
 
 
 def installed_version(distribution: str) -> str:
-    """The installed version of a distribution, or ``absent``."""
+    """Returns the installed version of a distribution, or ``absent``."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -198,13 +198,13 @@ def installed_version(distribution: str) -> str:
 
 
 def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The commit that ran, and whether any other code may have run with it."""
+    """Returns the commit that ran, and whether uncommitted code may have run with it."""
     now = git_state()
     return now if before is None else {**before, "dirty": before["dirty"] or dict(before) != now}
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the checkout and whether tracked files of the package differ from it."""
+    """Returns the commit of the checkout and whether tracked files of the package differ from it."""
 
     def git(*args: str) -> str:
         return subprocess.run(

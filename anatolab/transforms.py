@@ -297,7 +297,7 @@ def mixing_mask(image: Tensor, label: Tensor, classes: int, kind: str) -> tuple[
         Two masks ``(b, *s)`` bool.
 
     Raises:
-        InputError: The kind is none of the four.
+        InputError: The kind is unknown.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
     if kind == "none":

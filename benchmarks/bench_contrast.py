@@ -83,7 +83,7 @@ def contrast(device: torch.device) -> tuple[dict[str, Callable[[], None]], float
 
 
 def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
-    """One update of the teacher of the published U-Net, fused and one parameter after the other."""
+    """Measures one teacher update of the published U-Net, fused and parameter by parameter."""
     student = basic_unet(1, CLASSES).to(device)
     teacher = Teacher(student)
 
@@ -96,7 +96,7 @@ def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
 
 
 def synchronizations(device: torch.device) -> dict[str, int]:
-    """Host synchronizations of one step of each stage."""
+    """Counts host synchronizations of one step of each stage."""
     size, counts = SIZES["tiny"], {}
     label = torch.randint(0, CLASSES, (8, size.side, size.side), device=device)
     label[4:] = IGNORE
@@ -113,7 +113,7 @@ def synchronizations(device: torch.device) -> dict[str, int]:
 
 
 def operations() -> dict[str, float]:
-    """Floating-point operations (1e9) of a global pre-training step: forward of student and teacher, and backward."""
+    """Counts the operations (GFLOP) of a global pre-training step: forward of student and teacher, and backward."""
     size = SIZES["full"]
     method = Action(basic_unet(1, CLASSES), Action.Config().for_size(size)).train()
     stage = method.stages()[0]

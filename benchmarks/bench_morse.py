@@ -47,7 +47,7 @@ CLASSES = 4
 
 
 def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
-    """Label, network, size, settings, images a call, floor."""
+    """Returns label, network, size, settings, images per call, floor."""
     flat, deep = SIZES["demo"], SIZES_3D["demo"]
     demo_2d, demo_3d = Morse.Config().for_size(flat), Morse.Config().for_size(deep)
     wide = Morse.Config(points=demo_2d.points, render_points=demo_2d.render_points)
@@ -62,7 +62,7 @@ def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
 
 
 def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
-    """What rendering cannot do without, as a call: backbone, experts, gate, and the layers at a pass's points."""
+    """Returns a call of what rendering needs: backbone, experts, gate, and the layers at one pass's points."""
     fusion, head = method.student.fusion, method.student.head
     assert isinstance(fusion, Experts)
     logits, maps = method.student(image)
@@ -88,7 +88,7 @@ def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
 
 
 def new_share(method: Morse, image: Tensor) -> float:
-    """Share of the pixels of the later passes that no earlier pass rendered."""
+    """Returns the share of pixels of later passes that no earlier pass rendered."""
     counts: list[int] = []
     logits, maps = method.student(image)
     render = method.student.renderer(logits, maps)
@@ -102,7 +102,7 @@ def new_share(method: Morse, image: Tensor) -> float:
 
 
 def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
-    """The fused map as the released code makes it: every expert at full size, then the gate, the sum, the head."""
+    """Computes the fused map as the released code does: every expert at full size, then gate, sum and head."""
     mode = "bilinear" if len(sides) == 2 else "trilinear"
     each = [
         F.interpolate(e(m), sides, mode=mode, align_corners=False) for e, m in zip(fusion.experts, maps, strict=True)
@@ -113,17 +113,17 @@ def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Ten
 
 
 def chunked(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
-    """The same map, 4,096 pixels at a time."""
+    """Computes the same map, 4,096 pixels at a time."""
     return fused_map(fusion, fusion(maps), sides, chunk=4096)
 
 
 def at_points(fusion: Experts, maps: list[Tensor], points: Tensor) -> Tensor:
-    """The same features at some pixels."""
+    """Computes the same features at some pixels."""
     return fusion.sample(fusion(maps), points)
 
 
 def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
-    """Memory that a call takes at its peak, beyond what was there, in MiB."""
+    """Measures the additional peak memory of a call, in MiB."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -39,7 +39,7 @@ LIMITS = {"cpu": {"loader": 0.30, "overhead": 0.60}, "cuda": {"loader": 0.10, "o
 
 
 def rows(n: int = 200) -> Rows:
-    """Noise in the shape of a cohort: what it shows does not matter here."""
+    """Returns noise in the shape of a cohort; content does not matter here."""
     generator = np.random.default_rng(0)
     images = generator.random((n, 1, SIZE.side, SIZE.side), dtype=np.float32)
     labels = generator.integers(0, 4, (n, SIZE.side, SIZE.side), dtype=np.uint8)
@@ -47,7 +47,7 @@ def rows(n: int = 200) -> Rows:
 
 
 def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
-    """A whole step, its networks alone, and its loader with augmentation alone."""
+    """Returns a whole step, its networks alone, and its loader with augmentation alone."""
     torch.manual_seed(0)
     method = kind(NETWORKS[SIZE.network](1, 4), kind.Config().for_size(SIZE)).to(device).train()
     stage = method.stages()[-1]  # of ACTION and ACTION++ the last one, which has all networks and terms

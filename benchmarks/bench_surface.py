@@ -30,7 +30,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def heart(shift: tuple[float, float], grow: float) -> list[np.ndarray]:
-    """RV, Myo and LV of a short-axis stack that tapers to the apex, as three masks."""
+    """Draws RV, Myo and LV of a short-axis stack that tapers to the apex, as three masks."""
     y, x, z = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
     taper = np.sqrt(np.clip(1 - ((z - 1) / 9) ** 2, 0, 1)) * ((z > 0) & (z < 9))
 
@@ -42,7 +42,7 @@ def heart(shift: tuple[float, float], grow: float) -> list[np.ndarray]:
 
 
 def cases() -> dict[str, list[Pair]]:
-    """The named case first, then the worst ones."""
+    """Returns the named case first, then the worst ones."""
     rng = np.random.default_rng(0)
     full = np.ones(SHAPE, bool)
     core = full.copy()

@@ -37,7 +37,7 @@ SETS, MAPPED, STEPS = 100, 16, 64
 
 
 def methods_of(tower: str, start: Start) -> dict[str, Any]:
-    """The four methods at the settings of the chapter."""
+    """Returns the four methods at the settings of the chapter."""
     if tower == "vit":
         return {"zero-shot": ZeroShot(start), "ERM": ErmProjection(start), "CFR": Cfr(start), "DFR": Dfr(start)}
     short = Sgd(epochs=8)
@@ -47,7 +47,7 @@ def methods_of(tower: str, start: Start) -> dict[str, Any]:
 
 
 def maps_of(model: Any, margin: Any, images: Tensor) -> dict[str, np.ndarray]:
-    """Three maps of each image, ``(b, 32, 32)``: finer ones are averaged, which keeps shares."""
+    """Computes three maps of each image, ``(b, 32, 32)``; finer ones are averaged, which preserves shares."""
     signed = integrated_gradients(margin, images, torch.zeros_like(images), STEPS)
     maps = {
         "Grad-CAM": grad_cam(model, margin, images),

@@ -21,7 +21,7 @@ def _acdc() -> tuple[Cohort, Splits]:
 
 
 def _la() -> tuple[Cohort, Splits]:
-    """Real atria at 1.25 mm; the present patients of the published test list are reported."""
+    """Opens the real atria at 1.25 mm; the available patients of the published test list are reported."""
     root = os.environ.get("ANATOLAB_DATA")
     if not root:
         raise InputError(

@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {"lr": 0.1}
 
 @torch.no_grad()
 def dice_of(method: Any, rows: Any, classes: int) -> float:
-    """Mean over organs and patients, the slices of a patient pooled, at the size of the training."""
+    """Returns the mean over organs and patients, the slices of a patient pooled, at the size of the training."""
     patients = np.asarray(rows.patients)
     overlap, total = np.zeros((2, classes, len(patients)))
     method.eval()
@@ -154,7 +154,7 @@ def mapped(read: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_patient(read: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """At the last moment, of each patient's pixels: the share of neighbors in other patients that have their class."""
+    """Returns, at the last checkpoint, per patient the share of pixel neighbors in other patients with equal class."""
     points = points_of(read, "decoder", len(read["decoder"]) - 1)
     hit = hits(points.features, points.label, NEIGHBORS, apart=points.patient)
     return {"class_hit": {p: round(float(hit[points.patient == p].mean()), 4) for p in sorted(set(points.patient))}}

@@ -97,12 +97,12 @@ GATES = {
 
 
 def generator_of(name: str) -> str:
-    """The module that draws a cohort; its ``VERSION`` is part of every seed."""
+    """Returns the module that draws a cohort; its ``VERSION`` is part of every seed."""
     return f"anatolab.data.phantoms.{name}"
 
 
 def config_of(gate: Gate, provenance: dict[str, Any], updates: int) -> dict[str, Any]:
-    """What decides the numbers of a gate; a record of another configuration is started anew."""
+    """Returns the configuration of a gate; a record with another configuration is restarted."""
     return {
         "cohort": provenance,
         **({"patch": gate.patch} if gate.patch else {"side": SIDE}),
@@ -115,7 +115,7 @@ def config_of(gate: Gate, provenance: dict[str, Any], updates: int) -> dict[str,
 
 
 def network_trained(name: str, rows: Any, split: Split, classes: int, seed: int, updates: int) -> Supervised:
-    """The supervised baseline with light augmentation; goes on from the cache where a run was stopped."""
+    """Trains the supervised baseline with light augmentation; resumes an interrupted run from the cache."""
     torch.manual_seed(seed)
     config = Supervised.Config(updates=updates, labeled=GATES[name].batch, augmentation=RECIPE, predict_with="student")
     method = Supervised(light_unet(1, classes, spatial_dims=3 if GATES[name].patch else 2), config)
@@ -155,12 +155,12 @@ class PerPixel(nn.Module):
 
     @staticmethod
     def features(images: np.ndarray) -> np.ndarray:
-        """Intensity, row and column ``(n, h, w, 3)``."""
+        """Returns intensity, row and column ``(n, h, w, 3)``."""
         y, x = (np.broadcast_to(a, images[:, 0].shape) for a in np.ogrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j])
         return np.stack([images[:, 0], y, x], axis=-1)
 
     def dice_at(self, power: float, scores: Tensor, labels: np.ndarray) -> float:
-        """Mean Dice over the foreground, all pixels pooled, were this the power of the shares."""
+        """Returns the mean Dice over the foreground classes, all pixels pooled, at this power of the shares."""
         predicted = (scores + power * self.log_shares).argmax(1).numpy()
         hits = [((predicted == c) & (labels == c)).sum() for c in range(1, scores.shape[1])]
         sizes = [(predicted == c).sum() + (labels == c).sum() for c in range(1, scores.shape[1])]
@@ -207,12 +207,12 @@ class PerVoxel:
 
     @staticmethod
     def features(case: Case) -> np.ndarray:
-        """Intensity, and place along z, y and x in [0, 1], of every voxel ``(voxels, 4)``."""
+        """Returns intensity and coordinates z, y and x in [0, 1] of every voxel, ``(voxels, 4)``."""
         places = np.meshgrid(*[np.linspace(0, 1, n) for n in case.image.shape[1:]], indexing="ij")
         return np.stack([volume_of(case)[0], *places], axis=-1).reshape(-1, 4).astype(np.float32)
 
     def predicted(self, cohort: Cohort, patients: tuple[str, ...]) -> Iterator[tuple[np.ndarray, Case]]:
-        """The probability of the foreground (z, y, x), case by case."""
+        """Yields the probability of the foreground (z, y, x), case by case."""
         for case in (ref.load() for ref in cohort.of(patients)):
             shape = case.image.shape[1:]
             if self.atlas is not None:
@@ -223,13 +223,13 @@ class PerVoxel:
 
     @staticmethod
     def dice(probability: np.ndarray, case: Case, threshold: float) -> float:
-        """Dice of what lies above a threshold."""
+        """Returns the Dice of thresholded probabilities."""
         assert case.label is not None
         predicted, truth = probability > threshold, case.label == 1
         return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
 
     def dice_of(self, cohort: Cohort, patients: tuple[str, ...]) -> dict[str, float]:
-        """Mean Dice over patients, as :func:`dice_of` gives it."""
+        """Returns the mean Dice over patients, as :func:`dice_of` gives it."""
         mean = float(np.mean([self.dice(p, case, self.threshold) for p, case in self.predicted(cohort, patients)]))
         return {cohort.classes[1]: mean, "mean": mean}
 
@@ -237,14 +237,14 @@ class PerVoxel:
 def dice_of(
     method: nn.Module, cohort: Cohort, patients: tuple[str, ...], size: tuple[int, ...] = (SIDE, SIDE)
 ) -> dict[str, float]:
-    """Mean Dice over patients of each class on the native grid, and the mean of the foreground classes."""
+    """Returns the mean Dice over patients of each class on the native grid, and the mean of the foreground classes."""
     refs = cohort.of(patients)
     summary = summarize(evaluate(method, refs, cohort.classes, size), {r.name: r.patient for r in refs})
     return summary["dice"]
 
 
 def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str, Any]:
-    """What of a cohort can be compared: shares, intensities as scaled for the network, extents, empty slices."""
+    """Returns what can be compared between cohorts: class shares, scaled intensities, extents, empty slices."""
     names, rows = cohort.classes, []
     histogram = np.zeros((len(names), 20))
     for ref in cohort.of(patients):
@@ -295,7 +295,7 @@ def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str,
 
 
 def tail(cohort: Cohort) -> float:
-    """How many voxels of its largest organ the cohort holds for one of its smallest."""
+    """Returns the ratio of voxels between the largest and the smallest organ of a cohort."""
     counts = np.zeros(256, int)
     for case in cohort:
         assert case.label is not None
@@ -314,13 +314,13 @@ def show(table: dict[str, dict[str, Any]]) -> None:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries joined, the new value where both have one."""
+    """Merges nested dictionaries; the new value wins."""
     both = {k: merged(old[k], v) if isinstance(v, dict) and k in old else v for k, v in new.items()}
     return {**old, **both}
 
 
 def judged(values: dict[str, Any]) -> dict[str, bool]:
-    """Which parts of the gate hold, of those measured so far."""
+    """Returns which of the measured parts of the gate hold."""
     dice, targets = values.get("dice", {}), values["targets"]
     held = {"tail": values["tail"] >= targets["tail"]} if "tail" in values else {}
     if "full" not in dice:

@@ -59,7 +59,7 @@ def rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, index: np.ndarray) -> Feat
 
 
 def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
-    """Training, balanced validation and test; five, two and three of the ten contents of each shape."""
+    """Returns training, balanced validation and test rows: five, two and three of the ten contents of each shape."""
     data = np.load(root / "cueconflict_effnetlite0.npz", allow_pickle=False)
     y, a = np.isin(data["shape"], ANIMALS).astype(int), np.isin(data["texture"], ANIMALS).astype(int)
     content = np.empty(len(y), int)
@@ -77,7 +77,7 @@ def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, Feat
 
 
 def bar(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
-    """Training of the usual place only, balanced validation, and test."""
+    """Returns training rows on the usual background only, balanced validation, and test."""
     data = np.load(root / "bar_effnetlite0.npz", allow_pickle=False)
     y, a = data["y"].astype(int), data["conflicting"].astype(int)
     parts: list[list[np.ndarray]] = [[], [], []]
@@ -91,7 +91,7 @@ def bar(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, F
 
 
 def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Tensor, torch.Tensor]:
-    """Principal components for a projection, class means for a text; and what standardizes the features."""
+    """Returns principal components as projection, class means as text head, and the standardization of the features."""
     mean, std = train.h.mean(0), train.h.std(0).clamp_min(1e-6)
     h = (train.h - mean) / std
     projection = torch.linalg.svd(h, full_matrices=False).Vh[:d].T
@@ -101,7 +101,7 @@ def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Ten
 
 
 def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> dict[str, Any]:
-    """Every method on one set."""
+    """Runs every method on one set."""
     start, mean, std = start_without_text(train)
     train, val, test = (FeatureSet((r.h - mean) / std, r.y, r.groups) for r in (train, val, test))
     pooled = FeatureSet(torch.cat([train.h, val.h]), torch.cat([train.y, val.y]))
@@ -148,7 +148,7 @@ def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> di
 
 
 def clip(root: Path) -> dict[str, Any]:
-    """Zero-shot of real CLIP RN50 on the first 256 training images of Waterbirds."""
+    """Measures zero-shot accuracy of real CLIP RN50 on the first 256 training images of Waterbirds."""
     data = np.load(root / "wb_rn50_first256.npz", allow_pickle=False)
     image, text = data["image"].astype(np.float32), data["text"].astype(np.float32)
     scores = group_accuracy(
@@ -158,7 +158,7 @@ def clip(root: Path) -> dict[str, Any]:
 
 
 def picture(root: Path) -> None:
-    """Eight cue conflicts side by side; the images are CC BY 4.0, see LICENSE.md beside the picture."""
+    """Draws eight cue conflicts side by side; the images are CC BY 4.0, see LICENSE.md beside the picture."""
     files = sorted((root / "cue_conflict_112").glob("*/*.jpg"))
     chosen = [file for file in files if file.parent.name in ANIMALS][:: len(files) // 25][:4]
     chosen += [file for file in files if file.parent.name not in ANIMALS][:: len(files) // 7][:4]

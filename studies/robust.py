@@ -111,7 +111,7 @@ class Task:
         return accuracies | {"gap": accuracies["train_weighted"] - accuracies["worst"]}
 
     def reliance(self, head: Head) -> dict[str, Any]:
-        """Counterfactual scores, with intervals over sets."""
+        """Returns counterfactual scores with intervals over sets."""
         logits = in_chunks(head.logits, self.sets)
         return counterfactual_scores((logits[:, 1] - logits[:, 0]).view(-1, 2, 2).numpy(), seed=self.seed)
 
@@ -143,7 +143,7 @@ class OnReference(Cfr):
 
 
 def methods_on(task: Task) -> dict[str, Any]:
-    """Every method at its defaults, but ERM, which is trained once for all rules."""
+    """Returns every method at its defaults except ERM, which is trained once for all rules."""
     start, names = task.start, task.images
     prompts = [f"{c} on {a}" for c in names.classes for a in names.attributes]
     return {
@@ -163,7 +163,7 @@ def methods_on(task: Task) -> dict[str, Any]:
 
 
 def methods(name: str, seed: int, without: list[str]) -> records.Record:
-    """Every method once but those left out, and every rule of selection for ERM and CFR."""
+    """Runs every method once except those left out, and every selection rule for ERM and CFR."""
     clock = Clock()
     task, results = Task(name, seed), {}
     rules: dict[str, Any] = {"erm": {}, "cfr": {}}
@@ -236,7 +236,7 @@ WHY: dict[str, dict[str, Any]] = {
 
 
 def cells(seed: int) -> records.Record:
-    """CFR with one setting changed at a time, and its contrast with negatives of other classes and of the own."""
+    """Runs CFR with one setting changed at a time, and its contrast with negatives of other and of the same class."""
     clock = Clock()
     task = Task("vit", seed)
     generator = task.generator()
@@ -297,7 +297,7 @@ def memory(key: str) -> float:
 
 
 def cost() -> records.Record:
-    """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
+    """Measures an epoch of CFR and of ERM on cached features, of the whole image tower, and feature extraction once."""
     clock = Clock()
     costs: dict[str, Any] = {}
     for name in ("vit", "rn"):
@@ -365,7 +365,7 @@ def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Cloc
 
 
 def todo(name: str, seeds: list[int]) -> Iterator[int]:
-    """The seeds whose record is missing or stale."""
+    """Yields the seeds whose record is missing or stale."""
     for seed in seeds:
         path = records.path_of(name, seed)
         if not path.exists() or records.is_stale(records.read(path)):

@@ -55,7 +55,7 @@ TAU = 0.5
 
 
 def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[Tensor], Tensor], Tensor | None]]:
-    """Of each contrast the strata, the draws a group, the loss of drawn pixels, and the loss of each pixel if any."""
+    """Returns per contrast the strata, draws per group, the loss of sampled pixels, and each pixel's loss if any."""
     c, classes = method.config, method.student.net.classes
     output: TeacherStudentOutput = forward_pair(method, batch, 0.5)
     b, _, *grid = output.representation.shape

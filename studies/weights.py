@@ -68,7 +68,7 @@ NORMALIZE = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.
 
 
 def start(name: str, seed: int, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """A model with random weights, and the record that will describe it; parts of the recipe may be told."""
+    """Returns a model with random weights, and the record that describes it; ``overrides`` change the recipe."""
     from open_clip import CLIP, SimpleTokenizer
 
     tokens = SimpleTokenizer(context_length=TEXT["context_length"])(list(caption_words())).unique().tolist()
@@ -114,7 +114,7 @@ def losses(model: Any, record: dict[str, Any]) -> Iterator[float]:
 
 
 def gates(clip: Clip) -> dict[str, float]:
-    """Worst-group accuracy on validation of zero-shot and of DFR, which is given half of these rows to fit."""
+    """Measures worst-group validation accuracy of zero-shot and of DFR, which is fitted on half of these rows."""
     from sklearn.linear_model import LogisticRegression
 
     val = finch_or_duck().of("val")

@@ -35,7 +35,7 @@ IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def sources(root: Path) -> Iterator[Path]:
-    """The files that outputs depend on beside the notebooks' own code, in order."""
+    """Yields the files that outputs depend on beside the notebooks' own code, in order."""
     yield root / "requirements.lock"
     for folder in ("anatolab", "book/records", "notebooks"):
         for path in sorted((root / folder).rglob("*")):
@@ -44,7 +44,7 @@ def sources(root: Path) -> Iterator[Path]:
 
 
 def fingerprint(root: Path, size: str) -> str:
-    """sha256 over library, records, lock, the interpreter's version and the size that notebooks run at."""
+    """Computes the sha256 over library, records, lock, the interpreter's version and the size that notebooks run at."""
     digest = hashlib.sha256(f"{platform.python_version()} {size} {os.environ.get('ANATOLAB_DATA', '')}".encode())
     for path in sources(root):
         digest.update(f"\n{path.relative_to(root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
@@ -63,7 +63,7 @@ def refresh(cache: Path, wanted: str) -> bool:
 
 
 def chapters(root: Path) -> list[Path]:
-    """The notebooks that the table of contents names, in its order."""
+    """Returns the notebooks that the table of contents names, in its order."""
 
     def walk(node: object) -> Iterator[str]:
         if isinstance(node, dict):
@@ -99,7 +99,7 @@ def run(path: Path) -> ExecutionResult:
 
 
 def peak_memory_mb(pid: int | None) -> int | None:
-    """Highest resident memory of a process so far, where the system says (Linux)."""
+    """Returns the peak resident memory of a process in MB, where the system reports it (Linux)."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -74,7 +74,7 @@ def read(path: Path) -> Page:
 
 
 def without_literals(prose: str) -> str:
-    """Prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
+    """Returns prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
     prose = re.sub(
         r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal).*?^\1\s*$", "", prose, flags=re.M | re.S
     )
@@ -83,7 +83,7 @@ def without_literals(prose: str) -> str:
 
 
 def headings(prose: str) -> list[str]:
-    """The headings of a page, without marks."""
+    """Returns the headings of a page, without marks."""
     return [re.sub(r"[*`]", "", h).strip() for h in re.findall(r"^#{1,4} +(.+?)\s*$", prose, re.M)]
 
 
@@ -102,10 +102,10 @@ def calls_without_alt(source: str) -> Iterator[str]:
 
 
 def problems(page: Page) -> list[str]:
-    """What is wrong with a page, a sentence each."""
+    """Lists the problems of a page, a sentence each."""
     messages: list[str] = []
     if page.kind not in KINDS:
-        return [f"{page.name}: kind is {page.kind!r}, which is none of {', '.join(KINDS)}"]
+        return [f"{page.name}: kind is {page.kind!r}, not one of {', '.join(KINDS)}"]
     titles = headings(without_literals(page.prose))
     if not re.match(r"\s*(?:\([\w-]+\)=\s*)?(?:# |```\{include\})", page.prose):
         messages.append("does not begin with its title")
@@ -143,7 +143,7 @@ def problems(page: Page) -> list[str]:
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """The pages that the table of contents names."""
+    """Returns the pages that the table of contents names."""
     toc = root / "_toc.yml"
     names = re.findall(r"(?:root|file): *([\w./-]+)", toc.read_text(encoding="utf-8"))
     chosen = []

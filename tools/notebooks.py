@@ -25,33 +25,33 @@ Notebook = dict[str, Any]
 
 
 def paths(root: Path = ROOT) -> list[Path]:
-    """The notebooks of the book, in order of name."""
+    """Returns the notebooks of the book, in order of name."""
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
 def read(path: Path) -> Notebook:
-    """A notebook as plain JSON."""
+    """Reads a notebook as plain JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_strict(notebook: Notebook) -> bool:
-    """Whether nbval compares every cell of it: theory notebooks, which keep their outputs."""
+    """Returns whether nbval compares every cell of it: theory notebooks, which keep their outputs."""
     return bool(notebook["metadata"].get("keep_output"))
 
 
 def tags(cell: dict[str, Any]) -> set[str]:
-    """The tags of a cell."""
+    """Returns the tags of a cell."""
     return set(cell["metadata"].get("tags", []))
 
 
 def code_cells(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
-    """Code cells that hold code, with their index among all cells."""
+    """Returns the nonempty code cells, with their index among all cells."""
     cells = enumerate(notebook["cells"])
     return [(i, cell) for i, cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
 
 
 def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
-    """The cells whose stored output nbval compares with a fresh one."""
+    """Returns the cells whose stored output nbval compares with a fresh one."""
     if is_strict(notebook):
         unread = {"nbval-ignore-output", "nbval-skip", "parameters"}
         return [(i, cell) for i, cell in code_cells(notebook) if not tags(cell) & unread]
@@ -59,18 +59,18 @@ def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
 
 
 def problems(name: str, notebook: Notebook, size: int) -> list[str]:
-    """What is wrong with one notebook, a sentence each."""
+    """Lists the problems of one notebook, a sentence each."""
     messages = []
     metadata, cells = notebook["metadata"], code_cells(notebook)
     kind, strict = metadata.get("kind"), is_strict(notebook)
     if kind not in KINDS:
-        messages.append(f"metadata say kind: {kind!r}, which is none of {', '.join(KINDS)}")
+        messages.append(f"metadata say kind: {kind!r}, not one of {', '.join(KINDS)}")
     if strict != (kind == "theory"):
         messages.append(
             "`keep_output: true` in the notebook's metadata belongs to theory notebooks, and to all of them"
         )
     if metadata.get("kernelspec", {}).get("name") != "python3":
-        messages.append("the kernel must be python3, whatever machine it was written on")
+        messages.append("the kernel must be python3")
     if "widgets" in metadata:
         messages.append("widget state is stored; run `make strip`")
     if (n := sum("parameters" in tags(cell) for _, cell in cells)) != 1:
@@ -98,7 +98,7 @@ def problems(name: str, notebook: Notebook, size: int) -> list[str]:
 
 
 def check(notebooks: dict[str, tuple[Notebook, int]], floor: int = FLOOR) -> tuple[int, list[str]]:
-    """How many cells are compared, and everything that is wrong, in notebooks given as name: (content, bytes)."""
+    """Counts the compared cells and lists all problems, in notebooks given as name: (content, bytes)."""
     messages = [problem for name, (nb, size) in notebooks.items() for problem in problems(name, nb, size)]
     count = sum(bool(cell["outputs"]) for nb, _ in notebooks.values() for _, cell in compared(nb))
     if count < floor:
@@ -109,7 +109,7 @@ def check(notebooks: dict[str, tuple[Notebook, int]], floor: int = FLOOR) -> tup
 
 
 def load(root: Path = ROOT) -> dict[str, tuple[Notebook, int]]:
-    """All notebooks as name: (content, bytes)."""
+    """Returns all notebooks as name: (content, bytes)."""
     return {path.name: (read(path), path.stat().st_size) for path in paths(root)}
 
 

@@ -30,7 +30,7 @@ Margin = Callable[[Tensor], Tensor]
 
 
 def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
-    """The margin of class 1 over class 0 of an open_clip model, a function of normalized images; gradient flows.
+    """Returns an open_clip model's margin of class 1 over class 0 as a function of normalized images, with gradient.
 
     Args:
         model: With the projection that is to be explained (see :meth:`anatolab.robust.clip.Clip.written_back`).
@@ -46,7 +46,7 @@ def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
 
 
 def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
-    """The whole model that a fitted head makes of CLIP, from pixels to margin, so that both can be explained.
+    """Returns CLIP with a fitted head as one function from pixels to margin, so that both can be explained.
 
     Args:
         clip: The model that the head's features come from.
@@ -75,7 +75,7 @@ def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
 
 
 def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """The margins of counterfactual sets.
+    """Returns the margins of counterfactual sets.
 
     Args:
         margin: Of normalized images.
@@ -93,7 +93,7 @@ def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch
 
 
 def grad_cam(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
-    """Grad-CAM: activations weighted by their mean gradient, where positive.
+    """Computes Grad-CAM: activations weighted by their mean gradient, where positive.
 
     Args:
         model: An open_clip model; its last norm or last stage is read.
@@ -130,7 +130,7 @@ def grad_cam(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
 
 
 def attention_rollout(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
-    r"""Gradient times attention, rolled out over the blocks of a ViT; of a ResNet, that of its attention pooling.
+    r"""Rolls out gradient times attention over the blocks of a ViT; a ResNet has its attention pooling only.
 
     .. math:: R \leftarrow R + \bar A R,\qquad \bar A = \mathrm{mean}_h\,\mathrm{relu}(\nabla A \odot A)
 
@@ -152,7 +152,7 @@ def attention_rollout(model: nn.Module, margin: Margin, images: Tensor) -> Tenso
 
 
 def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps: int = 64) -> Tensor:
-    r"""Integrated gradients: what each value contributes to :math:`m(x) - m(\text{baseline})`, which they sum to.
+    r"""Returns integrated gradients: the share of each value in :math:`m(x) - m(\text{baseline})`, which they sum to.
 
     By captum, with its Gauss-Legendre rule.
 
@@ -180,7 +180,7 @@ def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps
 
 
 def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict[str, np.ndarray]:
-    """How much of each map lies outside the foreground, and how much more than by chance.
+    """Returns the share of each map outside the foreground, absolute and relative to a constant map.
 
     Args:
         maps: ``(b, h, w)``, not negative.
@@ -211,7 +211,7 @@ def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict
 
 @contextmanager
 def _explicit_attention(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Within it, attention is an explicit softmax, and each is kept: ``(b, heads, tokens, tokens)``, block by block."""
+    """Makes attention an explicit softmax and collects it per block, ``(b, heads, tokens, tokens)``."""
     kept: list[Tensor] = []
     visual: Any = model.visual
     saved: list[tuple[nn.Module, str]] = []

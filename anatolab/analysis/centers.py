@@ -12,7 +12,7 @@ from anatolab.types import InputError
 
 
 def least_largest_cosine(classes: int, dim: int) -> float | None:
-    r"""The smallest value that the largest cosine of K unit vectors in d dimensions can take, where it is known.
+    r"""Returns the smallest possible largest cosine between K unit vectors in d dimensions, where it is known.
 
     A regular simplex attains :math:`-1/(K-1)` up to :math:`K = d + 1`; from there to :math:`K = 2d` it is 0, attained
     by a part of the cross-polytope; in the plane it is that of a regular polygon.
@@ -44,7 +44,7 @@ def least_largest_cosine(classes: int, dim: int) -> float | None:
 
 
 def welch_bound(classes: int, dim: int) -> float:
-    r"""The least mean of squared cosines over pairs of K unit vectors in d dimensions.
+    r"""Returns the least mean of squared cosines over pairs of K unit vectors in d dimensions.
 
     .. math:: \frac{1}{K(K-1)} \sum_{c \ne c'} (\psi_c \cdot \psi_{c'})^2 \;\ge\; \frac{K - d}{d\,(K - 1)}
 
@@ -62,7 +62,7 @@ def welch_bound(classes: int, dim: int) -> float:
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    r"""How many directions unit features take, from 1 (all are one vector) to d (no direction is preferred).
+    r"""Returns the effective rank of unit features, from 1 (all equal) to d (isotropic).
 
     .. math:: \exp\Big(-\sum_i \lambda_i \log \lambda_i\Big), \qquad
         \lambda_i \text{ eigenvalues of } \tfrac1n \sum_j u_j u_j^\top

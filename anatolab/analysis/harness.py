@@ -24,7 +24,7 @@ class Pair:
 
 
 def per_patient(experiment: str, metric: str = "dice") -> SeedValues:
-    """Seed to patient to value; empty where the experiment was not run, NaN where a patient has no value.
+    """Returns ``{seed: {patient: value}}``; empty for an experiment without runs, NaN for a patient without a value.
 
     Example:
         >>> per_patient("no-such-experiment")
@@ -35,14 +35,14 @@ def per_patient(experiment: str, metric: str = "dice") -> SeedValues:
 
 
 def between(ours: str, against: str, metric: str = "dice") -> Comparison | None:
-    """The difference of two experiments over the seeds that both have; None where there is none."""
+    """Compares two experiments over their common seeds; None without any."""
     a, b = per_patient(ours, metric), per_patient(against, metric)
     shared = sorted(a.keys() & b.keys())
     return compare({s: a[s] for s in shared}, {s: b[s] for s in shared}) if shared else None
 
 
 def pairwise(experiments: Mapping[str, str], metric: str = "dice") -> list[Pair]:
-    """All pairs of the methods that were run, with p values adjusted for their number.
+    """Compares all pairs of recorded methods, with Holm-adjusted p-values.
 
     Args:
         experiments: Name of a method to its experiment, all of one cohort and budget.

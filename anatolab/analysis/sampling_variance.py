@@ -9,7 +9,7 @@ from anatolab.sampling import PixelSampler, Strata
 
 
 def exact_variance(field: Tensor, strata: Strata, num: int, kind: PixelSampler) -> Tensor:
-    r"""Variance of the mean of a field over ``num`` pixels of :func:`anatolab.sampling.sample_pixels`, for each class.
+    r"""Returns the variance per class of a field's mean over ``num`` pixels of :func:`anatolab.sampling.sample_pixels`.
 
     With the share :math:`p_{im}` of cell *m* in slice *i*, the moments of its pixels, and its mirror pairs *(h, h')*:
 

@@ -43,7 +43,7 @@ def device_of(accelerator: str) -> str:
 def check_stride(stride: Stride | None, patch: Sequence[int] | None) -> Stride | None:
     """Returns the stride, or refuses one where no window slides."""
     if stride is not None and patch is None:
-        raise InputError("--stride: this run was trained on slices, over which no window slides; leave it out.")
+        raise InputError("--stride: this run was trained on slices, which need no sliding window; leave it out.")
     return stride
 
 

@@ -29,7 +29,7 @@ def evaluate(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Measure a run on annotated patients: Dice, Jaccard, HD95, ASSD and NSD a class, with an interval over patients.
+    """Evaluate a run on annotated patients: Dice, Jaccard, HD95, ASSD and NSD per class, with intervals over patients.
 
     Args:
         run: Folder of a run, the --out of train.
@@ -106,7 +106,7 @@ def evaluate(
 
 
 def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
-    """The patients to measure: of a part of the run's split, or all that are annotated."""
+    """Returns the patients to evaluate: those of a part of the run's split, or all annotated ones."""
     if on == "all":
         patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))
         if not patients:
@@ -116,7 +116,7 @@ def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
     if not patients:
         flag = {"validation": "--held-out", "test": "--held-out-test", "development": "--development"}[on]
         raise InputError(
-            f"{run}: its split holds out no {on} patients; train with --split-seed and {flag}, or give --on all."
+            f"{run}: its split has no {on} patients; train with --split-seed and {flag}, or give --on all."
         )
     return patients
 
@@ -130,7 +130,7 @@ def _print_table(summary: Mapping[str, Any], classes: Sequence[str]) -> None:
 
 
 def _print_mean(title: str, values: Any) -> None:
-    """The mean over patients with its interval, or why there is none."""
+    """Prints the mean over patients with its interval, or why it does not exist."""
     from anatolab.metrics import bootstrap_interval
 
     finite = [v for v in values if math.isfinite(v)]

@@ -57,7 +57,7 @@ def command(arguments: Sequence[str]) -> Any:
         settings: Any = Settings(),  # noqa: B008
         json: Json = False,
     ) -> int:
-        """Train a method; the same command continues a run that was interrupted.
+        """Train a method; the same command resumes an interrupted run.
 
         Args:
             method: The method and its settings.
@@ -210,7 +210,7 @@ def _dims(arguments: Sequence[str]) -> int:
 
 
 def _notes(cohort: Cohort, split: Split) -> list[str]:
-    """What the headers of the training cases show: orientations that are mixed."""
+    """Returns notes on the headers of the training cases: mixed orientations."""
     from anatolab.data.formats import read_affine
     from anatolab.data.geometry import orientation_of
 
@@ -223,7 +223,7 @@ def _notes(cohort: Cohort, split: Split) -> list[str]:
 
 
 def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A note for each class that no labeled patient has."""
+    """Returns a note for each class that no labeled patient has."""
     import numpy as np
 
     from anatolab.training.labels import label_of
@@ -238,7 +238,7 @@ def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[s
 
 
 def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
-    """A note where flips or half turns exchange two classes that differ by side alone."""
+    """Returns a note if flips or half turns exchange two classes that differ only by side."""
     from anatolab.data.report import side_pairs
 
     moves = config.augmentation

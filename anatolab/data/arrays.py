@@ -29,7 +29,7 @@ def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
         if "as .npz (" not in str(refusal):
             raise refusal from error
         raise InputError(
-            f"{path}: cannot be read as .npz (truncated, no archive, or not of numbers); download or copy it again."
+            f"{path}: cannot be read as .npz (truncated, not an archive, or not numeric); download or copy it again."
         ) from error
     raise no_array(path, next(key for key in keys if key not in held), held)
 
@@ -52,7 +52,7 @@ def read_h5(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
 
 
 def h5_arrays(path: Path, *keys: str) -> tuple[tuple[np.ndarray, ...], Spacing | None]:
-    """The arrays of :func:`read_h5`, and the attribute ``spacing`` in mm along their axes, where the file has one."""
+    """Returns the arrays of :func:`read_h5` and the attribute ``spacing`` (mm along their axes), None without one."""
     import h5py
 
     check_file(path)
@@ -68,7 +68,7 @@ def h5_arrays(path: Path, *keys: str) -> tuple[tuple[np.ndarray, ...], Spacing |
 
 
 def no_array(path: Path, absent: str, held: Iterable[str]) -> InputError:
-    """The error for a file without the array that is needed."""
+    """Returns the error for a file without a required array."""
     return InputError(
         f"{path}: holds no array named {absent!r} (it has: {', '.join(held) or 'nothing'}); "
         "write the file again with this array."
@@ -76,7 +76,7 @@ def no_array(path: Path, absent: str, held: Iterable[str]) -> InputError:
 
 
 def _check_h5(file: Any, key: str, path: Path) -> None:
-    """A data set is there, in this file itself, with values, and fits into memory."""
+    """Checks that an HDF5 data set exists in this very file, is not empty and fits into memory."""
     import h5py
 
     link = file.get(key, getlink=True) if key in file or key in list(file) else None
@@ -91,7 +91,7 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
         raise _elsewhere(path, key, str(values.external[0][0]))
     stored = values.id.get_storage_size()
     if values.size and not stored and values.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:
-        raise InputError(f"{path}: holds no values for {key!r}, though a header for them; write or copy it again.")
+        raise InputError(f"{path}: has a header for {key!r} but no values; write or copy it again.")
     check_budget(path, values.shape, values.dtype.itemsize)
 
 
@@ -114,13 +114,13 @@ def _h5_spacing(file: Any, path: Path) -> Spacing | None:
 
 
 def _npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    """An array of an archive, its header held against the archive's before it is allocated."""
+    """Reads an array of an archive; compares its header with the archive's before memory is allocated."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(file)
         size = check_budget(path, shape, kind.itemsize, member.file_size)
         if kind.hasobject or file.tell() + size != member.file_size:
-            raise ValueError(f"{member.filename} does not hold what its header says")
+            raise ValueError(f"{member.filename} does not match its header")
     with archive.open(member) as file:  # read to its end, where zipfile verifies the checksum
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -33,12 +33,12 @@ from anatolab.types import UNKNOWN, Case, Cohort, InputError, check_classes
 
 
 def is_decathlon(root: Path) -> bool:
-    """Whether ``dataset.json`` or ``imagesTr`` lies in ``root``."""
+    """Returns whether ``dataset.json`` or ``imagesTr`` lies in ``root``."""
     return (root / "dataset.json").exists() or (root / "imagesTr").is_dir()
 
 
 def read_decathlon(root: Path) -> Cohort:
-    """The cohort of a Decathlon or nnU-Net folder.
+    """Returns the cohort of a Decathlon or nnU-Net folder.
 
     Args:
         root: The folder with ``dataset.json``.
@@ -147,7 +147,7 @@ def _classes(about: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dic
 
 
 def _channels(about: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    """The names of the channels, in order."""
+    """Returns the names of the channels, in order."""
     named = about.get("channel_names", about.get("modality"))
     if not isinstance(named, dict) or not named or set(named) != set(map(str, range(len(named)))):
         raise InputError(
@@ -170,7 +170,7 @@ def _window(about: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
 
 
 def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
-    """The cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
+    """Returns the cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
     entries = about.get(key, [])
     if isinstance(entries, list):
         paths = [str(entry.get("image", "") if isinstance(entry, dict) else entry) for entry in entries]
@@ -189,7 +189,7 @@ def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
 def _against(
     about: Mapping[str, Any], file: Path, listed: Sequence[str], images: Mapping[str, Any], train: int
 ) -> list[str]:
-    """Where the folder does not hold what ``dataset.json`` says."""
+    """Lists the differences between the folder and its ``dataset.json``."""
     problems = [
         f"{file}: lists {name} under 'training', which has no image here; copy it there, or take it off the list."
         for name in listed

@@ -31,14 +31,14 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
 
 
 def read_affine(path: Path) -> np.ndarray | None:
-    """The affine (4, 4) in a volume's header, of which no voxel is read; None where there is none that can be read."""
+    """Returns the affine (4, 4) from a volume's header without reading voxels; None if the header cannot be read."""
     if path.name.endswith(NIFTI):
         return nifti_affine(path)
     return itk_affine(path) if path.name.endswith(ITK) else None
 
 
 def cohort_orientation(cohort: Cohort) -> str | None:
-    """The orientation that all cases of a cohort are brought to: that of its first case whose header can be read.
+    """Returns the orientation that all cases of a cohort are brought to: that of the first readable header.
 
     Where the slices of that case are not cut along its thickest axis, that axis is made the last.
 

@@ -41,7 +41,7 @@ def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spaci
 
 
 def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spacing, tuple[str, ...]]:
-    """The same as :func:`read_nifti`, and what the header leaves open and how it was read, a sentence each."""
+    """Reads a volume as :func:`read_nifti` does, with a note on each ambiguity of its header."""
     from nibabel.volumeutils import apply_read_scaling
 
     check_file(path)
@@ -74,7 +74,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
 
 
 def nifti_affine(path: Path) -> np.ndarray | None:
-    """The affine (4, 4) in the header, of which no voxel is read; None where the header cannot be read."""
+    """Returns the affine (4, 4) from the header without reading voxels; None if the header cannot be read."""
     check_file(path)
     try:
         with _stream(path) as (file, _):
@@ -86,14 +86,14 @@ def nifti_affine(path: Path) -> np.ndarray | None:
 
 
 def errors() -> tuple[type[BaseException], ...]:
-    """What parsing a damaged file raises."""
+    """Returns the exception types that parsing a damaged file raises."""
     import nibabel as nib
 
     return (*DAMAGE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
 
 
 def _header(file: BinaryIO) -> tuple[Any, tuple[float, ...]]:
-    """The header, NIfTI 1 or 2, and the spacing that it holds, which nibabel mends; ``file`` then stands behind it."""
+    """Returns the header (NIfTI 1 or 2) and its stored spacing, which nibabel alters; ``file`` ends up behind it."""
     import nibabel as nib
 
     first = file.read(4)
@@ -117,7 +117,7 @@ def _slope(header: Any) -> tuple[float, float]:
 
 
 def _squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """The shape without trailing axes of length 1, nor the one that NIfTI puts before a vector."""
+    """Returns the shape without trailing axes of length 1, nor the one that NIfTI puts before a vector."""
     if ndim == 4 and len(shape) == 5 and shape[3] == 1:
         return (*shape[:3], shape[4])
     while len(shape) > ndim and shape[-1] == 1:
@@ -126,7 +126,7 @@ def _squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _geometry(header: Any, pixdim: tuple[float, ...], path: Path) -> tuple[np.ndarray, Spacing, tuple[str, ...]]:
-    """Affine, spacing (z, y, x) and notes."""
+    """Returns affine, spacing (z, y, x) and notes."""
     try:
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except errors():
@@ -150,7 +150,7 @@ def _geometry(header: Any, pixdim: tuple[float, ...], path: Path) -> tuple[np.nd
 
 @contextmanager
 def _stream(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The file's content, decompressed where it is gzip, whatever its name; and how many bytes it can hold."""
+    """Returns a stream of the content, decompressed if it is gzip (whatever its name), and its maximal size (bytes)."""
     with path.open("rb") as raw:
         size, packed = path.stat().st_size, raw.read(2) == b"\x1f\x8b"
         raw.seek(0)

@@ -21,7 +21,7 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: case_0000.nii.gz is channel 0
 def scan(
     folders: Sequence[Path], pattern: str, root: Path, ignored: list[str], problems: list[str]
 ) -> dict[str, tuple[re.Match[str], Path]]:
-    """The files of some folders whose name without ending matches, by that name, in natural order.
+    """Returns the files of some folders whose name without ending matches, by that name, in natural order.
 
     Args:
         folders: Those that are absent are skipped.
@@ -45,7 +45,7 @@ def scan(
 def matching(
     folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str], beside: Sequence[str] = ()
 ) -> Iterator[tuple[re.Match[str], Path]]:
-    """The files of a folder, which may be absent, whose whole name matches; all but ``beside`` go to ``ignored``."""
+    """Yields the files of a folder whose whole name matches; all others but ``beside`` go to ``ignored``."""
     for path in entries(folder):
         if match := pattern.fullmatch(path.name):
             yield match, path
@@ -54,12 +54,12 @@ def matching(
 
 
 def left_aside(folder: Path, root: Path, used: Sequence[str]) -> list[str]:
-    """What lies in a folder beside the files and folders of these names, relative to ``root``."""
+    """Returns the entries of a folder other than these names, relative to ``root``."""
     return [str(path.relative_to(root)) for path in entries(folder) if path.name not in used and not _is_part(path)]
 
 
 def _is_part(path: Path) -> bool:
-    """Whether a file is known to lie beside images: a description, or the values of a detached header."""
+    """Returns whether a file is known to lie beside images: a description, or the values of a detached header."""
     if path.name in (checks.NOTE, "dataset.json"):
         return True
     return path.suffix in (".raw", ".zraw") and path.with_suffix(".mhd").is_file()
@@ -72,7 +72,7 @@ def refs_of(
     due: Callable[[str], Path | None],
     problems: list[str],
 ) -> tuple[CaseRef, ...]:
-    """One case a patient; an image or a label whose partner is missing is a problem.
+    """Builds one case per patient; an image or a label without its partner is a problem.
 
     Args:
         images: The files of each patient, a file a channel.
@@ -111,7 +111,7 @@ def load_case(
     info: Mapping[str, Any] | None = None,
     channels: int = 1,
 ) -> Case:
-    """Read and check one case.
+    """Reads and checks one case.
 
     Args:
         patient: Its id.
@@ -165,7 +165,7 @@ def load_slices(
     stacked: bool,
     places: tuple[str, str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of a volume that lies in files without geometry, a slice a file or all in one.
+    """Loads image and label of a volume from files without geometry, one slice per file or all in one.
 
     Args:
         files: The slices in their order, or the file of the volume.
@@ -238,7 +238,7 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
 
 
 def _almost(path: Path) -> str:
-    """Where a file of this name exists in other upper and lower case."""
+    """Returns a hint if the file exists with other capitalization."""
     if not path.parent.is_dir():
         return ""
     near = [p.name for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold() and p.name != path.name]

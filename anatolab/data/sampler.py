@@ -54,7 +54,7 @@ class TwoStreamSampler:
         self._unlabeled = _Stream("unlabeled", unlabeled_rows, num_unlabeled, self._generator)
 
     def sample(self) -> Tensor:
-        """The next batch.
+        """Returns the next batch.
 
         Returns:
             Row numbers ``(num_labeled + num_unlabeled,)`` int64, labeled ones first.
@@ -62,7 +62,7 @@ class TwoStreamSampler:
         return torch.cat([self._labeled.next(), self._unlabeled.next()])
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in both streams: tensors and ints only."""
+        """Returns the position in both streams: tensors and ints only."""
         return {
             "generator": self._generator.get_state(),
             "labeled": {"order": self._labeled.order.clone(), "at": self._labeled.position},
@@ -70,7 +70,7 @@ class TwoStreamSampler:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the saved sampler stood.
+        """Continues where the saved sampler stood.
 
         Args:
             state: What ``state_dict`` gave, of a sampler over the same rows.
@@ -117,7 +117,7 @@ class _Stream:
 
 
 def shard(batch: Tensor, num_labeled: int, rank: int, world_size: int) -> Tensor:
-    """The part of a global batch that one of several processes takes, labeled rows first again.
+    """Returns the part of a global batch that one of several processes takes, labeled rows first again.
 
     Every process draws the same global batch from the same seed and keeps its shard; all shards are of equal size, so
     that the mean of their gradients is the gradient of the whole batch.

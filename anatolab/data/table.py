@@ -20,13 +20,13 @@ _SPLIT = {**{name: i for i, name in enumerate(SPLITS)}, **{str(i): i for i in ra
 
 
 def read_table(root: str | Path) -> LabeledImages:
-    """The images that ``table.csv`` (or ``metadata.csv``) in a folder lists.
+    """Returns the images that ``table.csv`` (or ``metadata.csv``) in a folder lists.
 
     Args:
         root: The folder.
 
     Raises:
-        InputError: The table, a column or an image is missing, or a value is none that may be there.
+        InputError: The table, a column or an image is missing, or a value is not allowed.
     """
     root = Path(root)
     path = next((root / name for name in ("table.csv", "metadata.csv") if (root / name).is_file()), root / "table.csv")

@@ -33,7 +33,7 @@ def read_waterbirds(root: str | Path) -> LabeledImages:
         root: The folder with ``metadata.csv``, or the one that holds it.
 
     Raises:
-        InputError: The table, a column or an image is missing, or a value is none that may be there.
+        InputError: The table, a column or an image is missing, or a value is not allowed.
     """
     root = Path(root)
     root = root / FOLDER if (root / FOLDER).is_dir() else root

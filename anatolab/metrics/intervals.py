@@ -23,7 +23,7 @@ _EXACT_UP_TO = 40  # 2 * 2**20 half sums: below a second
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, level: float = 0.95, seed: int = 0, draws: int = 10_000
 ) -> tuple[float, float]:
-    """Interval of the mean of independent units by the bias-corrected and accelerated (BCa) bootstrap.
+    """Returns the interval of the mean of independent units by the bias-corrected and accelerated (BCa) bootstrap.
 
     BCa rather than the plain percentile interval: Dice is bounded and skewed to the left (a few failed patients),
     which BCa follows to second order, at no cost for a mean, whose acceleration has a closed form. The interval of
@@ -76,7 +76,7 @@ def bootstrap_interval(
 
 
 def sign_flip_test(differences: Sequence[float] | np.ndarray, *, draws: int = 100_000, seed: int = 0) -> float:
-    """Two-sided p value of "the mean difference is 0" over all flips of sign, a patient a sign.
+    """Returns the two-sided p-value of a zero mean difference over all sign flips, one sign per patient.
 
     Exact up to 40 patients: the sums of all sign patterns of each half are sorted, and pairs that reach the observed
     sum are counted by search, so that no pattern is drawn and 2^n is never laid out. Beyond that, Monte Carlo with the
@@ -118,7 +118,7 @@ def sign_flip_test(differences: Sequence[float] | np.ndarray, *, draws: int = 10
 
 
 def seed_spread(values: Mapping[Any, float] | Sequence[float]) -> dict[str, float]:
-    """Spread of one number over seeds: mean, standard deviation (n - 1; NaN for one seed), smallest and largest.
+    """Summarizes a number over seeds: mean, standard deviation (n - 1; NaN for one seed), minimum and maximum.
 
     It says how much training varies, not how much patients do; it stands beside an interval and does not replace it.
 
@@ -149,7 +149,7 @@ class Comparison:
 
 
 def compare(a: SeedValues, b: SeedValues, *, level: float = 0.95, seed: int = 0, draws: int = 10_000) -> Comparison:
-    """The mean difference ``a - b``, its interval and p value over patients, with seeds averaged within a patient.
+    """Returns the mean difference ``a - b``, its interval and p-value over patients, with seeds averaged per patient.
 
     A patient for whom any run of either method has NaN is left out of both and named in ``left_out``: look at that list
     before trusting a difference of distances.
@@ -172,7 +172,7 @@ def compare(a: SeedValues, b: SeedValues, *, level: float = 0.95, seed: int = 0,
         (0.15, 2, 2)
     """
     if not a or a.keys() != b.keys():
-        raise InputError(f"Seeds {list(a)} and {list(b)} differ or are none; compare runs of the same seeds.")
+        raise InputError(f"Seeds {list(a)} and {list(b)} must be equal and not empty; compare runs of the same seeds.")
     patients = list(a[next(iter(a))])
     for side, runs in (("a", a), ("b", b)):
         for run, values in runs.items():
@@ -214,7 +214,7 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.direction not in ("higher", "lower"):
-            raise InputError(f"direction={self.direction!r} is none; use 'higher' or 'lower'.")
+            raise InputError(f"direction must be 'higher' or 'lower', not {self.direction!r}.")
         if not (self.size is None or 0 <= self.size < np.inf) or not 0 <= self.tolerance < np.inf:
             raise InputError(
                 f"size={self.size}, tolerance={self.tolerance}: both count without sign; put the sign into direction."
@@ -272,7 +272,7 @@ def _units(values: Any) -> np.ndarray:
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
-    """The sums under all 2^n patterns of sign, ``(2**n,)``."""
+    """Returns the sums under all 2^n patterns of sign, ``(2**n,)``."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums - value, sums + value])

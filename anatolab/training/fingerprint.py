@@ -74,7 +74,7 @@ def check(path: Path, saved: Mapping[str, str], ours: Mapping[str, str]) -> None
 
 
 def _changes(key: str, saved: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """What differs under a key: the key, or the fields in it, with the values before and now."""
+    """Lists the differences under a key (the key, or its fields) with the values before and now."""
     if saved.get(key) == ours.get(key):
         return []
     before, now = (json.loads(values.get(key, "null")) for values in (saved, ours))

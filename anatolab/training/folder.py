@@ -202,7 +202,7 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     """
     folder = Path(folder)
     if not checkpoint.exists(folder):
-        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so this is no run; name the --out of a training.")
+        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so it is not a run; name the --out of a training.")
     payload = checkpoint.newest(folder, device)
     path = folder / checkpoint.LAST
     if not payload.get("info"):

@@ -222,7 +222,7 @@ class Feed:
             self.resident = (image.to(device), label.to(device))
 
     def __call__(self, index: Tensor, num_labeled: int) -> Batch:
-        """The batch of rows ``index`` (b,), of which the first ``num_labeled`` keep their labels."""
+        """Returns the batch of rows ``index`` (b,), of which the first ``num_labeled`` keep their labels."""
         if self.resident is not None:
             where = index.pin_memory().to(self.device, non_blocking=True)
             image, label = (array[where] for array in self.resident)
@@ -280,7 +280,7 @@ class _Guard:
         self.count = 0
 
     def check(self, total: Tensor, norm: Tensor, index: Tensor) -> Tensor:
-        """1 where the loss or the gradient norm is not finite, else 0; a scalar on the device."""
+        """Returns 1 if the loss or the gradient norm is not finite, else 0; a scalar on the device."""
         bad = (~(torch.isfinite(norm) & torch.isfinite(total.detach()))).float()
         self.bad[self.count % len(self.bad)] = bad
         self.recent.append(index)
@@ -320,7 +320,7 @@ def _fabric(settings: Settings) -> Any:
 
 
 def _seconds(before: tuple[float, float], started: tuple[float, float]) -> tuple[float, float]:
-    """Wall and CPU seconds of the processes before this one and of this one."""
+    """Returns wall and CPU seconds of this process and the ones it resumed."""
     return before[0] + time.monotonic() - started[0], before[1] + time.process_time() - started[1]
 
 
@@ -341,7 +341,7 @@ def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> Two
 
 
 def _agreed(stop: threading.Event, fabric: Any, *, due: bool) -> bool:
-    """Whether to stop now; several processes decide together, at log lines only."""
+    """Returns whether to stop now; several processes decide together, at log steps only."""
     if fabric.world_size == 1:
         return stop.is_set()
     if not due:

@@ -33,7 +33,7 @@ class Explorer:
         object.__setattr__(self, "here", tuple(int(c) for c in present if 0 < c < len(self.classes)))
 
     def figure(self, number: int, shown: Collection[str] | None = None) -> Figure:
-        """The figure of a slice: what the sliders of notebook and book call.
+        """Draws a slice, for the sliders of notebook and book.
 
         Args:
             number: One of ``slices``.
@@ -53,13 +53,13 @@ class Explorer:
         return figure.update_layout(height=round(90 + 560 * height / width), width=580, margin=room)
 
     def twin(self, start: int | None = None) -> Figure:
-        """All slices as one figure with a slider of frames; a click into the legend hides a class."""
+        """Returns all slices as one figure with a slider of frames; a click into the legend hides a class."""
         index = len(self.slices) // 2 if start is None else self.slices.index(start)
         return frames_figure(self.figure, self.slices, label="slice", start=index)
 
 
 def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int = 16) -> Explorer:
-    """The volume that is shown: cut to what is not air, so many slices, so many pixels along the longer side.
+    """Crops a volume to the body and reduces it to a number of slices and of pixels along the longer side.
 
     Args:
         case: The volume; its window is what is seen, the range of its first channel where it has none.
@@ -101,7 +101,7 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
 
 
 def _span(share: np.ndarray, margin: int = 2) -> slice:
-    """From the first to the last place where something is seen."""
+    """Returns the range from the first to the last nonzero position."""
     where = np.flatnonzero(share > 0.05)
     if not len(where):
         return slice(0, len(share))
@@ -163,12 +163,12 @@ class SceneBoard:
         return tuple(f"{o} on {b}" for o in self.objects for b in self.backgrounds)
 
     def locate(self, scene: str) -> tuple[int, int]:
-        """Numbers of object and background of a scene."""
+        """Returns the indices of a scene's object and background."""
         o, b = divmod(self.scenes.index(scene), len(self.backgrounds))
         return o, b
 
     def figure(self, scene: str, color: str | None = None) -> Figure:
-        """The picture of a scene beside the margin of every method: what the widget and the book's slider call.
+        """Draws a scene beside the margin of every method, for the widget and the book's slider.
 
         Args:
             scene: One of ``scenes``.
@@ -204,7 +204,7 @@ class SceneBoard:
         )
 
     def twin(self, start: str | None = None) -> Figure:
-        """All objects on all backgrounds as one figure with a slider of frames, the object in the first color."""
+        """Returns all scenes as one figure with a slider of frames, the object in the first color."""
         index = 0 if start is None else self.scenes.index(start)
         return frames_figure(self.figure, self.scenes, label="scene", start=index)
 

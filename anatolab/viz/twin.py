@@ -20,7 +20,7 @@ DPI = 130
 
 
 def draw(spec: dict[str, Any], colorway: Sequence[str], width: int, height: int) -> bytes:
-    """A PNG of ``data`` and ``layout``, as large as the interactive figure.
+    """Returns a PNG of ``data`` and ``layout``, as large as the interactive figure.
 
     Args:
         spec: ``{"data": [...], "layout": {...}}`` of plotly, numbers as lists or arrays.
@@ -98,7 +98,7 @@ class Twin:
         return self.layout.get(name[0] + "axis" + name[1:]) or {}
 
     def positions(self, name: str, values: Any, count: int = 0) -> np.ndarray:
-        """Positions along an axis: numbers stay, words become their place in the list, none are counted from 0."""
+        """Returns positions along an axis: numbers as they are, categories by index; without values, 0, 1, ..."""
         values = list(range(count) if values is None else values)
         if not any(isinstance(v, str) for v in values):
             return np.array([np.nan if v is None else v for v in values], dtype=float)
@@ -111,7 +111,7 @@ class Twin:
         return np.array([known.index(str(v)) for v in values], dtype=float)
 
     def finish(self, axes: Any, ids: tuple[str, str]) -> None:
-        """Scale, range, ticks and titles of one pair of axes."""
+        """Sets scale, range, ticks and titles of one pair of axes."""
         from matplotlib.ticker import FuncFormatter
 
         for side, name in zip("xy", ids, strict=True):
@@ -146,7 +146,7 @@ class Twin:
                 axes.set_aspect(axis.get("scaleratio") or 1, adjustable="box")
 
     def decorate(self) -> None:
-        """Title, legend, shapes and annotations."""
+        """Draws title, legend, shapes and annotations."""
         from matplotlib.patches import Rectangle
 
         left, bottom, _, tall = self.frame
@@ -194,7 +194,7 @@ class Twin:
             )  # fmt: skip
 
     def point(self, item: dict[str, Any], kx: str, ky: str) -> tuple[float, float]:
-        """A position of a shape or annotation, as a fraction of the figure."""
+        """Returns a position of a shape or annotation, as a fraction of the figure."""
         result = []
         for side, key in enumerate((kx, ky)):
             reference = item.get("xy"[side] + "ref") or "xy"[side]
@@ -223,7 +223,7 @@ class Twin:
             self.handles.setdefault(str(trace["name"]), handle)
 
     def bar_of(self, trace: dict[str, Any]) -> bool:
-        """Whether the trace has a color bar."""
+        """Returns whether the trace has a color bar."""
         if trace["type"] == "heatmap":
             return trace.get("showscale", True) is not False
         return bool((trace.get("marker") or {}).get("showscale"))

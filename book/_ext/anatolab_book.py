@@ -33,7 +33,7 @@ WORDS_A_MINUTE = 180
 
 # ---------------------------------------------------------------------------------------------- numbers from records
 def formatted(value: Any, spec: str = "") -> str:
-    """A value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
+    """Formats a value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
     if isinstance(value, list):
@@ -55,7 +55,7 @@ def stale(record: records.Record) -> bool:
 
 @cache
 def wanted_configuration(experiment: str) -> dict[str, Any] | None:
-    """What a run on the list would be made with today; None for a run that is not on it."""
+    """Returns the configuration that a wanted run would have today; None for other runs."""
     if not wanted(experiment) or experiment in earlier():
         return None
     from anatolab.experiments import by_id, config_of
@@ -73,7 +73,7 @@ def fingerprint(experiment: str) -> str:
 
 
 def runs(env: Any, experiment: str) -> list[records.Record]:
-    """All runs of an experiment, noting that the page being read depends on them."""
+    """Loads all runs of an experiment and notes that the current page depends on them."""
     uses = env.__dict__.setdefault("anatolab_uses", {})
     uses.setdefault(env.docname, {})[experiment] = fingerprint(experiment)
     return records.load(experiment)
@@ -94,7 +94,7 @@ def earlier() -> dict[str, str]:
 
 
 def source_of(made: list[records.Record], key: str) -> str:
-    """Where a number comes from, for its tooltip."""
+    """Returns the source of a number, for its tooltip."""
     first = made[0].provenance
     seeds = ", ".join(str(r.seed) for r in made)
     parts = [f"record {made[0].experiment}, {key}", f"{'seeds' if len(made) > 1 else 'seed'} {seeds}"]
@@ -104,7 +104,7 @@ def source_of(made: list[records.Record], key: str) -> str:
 
 
 def cited_number(env: Any, made: list[records.Record], key: str, spec: str = "") -> nodes.reference:
-    """A number as a link to its record, with the run in the tooltip."""
+    """Renders a number as a link to its record, with the run in the tooltip."""
     experiment = made[0].experiment
     value = records.value(experiment, key)
     if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in made):
@@ -154,7 +154,7 @@ class BookDirective(SphinxDirective):
         return [*parsed, *messages]
 
     def facts(self, pairs: list[tuple[str, list[nodes.Node]]]) -> nodes.definition_list:
-        """Term and description, a pair a line."""
+        """Renders pairs of term and description, one per line."""
         listing = nodes.definition_list(classes=["al-facts"])
         for term, content in pairs:
             listing += nodes.definition_list_item(
@@ -163,7 +163,7 @@ class BookDirective(SphinxDirective):
         return listing
 
     def recorded(self, experiment: str) -> list[records.Record] | None:
-        """The runs, or None where they are wanted but not made yet."""
+        """Returns the runs, or None if they are wanted but not made yet."""
         try:
             return runs(self.env, experiment)
         except records.RecordError:
@@ -173,12 +173,12 @@ class BookDirective(SphinxDirective):
 
 
 def badge(text: str) -> nodes.inline:
-    """A small label, colored by what it says."""
+    """Renders a small label, colored by its text."""
     return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
 
 
 def per_patient(made: list[records.Record], key: str) -> dict[int, dict[str, float]]:
-    """Seed to patient to value: what :func:`anatolab.metrics.compare` takes."""
+    """Returns ``{seed: {patient: value}}``, as :func:`anatolab.metrics.compare` takes it."""
     return {r.seed: records.measured(records.get(r, key)) for r in made}
 
 
@@ -402,7 +402,7 @@ def duration(seconds: float | None) -> str:
 
 
 def execution(app: Sphinx, docname: str) -> dict[str, Any]:
-    """What the cached run of a notebook took: ``execution_seconds``, and ``peak_memory_mb`` where it was measured."""
+    """Returns the cost of a notebook's cached run: ``execution_seconds`` and, where measured, ``peak_memory_mb``."""
     import nbformat
     from jupyter_cache import get_cache
 
@@ -439,7 +439,7 @@ def fill_late(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def colab_of(app: Sphinx, docname: str) -> str:
-    """The Colab address of a notebook; empty where the repository is not on GitHub."""
+    """Returns the Colab address of a notebook; empty if the repository is not on GitHub."""
     url, branch = (app.config.html_theme_options.get(k) or "" for k in ("repository_url", "repository_branch"))
     if not url.startswith("https://github.com/"):
         return ""
@@ -535,7 +535,7 @@ def configure(app: Sphinx, config: Any) -> None:
 
 
 def site_of(app: Sphinx) -> str:
-    """The address under which the book is published, or nothing."""
+    """Returns the address of the published book, or an empty string."""
     return os.environ.get("ANATOLAB_SITE") or app.config.overrides.get("html_baseurl") or ""
 
 

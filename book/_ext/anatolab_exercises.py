@@ -43,7 +43,7 @@ class Exercise:
 
 
 def exercises(path: Path) -> Iterator[Exercise]:
-    """The exercises of a notebook, in order."""
+    """Yields the exercises of a notebook, in order."""
     cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text("utf-8"))["cells"]]
     written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text("utf-8"))
     solved = {}
@@ -68,7 +68,7 @@ def exercises(path: Path) -> Iterator[Exercise]:
 
 
 def asked(cell: str) -> set[str]:
-    """The names that the cell leaves to the reader: those set to None."""
+    """Returns the names that a cell leaves to the reader: those set to None."""
     return {name for statement in statements(cell) if blank(statement) for name in bound(statement)}
 
 
@@ -80,7 +80,7 @@ def blank(statement: ast.stmt) -> bool:
 
 
 def shown(solution: str, names: set[str]) -> str:
-    """The code of a solution that gives the names asked for."""
+    """Returns the code of a solution that binds the required names."""
     blocks = [m[1] for m in re.finditer(r"^```(?:python|py)\n(.*?)^```", solution, re.MULTILINE | re.DOTALL)]
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", solution, flags=re.MULTILINE | re.DOTALL))
     kept: list[str] = []
@@ -93,7 +93,7 @@ def shown(solution: str, names: set[str]) -> str:
 
 
 def statements(source: str) -> list[ast.stmt]:
-    """The statements of a cell; none of what does not parse."""
+    """Parses the statements of a cell; empty if it does not parse."""
     try:
         return ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))).body
     except SyntaxError:
@@ -143,7 +143,7 @@ def free(node: ast.AST) -> set[str]:
 
 
 def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements of a program that what is wanted needs, directly or through others, in their order.
+    """Returns the statements of a program that ``wanted`` depends on, directly or indirectly, in order.
 
     A name comes from the last statement that gives it a value, and from all that change it later. What a function reads
     may be bound after it.
@@ -179,7 +179,7 @@ class Unasserted(ast.NodeTransformer):
 
 
 def run(exercise: Exercise) -> str:
-    """What the check of an exercise prints of its answer."""
+    """Returns what the check of an exercise prints for its answer."""
     program = [s for source in exercise.before for s in statements(source)]
     cell = [s for s in statements(exercise.cell) if not blank(s)]
     answer = statements(exercise.answer)

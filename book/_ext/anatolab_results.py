@@ -70,7 +70,7 @@ class LedgerDirective(RecordTable):
                 yield entry, test, self.outcome(test)
 
     def to_page(self, page: str, text: str) -> list[nodes.Node]:
-        """A link to another page, where the book has it."""
+        """Links to another page, if the book has it."""
         name, _, anchor = page.partition("#")
         if name not in self.env.found_docs:
             return []
@@ -84,7 +84,7 @@ class LedgerDirective(RecordTable):
         return nodes.reference("", experiment, refuri=uri, internal=True)
 
     def how(self, test: ledger.Check, outcome: ledger.Outcome) -> list[nodes.Node]:
-        """What is compared, on which data."""
+        """Describes what is compared, on which data."""
         parts: list[nodes.Node] = [*self.inline(test.what or test.key)]
         if test.exact:
             return [*parts, nodes.Text(f"; {outcome.setting}")]
@@ -100,7 +100,7 @@ class LedgerDirective(RecordTable):
         return [nodes.Text("("), first, nodes.Text(" minus "), second, nodes.Text(")")]
 
     def effect(self, test: ledger.Check | None, outcome: ledger.Outcome) -> list[nodes.Node]:
-        """Difference, interval, units and seeds; the printed size beside it."""
+        """Formats difference, interval, units and seeds, beside the printed size."""
         comparison = outcome.comparison
         if comparison is None:
             without = nodes.Text(f"no one of the {outcome.unit} has the value in every run")
@@ -242,7 +242,7 @@ class Dashboard(RecordTable):
         return [table]
 
     def cells(self, made: list[records.Record]) -> list[str]:
-        """Method, data, budget, size, seeds, the metrics, time and memory, as they are printed."""
+        """Formats method, data, budget, size, seeds, metrics, time and memory."""
         config, wholes = made[0].config, []
         for key, spec in (("dice.mean", ".3f"), ("hd95.mean", ".1f"), ("assd.mean", ".2f"), ("train_s", ".0f")):
             try:

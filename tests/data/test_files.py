@@ -279,7 +279,7 @@ def test_detached_values_lie_in_the_folder(place: str, ending: str, tmp_path: Pa
     if ending == ".mhd":
         header = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = {}\n"
     path.write_text(header.format(place))
-    with pytest.raises(InputError, match=r"is no file inside|in a list of files"):
+    with pytest.raises(InputError, match=r"is not a file inside|in a list of files"):
         read_volume(path)
     path.write_text(header.format("a.raw"))
     with pytest.raises(InputError, match=r"a\.raw: this file is missing"):
@@ -292,7 +292,7 @@ def test_detached_values_lie_in_the_folder(place: str, ending: str, tmp_path: Pa
     "text", ["../a.png", "/etc/passwd", "a/../../b", "", ".", "C:\\a.png", "..\\a.png", "\\\\host\\a"]
 )
 def test_paths_out_of_a_folder_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"t\.csv: names .* is no file inside set"):
+    with pytest.raises(InputError, match=r"t\.csv: names .* is not a file inside set"):
         inside(Path("set"), text, Path("t.csv"))
 
 
@@ -301,7 +301,7 @@ def test_paths_in_tables_lie_in_their_folder(tmp_path: Path) -> None:
     image_trees.save(tmp_path / "secret.png")
     text = (root / "table.csv").read_text()
     (root / "table.csv").write_text(text.replace("1.png", "../secret.png"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_table(root)
     (root / "pictures").mkdir()
     (root / "1.png").rename(root / "pictures" / "1.png")
@@ -310,16 +310,16 @@ def test_paths_in_tables_lie_in_their_folder(tmp_path: Path) -> None:
     root = image_trees.waterbirds(tmp_path / "birds")
     table = next(root.rglob("metadata.csv"))
     table.write_text(table.read_text().replace("001.Species/Bird_0000", "../../own/0"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_waterbirds(root)
     root = image_trees.celeba(tmp_path / "faces")
     for path in root.glob("*.csv"):
         path.write_text(path.read_text().replace("000001.jpg", "/etc/passwd"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_celeba(root)
     root = image_trees.chexpert(tmp_path / "chest")
     (root / "train.csv").write_text((root / "train.csv").read_text().replace("/study1/view1", "/../../../view1", 1))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_chexpert(root)
 
 

@@ -81,7 +81,7 @@ def embed(
     neighbors: float = 30.0,
     seed: int = 0,
 ) -> Embedding:
-    """A map of what a trained method makes of some patients, with its quality, in one call.
+    """Embeds the features of a trained method on some patients in 2-D, with quality measures, in one call.
 
     Args:
         method: A trained method, or the folder of its run, whose last checkpoint is opened.
@@ -103,7 +103,7 @@ def embed(
         method, info = open_run(folder)
         if info.patch is not None:
             raise InputError(
-                f"{folder}: was trained on patches of volumes, and maps are of slices; give a run of slices."
+                f"{folder}: was trained on patches of volumes, but maps need slices; give a run on slices."
             )
         cohort, size, view = info.adapted(cohort), (info.side, info.side), info.rules["field_of_view"]
     if size is None:

@@ -15,7 +15,7 @@ COMPONENTS = 50  # principal components that a layout sees
 
 
 def principal(x: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """The leading principal components of rows ``(n, d)``, as many as there are; without them no layout starts."""
+    """Returns the leading principal components of rows ``(n, d)``, from which every layout starts."""
     from sklearn.decomposition import PCA
 
     check_features(x)
@@ -31,7 +31,7 @@ def tsne(
     seed: int = 0,
     iterations: int = 750,
 ) -> np.ndarray:
-    """A t-SNE layout ``(n, 2)`` of rows ``(n, d)``, by scikit-learn, from their principal components.
+    """Returns a t-SNE layout ``(n, 2)`` of rows ``(n, d)``, by scikit-learn, from their principal components.
 
     Args:
         x: Rows; more than ``COMPONENTS`` columns are reduced first.
@@ -69,7 +69,7 @@ def tsne(
 def umap_map(
     x: np.ndarray, neighbors: int = 15, *, min_dist: float = 0.1, init: Any = "pca", seed: int = 0
 ) -> np.ndarray:
-    """A UMAP layout ``(n, 2)`` of rows ``(n, d)``, by umap-learn, from their principal components.
+    """Returns a UMAP layout ``(n, 2)`` of rows ``(n, d)``, by umap-learn, from their principal components.
 
     The first call of a process compiles for some ten seconds.
 
@@ -92,7 +92,7 @@ def umap_map(
 def aligned_maps(
     moments: Sequence[np.ndarray], perplexity: float = 30.0, *, init: Any = "pca", seed: int = 0
 ) -> list[np.ndarray]:
-    """t-SNE layouts of the same points at several moments, each begun from the one before and turned onto it.
+    """Computes t-SNE layouts of the same points over time, each initialized from the one before and aligned to it.
 
     Only turns, reflections and shifts are taken out (orthogonal Procrustes): what still moves, moved in the features
     or in the optimization, in which a map goes on growing even where no feature changes.
@@ -107,7 +107,7 @@ def aligned_maps(
         InputError: Moments have different numbers of rows.
     """
     if len({len(x) for x in moments}) > 1:
-        raise InputError("aligned maps need the same points at every moment; read them at the same places.")
+        raise InputError("aligned maps need the same points at every checkpoint.")
     result: list[np.ndarray] = []
     for x in moments:
         if not result:
@@ -118,7 +118,7 @@ def aligned_maps(
 
 
 def turned(y: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """A map ``(n, 2)`` turned, reflected and shifted, not scaled, to lie as near as it can to another one.
+    """Returns a map ``(n, 2)`` turned, reflected and shifted, not scaled, to lie as near as it can to another one.
 
     Example:
         >>> square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])

@@ -82,7 +82,7 @@ def draw_abdomen(seed: int, index: int, *, size: int = SIZE) -> Abdomen:
 
 
 def _liver(s: Trunk) -> None:
-    """Right and left lobe under the diaphragm, with veins, and cysts in some patients."""
+    """Paints the right and left lobe of the liver under the diaphragm, with veins, and cysts in some patients."""
     rng = s.rng
     grow, reach = rng.normal(1, 0.07), rng.normal(1, 0.14)  # of the whole, of the left lobe
     (z, y, x), (z2, y2, x2) = np.array([(22, 4, -84), (40, -44, -32 + 20 * reach)]) + rng.normal(0, 5, (2, 3))
@@ -110,7 +110,7 @@ def _liver(s: Trunk) -> None:
 
 
 def _spleen(s: Trunk) -> None:
-    """A crescent under the left ribs, streaky in the arterial phase."""
+    """Paints a crescent under the left ribs, streaky in the arterial phase."""
     size = np.exp(s.rng.normal(0, 0.15))
     z, y, x = np.array([38.0, 26, 104]) + s.rng.normal(0, 4, 3)
     turn = rotation(s.rng, 0.12, (0.5, 0.15, 0.2))
@@ -127,7 +127,7 @@ def _spleen(s: Trunk) -> None:
 
 
 def _kidneys(s: Trunk) -> None:
-    """Cortex, medulla, vein, and the sinus with its fat, which is not labeled; a cyst in some."""
+    """Paints cortex, medulla, vein, and the sinus with its unlabeled fat; a cyst in some."""
     rng = s.rng
     for name, sign in (("left kidney", 1), ("right kidney", -1)):
         size = rng.normal(1, 0.08)
@@ -151,7 +151,7 @@ def _kidneys(s: Trunk) -> None:
 
 
 def _vessels(s: Trunk) -> None:
-    """Caval vein, aorta, some with lime in its wall, the mesenteric vessels and the portal vein."""
+    """Paints caval vein, aorta (some calcified), the mesenteric vessels and the portal vein."""
     rng = s.rng
     heights, sway = np.array([-170.0, -60, 40, 150]), rng.normal(0, 3, (2, 4))
     for y, x, name, radii, organ in (
@@ -171,7 +171,7 @@ def _vessels(s: Trunk) -> None:
 
 
 def _pancreas(s: Trunk) -> None:
-    """A lobed tube from the duodenum across the spine to the spleen, with the splenic vein behind it."""
+    """Paints a lobed tube from the duodenum across the spine to the spleen, with the splenic vein behind it."""
     points = np.array([(-30, 6, -28), (-12, 0, -26), (2, -14, -4), (6, -14, 22), (14, 0, 50), (22, 14, 74)])
     points = points + s.rng.normal(0, 3, 3) + s.rng.normal(0, [4, 2.5, 3], (6, 3))
     radii = s.rng.normal(1, 0.1) * np.array([10, 15, 11, 11.5, 12, 8.5]) * s.rng.normal(1, 0.08, 6)
@@ -184,7 +184,7 @@ def _pancreas(s: Trunk) -> None:
 
 
 def _stomach(s: Trunk) -> None:
-    """Fundus, body and outlet, empty or full; what is in it and the gas above belong to it."""
+    """Paints fundus, body and outlet, empty or full; content and gas belong to the stomach."""
     points = np.array([(74, 8, 58), (48, -14, 62), (14, -40, 54), (-10, -48, 26), (-4, -42, -6)])
     points = points + s.rng.normal(0, 4, 3) + s.rng.normal(0, 4.5, (5, 3))
     radii = s.rng.uniform(0.75, 1.15) * np.array([32, 31, 26, 18, 12]) * s.rng.normal(1, 0.08, 5)
@@ -193,7 +193,7 @@ def _stomach(s: Trunk) -> None:
 
 
 def _gallbladder(s: Trunk) -> None:
-    """A pear of bile under the liver, contracted after a meal, with stones in some patients."""
+    """Paints a pear of bile under the liver, contracted after a meal, with stones in some patients."""
     rng, size = s.rng, s.rng.uniform(0.64, 1.14)
     neck = np.array([2.0, -22, -42]) + rng.normal(0, 4, 3)
     fundus = neck + size * np.array([-28, -22, -16]) + rng.normal(0, 3, 3)
@@ -209,7 +209,7 @@ def _gallbladder(s: Trunk) -> None:
 
 
 def _scan(rng: np.random.Generator, image: np.ndarray, pixel: float) -> np.ndarray:
-    """Blur of the kernel, noise that is correlated in the slice and stronger where the body is thick, as int16 HU."""
+    """Applies the kernel's blur and noise, correlated in the slice and stronger where the body is thick; int16 HU."""
     from scipy.ndimage import gaussian_filter
 
     blurred = gaussian_filter(image, (0, *[rng.uniform(0.8, 1.4) / pixel] * 2))
@@ -251,7 +251,7 @@ def write_abdomen(root: str | Path, *, patients: int = 60, seed: int = 0, size: 
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
-    """What identifies a cohort."""
+    """Returns what identifies a cohort."""
     return {
         "generated": True,
         "name": "generated abdomen",

@@ -78,7 +78,7 @@ def draw_atrium(seed: int, index: int, *, size: int = SIZE) -> Atrium:
 
 
 def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
-    """Voxel centers along z, y and x, mm from the middle of a field of view that differs between patients."""
+    """Returns voxel centers along z, y and x, in mm from the middle of a patient-specific field of view."""
     voxel = round(rng.uniform(105, 120) / size, 6)
     counts = round(size * rng.uniform(0.50, 0.67)), round(size * rng.uniform(0.82, 1.0)), size
     z, y, x = ((np.arange(n) - (n - 1) / 2) * voxel for n in counts)
@@ -86,7 +86,7 @@ def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
 
 
 def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
-    """Each voxel's place (z, y, x) in mm from the atrium's center along the patient's own, warped directions."""
+    """Returns each voxel's coordinates (z, y, x) in mm from the atrium's center, along the patient's warped axes."""
     center = rng.uniform(-1, 1, 3) * np.array([10, 15, 16])
     z, y, x = (
         axis.astype(np.float32).reshape([-1 if k == i else 1 for k in range(3)]) - np.float32(c)
@@ -104,7 +104,7 @@ def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
 
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
-    """Mean signals of one scan, blood of the atrium 1, before the coil's shading."""
+    """Returns the mean signals of one scan, blood of the atrium 1, before the coil's shading."""
     muscle = rng.uniform(0.22, 0.48)  # nulled by the inversion pulse, well or badly
     return {
         "blood": 1.0,
@@ -130,7 +130,7 @@ def _point(values: np.ndarray) -> Point:
 def _atrium_distances(
     rng: np.random.Generator, coordinates: Volume, veins: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the body with its appendage, and to the veins as far as they are seen, mm."""
+    """Returns the distances (mm) to the body with its appendage, and to the visible part of the veins."""
     radii = np.array([23.0, 18.0, 27.0]) * rng.normal(1, 0.10, 3)
     body = ellipsoid(coordinates, (0, 0, 0), _point(radii))
     mitral = np.array([-0.55, -0.60, 0.58]) + rng.normal(0, 0.08, 3)
@@ -158,7 +158,7 @@ def _atrium_distances(
 def _paint_surroundings(
     rng: np.random.Generator, axes: Volume, coordinates: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
-    """Everything but the atrium: lungs, fat, spine, esophagus, the other chambers and the great vessels."""
+    """Returns everything but the atrium: lungs, fat, spine, esophagus, the other chambers and the great vessels."""
     z, y, x = coordinates
     soft = max(voxel, 1.2)
     coarse, fine = volume_field(rng, axes, 13, REACH), volume_field(rng, axes, 5, REACH)
@@ -220,7 +220,7 @@ def _paint_atrium(
     tissue: dict[str, float],
     voxel: float,
 ) -> None:
-    """The atrium and its veins in a thin wall, enhanced where there is scar."""
+    """Paints the atrium and its veins in a thin wall, enhanced where there is scar."""
     soft = max(voxel, 1.2)
     coarse, fine = volume_field(rng, axes, 11, REACH), volume_field(rng, axes, 5, REACH)
     wall = cover(whole - np.float32(rng.uniform(1.2, 2.4)), soft)
@@ -232,7 +232,7 @@ def _paint_atrium(
 def _scan(
     rng: np.random.Generator, canvas: np.ndarray, axes: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
-    """Coil shading, blur of the acquisition, Rician noise, and eight bits, the brightest hundredth cut off."""
+    """Applies coil shading, blur of the acquisition and Rician noise; eight bits, clipped at the 99th percentile."""
     from scipy.ndimage import gaussian_filter
 
     slope = rng.normal(0, 0.4, 3) + np.array([0, -1, 0])  # the coil lies on the front of the chest
@@ -280,7 +280,7 @@ def write_atrium(root: str | Path, *, patients: int = 60, seed: int = 0, size: i
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
-    """What ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
+    """Returns what ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
     return {
         "generated": True,
         "name": "generated left atrium",

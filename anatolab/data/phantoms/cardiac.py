@@ -82,7 +82,7 @@ def draw_patient(seed: int, index: int, *, size: int = SIZE) -> Drawing:
 
 
 def _draw_grid(rng: np.random.Generator, size: int, wide: bool) -> tuple[Grid, float]:
-    """The field of view: longer side 310 to 375 mm."""
+    """Returns the field of view: longer side 310 to 375 mm."""
     long, ratio = rng.uniform(310, 375), rng.uniform(0.72, 0.98)
     pixel, short = long / size, round(size * ratio)
     h, w = (short, size) if wide else (size, short)
@@ -90,7 +90,7 @@ def _draw_grid(rng: np.random.Generator, size: int, wide: bool) -> tuple[Grid, f
 
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
-    """Mean signals of one scan, blood about 1, before the coil's shading."""
+    """Returns the mean signals of one scan, blood about 1, before the coil's shading."""
     muscle = rng.uniform(0.20, 0.43)
     return {
         "blood": 1.0,
@@ -114,7 +114,7 @@ def _paint_body(
     heights: np.ndarray,
     wide: bool,
 ) -> np.ndarray:
-    """Everything but the heart, ``(z, h, w)``: air, fat, chest wall, lungs, abdomen, spine, vessels."""
+    """Returns everything but the heart, ``(z, h, w)``: air, fat, chest wall, lungs, abdomen, spine, vessels."""
     n = len(heights)
     y, x = grid.mesh
     up = (heights / heart.length).astype(np.float32)[:, None, None]  # 0 at the apex, 1 at the base
@@ -173,7 +173,7 @@ def _paint_body(
 def _scan(
     rng: np.random.Generator, image: np.ndarray, grid: Grid, tissue: dict[str, float], pixel: float
 ) -> np.ndarray:
-    """Coil shading, blur of the acquisition, Rician noise, and the scanner's gain, as int16."""
+    """Applies coil shading, blur of the acquisition, Rician noise and the scanner's gain; int16."""
     from scipy.ndimage import gaussian_filter
 
     n = len(image)
@@ -222,7 +222,7 @@ def write_cardiac(root: str | Path, *, patients: int = 100, seed: int = 0, size:
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
-    """What ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
+    """Returns what ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
     return {
         "generated": True,
         "generator": "anatolab.data.phantoms.cardiac",

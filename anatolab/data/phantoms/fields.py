@@ -25,7 +25,7 @@ class Grid:
         return self.y[:, None].astype(np.float32), self.x[None, :].astype(np.float32)
 
     def crop(self, center: tuple[float, float], reach: float) -> tuple[slice, slice]:
-        """The rows and columns within ``reach`` mm of a point ``(y, x)``."""
+        """Returns the rows and columns within ``reach`` mm of a point ``(y, x)``."""
         rows, cols = (np.flatnonzero(abs(axis - c) <= reach) for axis, c in zip((self.y, self.x), center, strict=True))
         return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
 
@@ -55,7 +55,7 @@ class Grid:
 
 
 def _cubic(u: np.ndarray) -> np.ndarray:
-    """The cubic B-spline of support (-2, 2), integral 1."""
+    """Returns the cubic B-spline of support (-2, 2), integral 1."""
     u = abs(u)
     return np.where(u < 1, 2 / 3 - u**2 * (1 - u / 2), np.where(u < 2, (2 - u) ** 3 / 6, 0.0))
 
@@ -65,7 +65,7 @@ Point = tuple[float, float, float]  # (z, y, x) mm
 
 
 def ellipsoid(coordinates: Volume, center: Point, radii: Point, turn: np.ndarray | None = None) -> np.ndarray:
-    """Distance to an ellipsoid in mm, to first order: exact on the surface, negative inside.
+    """Returns the distance to an ellipsoid in mm, to first order: exact on the surface, negative inside.
 
     Args:
         coordinates: Where the distance is computed, (z, y, x) mm.
@@ -87,7 +87,7 @@ def ellipsoid(coordinates: Volume, center: Point, radii: Point, turn: np.ndarray
 
 
 def chain(coordinates: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Distance in mm to a tube along straight pieces, whose radius runs linearly from one to the next; negative inside.
+    """Returns the distance in mm to a tube of straight pieces with linearly varying radius; negative inside.
 
     Args:
         coordinates: Where the distance is computed, (z, y, x) mm.
@@ -113,7 +113,7 @@ def chain(coordinates: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndar
 
 
 def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0.0)) -> np.ndarray:
-    """A rotation (3, 3) by angles about z, y and x, in radians: ``lean`` and a normal spread about it.
+    """Returns a rotation (3, 3) by angles about z, y and x, in radians: ``lean`` and a normal spread about it.
 
     Example:
         >>> rotation(np.random.default_rng(0), 0.0).tolist()
@@ -130,7 +130,7 @@ def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0
 
 
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Share of a pixel inside a shape whose outline is ``distance`` mm away (negative inside), as a linear ramp."""
+    """Returns the share of a pixel inside a shape with the outline ``distance`` mm away (negative inside): a linear ramp."""
     return np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
 
 
@@ -160,7 +160,7 @@ def volume_field(rng: np.random.Generator, axes: tuple[np.ndarray, ...], scale: 
 
 
 def tube(points: np.ndarray, radii: tuple[float, float], coordinates: Volume, pieces: int = 4) -> np.ndarray:
-    """Distance in mm to a bent tube, negative inside: a :func:`chain` along a quadratic Bezier curve.
+    """Returns the distance in mm to a bent tube, negative inside: a :func:`chain` along a quadratic Bezier curve.
 
     Args:
         points: Three control points (3, 3) of the curve, (z, y, x) mm.
@@ -174,6 +174,6 @@ def tube(points: np.ndarray, radii: tuple[float, float], coordinates: Volume, pi
 
 
 def smooth_min(one: np.ndarray, two: np.ndarray, width: float) -> np.ndarray:
-    """The union of two distances, its crease rounded over about ``width`` mm."""
+    """Returns the union of two distances, its crease rounded over about ``width`` mm."""
     near = np.clip(1 - abs(one - two) / np.float32(width), 0, None)
     return np.minimum(one, two) - near * near * np.float32(width / 4)

@@ -114,7 +114,7 @@ def paint_heart(
     pixel: float,
     phase: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The body with the heart of one phase in it, and the label: the class that fills most of each voxel."""
+    """Returns the body with the heart of one phase in it, and the label: the class that fills most of each voxel."""
     rows, cols = grid.crop(heart.center, BOX)
     near = Grid(grid.y[rows], grid.x[cols], heart.center, BOX)
     n, soft = len(heights), max(1.2 * pixel, 1.5)
@@ -218,7 +218,7 @@ def _paint_base(
     cavity: float,
     big: float,
 ) -> None:
-    """Atria and great vessels above the valve planes: blood in a thin wall, where the ventricles have ended."""
+    """Paints atria and great vessels above the valve planes: blood in a thin wall, where the ventricles have ended."""
     along, across = rotated(dy, dx, heart.septum)
     flip = 1 if np.cos(heart.septum) < 0 else -1  # toward the front of the chest
     for radius, p, q, start in (
@@ -235,20 +235,20 @@ def _paint_base(
 
 
 def rotated(dy: np.ndarray, dx: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates along a direction and across it."""
+    """Returns coordinates along a direction and across it."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return dx * c + dy * s, dy * c - dx * s
 
 
 def _dome(t: np.ndarray) -> np.ndarray:
-    """Radius of the ventricle over its largest, at height ``t`` over the length: 0 below the apex, widest at 0.7."""
+    """Returns the relative radius of the ventricle at relative height ``t``: 0 below the apex, 1 at 0.7."""
     return np.sqrt(np.clip(1 - ((0.7 - np.clip(t, None, 0.7)) / 0.7) ** 2, 0, None)) * (
         1 - 0.5 * np.clip(t - 0.7, 0, 0.5)
     )
 
 
 def _waves(wave: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-    """A short Fourier series around an outline."""
+    """Evaluates a short Fourier series around an outline."""
     total, power = np.zeros(wave.shape, np.float32), np.ones_like(wave)
     for c, s in amplitudes.astype(np.float32):
         power = power * wave

@@ -62,7 +62,7 @@ class Trunk:
         self.inside = self.image
 
     def near(self, points: np.ndarray, reach: float) -> tuple[tuple[slice, ...], Volume, np.ndarray, np.ndarray]:
-        """The box around some points; its coordinates, its coarse and its fine texture."""
+        """Returns the box around some points; its coordinates, its coarse and its fine texture."""
         box = []
         for axis, low, high in zip(self.axes, points.min(0) - reach, points.max(0) + reach, strict=True):
             within = np.flatnonzero((axis >= low) & (axis <= high))
@@ -79,14 +79,14 @@ class Trunk:
             self.shares[ORGANS.index(organ)][box] += share
 
     def vessel(self, points: np.ndarray, radii: np.ndarray, hu: float, organ: str | None = "") -> None:
-        """A tube full of blood in a thin coat of fat."""
+        """Paints a tube full of blood in a thin coat of fat."""
         box, coordinates, _, fine = self.near(points, float(radii.max()) + 8)
         distance = chain(coordinates, points, radii) - 0.4 * fine
         self.put(cover(distance - 2, 3), FAT, box)
         self.put(cover(distance, 2.5), hu + 4 * fine, box, organ)
 
     def hollow(self, points: np.ndarray, radii: np.ndarray, kind: str, wall: float = 2.6, organ: str = "") -> None:
-        """A tube with a wall, filled with fluid, contrast, food or gas, and often with gas above it."""
+        """Paints a tube with a wall, filled with fluid, contrast, food or gas, and often with gas above it."""
         box, coordinates, _, fine = self.near(points, float(radii.max()) + 12)
         if not coordinates[0].size:
             return
@@ -107,7 +107,7 @@ class Trunk:
 
 
 def paint_wall(s: Trunk) -> None:
-    """Couch, skin, fat, muscle, ribs, lung and heart; and where organs may be."""
+    """Paints couch, skin, fat, muscle, ribs, lung and heart, and marks the space for organs."""
     rng, (z, y, x), coarse, fine, lean = s.rng, s.coordinates, s.coarse, s.fine, s.lean
     power, half_y, half_x, wall = rng.uniform(2.1, 2.5), rng.normal(80, 4), rng.normal(136, 5), rng.uniform(9, 13)
     front, side, back = lean * rng.uniform([8, 7, 6], [20, 14, 14])  # fat under the skin, mm
@@ -149,7 +149,7 @@ def paint_wall(s: Trunk) -> None:
 
 
 def paint_spine(s: Trunk) -> None:
-    """Vertebrae and disks, the canal, processes, psoas and the muscles along the back."""
+    """Paints vertebrae and disks, the canal, processes, psoas and the muscles along the back."""
     box, (z, y, x), _, fine = s.near(np.array([[-300.0, 30, -75], [300, 110, 75]]), 30)
     for sign in (-1, 1):
         back = np.hypot((y - 88) / 20, (x - sign * 31) / 27) * 20 - 20
@@ -168,7 +168,7 @@ def paint_spine(s: Trunk) -> None:
 
 
 def paint_bowel(s: Trunk) -> None:
-    """Small bowel, colon along the flanks and across the front, duodenum around the pancreas' head."""
+    """Paints small bowel, colon along the flanks and across the front, duodenum around the pancreas' head."""
     rng, oral = s.rng, s.rng.random() < 0.35
     small = ["contrast", "fluid", "gas"] if oral else ["fluid", "fluid", "fluid", "gas"]
     large = ["food", "food", "gas", "contrast" if oral else "fluid"]
