@@ -84,8 +84,8 @@ def prepare(
     """
     if len(size) not in (2, 3) or min(size) < 1:
         raise InputError(
-            "size: must be the height and width of slices or the sides (z, y, x) of patches, two or three numbers of at "
-            f"least 1, not {size}."
+            "size: must be the height and width of slices or the sides (z, y, x) of patches, two or three numbers "
+            f"of at least 1, not {size}."
         )
     if field_of_view is not None and field_of_view.dims != len(size):
         raise InputError(

@@ -265,7 +265,7 @@ def test_hdf5_takes_no_values_from_another_file(kind: str, tmp_path: Path) -> No
 def test_hdf5_without_values_is_not_all_zero(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("label", (8, 8), np.uint8, chunks=(4, 4))
-    with pytest.raises(InputError, match="holds no values for 'label'"):
+    with pytest.raises(InputError, match="has a header for 'label' but no values"):
         read_h5(tmp_path / "a.h5", "label")
 
 

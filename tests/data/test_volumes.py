@@ -159,7 +159,7 @@ def test_a_damaged_cache_is_said_and_built_again_and_two_writers_do_no_harm(coho
     ("wrong", "message"),
     [
         ({"size": (0, 2, 2)}, r"size: must be the height and width of slices or the sides .* not \(0, 2, 2\)"),
-        ({"size": (2,)}, "give two or three numbers"),
+        ({"size": (2,)}, "two or three numbers of at least 1"),
         ({"size": (2, 2, 2), "foreground": 1.5}, r"share of patches must lie in \[0, 1\], not 1.5"),
     ],
 )

@@ -130,7 +130,7 @@ def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0
 
 
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Returns the share of a pixel inside a shape with the outline ``distance`` mm away (negative inside): a linear ramp."""
+    """Returns the share of a pixel inside a shape with the outline ``distance`` mm away (negative inside), linearly."""
     return np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
 
 
