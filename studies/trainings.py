@@ -94,6 +94,8 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     if hasattr(method, "predict_coarse"):  # what rendering changed
         method.predict = method.predict_coarse
         extra["coarse"] = summarize(measure(), {ref.name: ref.patient for ref in refs})
+    if "LV" in cohort.classes:
+        extra["LV"] = left_ventricle(cohort, split.validation, volumes)
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
     record = records.Record(
@@ -130,6 +132,24 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     )
     records.write(record)
     return record
+
+
+def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns volumes and ejection fraction of each patient's left ventricle, predicted and annotated."""
+    from anatolab.metrics import beats, volume
+
+    number = cohort.classes.index("LV")
+    refs = cohort.of(patients)
+    predicted, reference = {}, {}
+    for ref in refs:
+        case = ref.load()
+        assert case.label is not None
+        predicted[ref.name] = volume(volumes[ref.name] == number, case.spacing)
+        reference[ref.name] = volume(case.label == number, case.spacing)
+    return {
+        "unit": "ml" if case.spacing else "voxels",
+        "beats": beats(predicted, reference, {ref.name: ref.patient for ref in refs}),
+    }
 
 
 def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarray], dice: dict[str, float]) -> Path:
