@@ -135,7 +135,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
 
 
 def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns volumes and ejection fraction of each patient's left ventricle, predicted and annotated."""
+    """Returns volumes and ejection fraction of each left ventricle, predicted and annotated, and how far they differ."""
     from anatolab.metrics import beats, volume
 
     number = cohort.classes.index("LV")
@@ -146,9 +146,16 @@ def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, n
         assert case.label is not None
         predicted[ref.name] = volume(volumes[ref.name] == number, case.spacing)
         reference[ref.name] = volume(case.label == number, case.spacing)
+    per_patient = beats(predicted, reference, {ref.name: ref.patient for ref in refs})
+    wrong = {
+        key: [abs(p - r) / (r if key == "edv" else 1) for p, r in (b[key] for b in per_patient.values())]
+        for key in ("edv", "ef")
+    }
     return {
         "unit": "ml" if case.spacing else "voxels",
-        "beats": beats(predicted, reference, {ref.name: ref.patient for ref in refs}),
+        "beats": per_patient,
+        "edv_error": float(np.mean(wrong["edv"])),  # share of the annotated volume
+        "ef_error": float(np.mean(wrong["ef"])),  # in [0, 1]
     }
 
 
