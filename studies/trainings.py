@@ -135,7 +135,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
 
 
 def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns volumes and ejection fraction of each left ventricle, predicted and annotated, and how far they differ."""
+    """Returns volume and ejection fraction of each left ventricle, predicted and annotated, and how they differ."""
     from anatolab.metrics import beats, volume
 
     number = cohort.classes.index("LV")
