@@ -172,9 +172,9 @@ def _changes() -> list[Experiment]:
     start = Experiment("acdc96-3-base-u1000", "base", "acdc", 3, "base", (0, 1), 6, updates=1_000)
     runs = [start]
     for end, title, changes in CHANGES:
-        own = {k: v for k, v in changes.items() if hasattr(start, k)}
-        fields = {k: v for k, v in changes.items() if k not in own}
-        runs.append(replace(start, id=f"{start.id}-{end}", title=title, overrides=fields, **own))
+        settings = {k: v for k, v in changes.items() if hasattr(start, k)}
+        fields = {k: v for k, v in changes.items() if k not in settings}
+        runs.append(replace(start, id=f"{start.id}-{end}", title=title, overrides=fields, **settings))
     return runs
 
 

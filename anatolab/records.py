@@ -112,15 +112,15 @@ def get(record: Record, key: str) -> Any:
     Raises:
         RecordError: The record has no such value.
     """
-    found: Any = record.values
+    value: Any = record.values
     for part in key.split("."):
-        if isinstance(found, Mapping) and part in found:
-            found = found[part]
-        elif isinstance(found, Sequence) and not isinstance(found, str) and part.isdigit() and int(part) < len(found):
-            found = found[int(part)]
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
         else:
             raise RecordError(f"record {record.experiment!r} (seed {record.seed}) has no value {key!r}.")
-    return found
+    return value
 
 
 def value(experiment: str, key: str) -> Any:
@@ -128,10 +128,10 @@ def value(experiment: str, key: str) -> Any:
 
     Unmeasured entries (``None``) make the mean ``nan``: they are not left out in silence.
     """
-    found = [get(record, key) for record in load(experiment)]
-    if len(found) == 1 or not all(v is None or isinstance(v, int | float) for v in found):
-        return found[0]
-    return math.fsum(math.nan if v is None else v for v in found) / len(found)
+    values = [get(record, key) for record in load(experiment)]
+    if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
+        return values[0]
+    return math.fsum(math.nan if v is None else v for v in values) / len(values)
 
 
 def measured(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -97,7 +97,7 @@ def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
 
 def synchronizations(device: torch.device) -> dict[str, int]:
     """Host synchronizations of one step of each stage."""
-    size, found = SIZES["tiny"], {}
+    size, counts = SIZES["tiny"], {}
     label = torch.randint(0, CLASSES, (8, size.side, size.side), device=device)
     label[4:] = IGNORE
     batch = Batch(torch.rand(8, 1, size.side, size.side, device=device), label, 4)
@@ -108,8 +108,8 @@ def synchronizations(device: torch.device) -> dict[str, int]:
             with Synchronizations() as mode:
                 stage.step(batch, 0.5).total.backward()
                 method.after_step()
-            found[f"{kind.__name__}, {stage.name}"] = mode.found.total()
-    return found
+            counts[f"{kind.__name__}, {stage.name}"] = mode.found.total()
+    return counts
 
 
 def operations() -> dict[str, float]:
@@ -130,12 +130,12 @@ def operations() -> dict[str, float]:
         logits, maps = method.student(batch.image)  # the decoder runs, and no gradient is asked of it
         (method.distiller.image_predictor(method.student.image(maps[0])).sum() + 0 * logits.sum()).backward()
 
-    found = {}
+    flops = {}
     for name, work in (("ours", lambda: stage.step(batch, 0.0).total.backward()), ("released", released)):
         with FlopCounterMode(display=False) as counter:
             work()
-        found[name] = counter.get_total_flops() / 1e9
-    return found
+        flops[name] = counter.get_total_flops() / 1e9
+    return flops
 
 
 def main() -> int:

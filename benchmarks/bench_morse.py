@@ -69,7 +69,9 @@ def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
     gate = fusion(maps).gate
     assert gate is not None
     num = min(method.config.render_points, logits[0, 0].numel())
-    seen = torch.rand(len(image), fusion.experts[0][2].out_channels * len(maps), *gate.shape[2:], device=image.device)
+    features = torch.rand(
+        len(image), fusion.experts[0][2].out_channels * len(maps), *gate.shape[2:], device=image.device
+    )
     weights = [m.weight[:, :, 0] for m in (*fusion.head, *head.hidden, head.last) if isinstance(m, torch.nn.Conv1d)]
     inputs = [torch.rand(w.shape[1], num, device=image.device) for w in weights]
 
@@ -77,7 +79,7 @@ def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
         method.student(image)
         for expert, map_ in zip(fusion.experts, maps, strict=True):
             expert(map_)
-        fusion.gate(seen)
+        fusion.gate(features)
         for _ in image:
             for weight, x in zip(weights, inputs, strict=True):
                 torch.mm(weight, x)
@@ -206,8 +208,8 @@ def main() -> int:
     passed = all(row["ratio"] <= row["floor"] for row in rows if row["floor"] is not None)
     print("passed" if passed else "FAILED: a ratio is above its floor")
     if args.json:
-        found = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        report = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0 if passed or args.report else 1
 
 

@@ -96,7 +96,7 @@ def main() -> int:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     limits = LIMITS[device.type]
-    found = []
+    table = []
     print(
         f"{device.type}, {torch.get_num_threads()} threads, 4 + 4 images of {SIZE.side} x {SIZE.side}, {SIZE.network}"
     )
@@ -117,15 +117,15 @@ def main() -> int:
                 "ratio": statistics.median(map(ratio, rounds)),
                 "floor": limits[part],
             }
-            found.append(row)
+            table.append(row)
             print(
                 f"{row['method']:<14}{label:<30}{row['ours_ms']:>9.1f}{row['of_ms']:>9.1f}"
                 f"{row['ratio']:>8.2f}{row['floor']:>8.2f}"
             )
-    passed = all(row["ratio"] <= row["floor"] for row in found)
+    passed = all(row["ratio"] <= row["floor"] for row in table)
     print("passed" if passed else "FAILED: a ratio is above its floor")
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": "step", "passed": passed, "rows": found}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"benchmark": "step", "passed": passed, "rows": table}, indent=1) + "\n")
     return 0 if passed or args.report else 1
 
 

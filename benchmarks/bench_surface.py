@@ -61,8 +61,8 @@ def cases() -> dict[str, list[Pair]]:
 
 
 def ours(pairs: list[Pair]) -> list[float]:
-    found = [surface_distances(pred, ref, SPACING) for pred, ref in pairs]
-    return [metric(distances) for distances in found for metric in (hd95, assd)]
+    measured = [surface_distances(pred, ref, SPACING) for pred, ref in pairs]
+    return [metric(distances) for distances in measured for metric in (hd95, assd)]
 
 
 def peer(pairs: list[Pair]) -> list[float]:

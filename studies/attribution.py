@@ -73,8 +73,8 @@ def measured(tower: str, seed: int) -> records.Record:
     for name, method in methods_of(tower, start).items():
         head = method.fit(train.h, train.y, train.groups, torch.Generator().manual_seed(seed), val)
         model, margin = margin_through(clip, head)
-        found = predict(head, test.h).numpy()
-        groups = group_accuracy(found, test.y.numpy(), test.groups.numpy(), train_counts=birds.of("train").counts)
+        predicted = predict(head, test.h).numpy()
+        groups = group_accuracy(predicted, test.y.numpy(), test.groups.numpy(), train_counts=birds.of("train").counts)
         scores = counterfactual_scores(counterfactual_margins(margin, clip, sets.images))
         shares = {
             kind: {key: float(np.nanmean(v)) for key, v in outside_share(maps, masks).items()}

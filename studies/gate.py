@@ -163,9 +163,9 @@ class PerPixel(nn.Module):
 
     def dice_at(self, power: float, scores: Tensor, labels: np.ndarray) -> float:
         """Mean Dice over the foreground, all pixels pooled, were this the power of the shares."""
-        found = (scores + power * self.log_shares).argmax(1).numpy()
-        hits = [((found == c) & (labels == c)).sum() for c in range(1, scores.shape[1])]
-        sizes = [(found == c).sum() + (labels == c).sum() for c in range(1, scores.shape[1])]
+        predicted = (scores + power * self.log_shares).argmax(1).numpy()
+        hits = [((predicted == c) & (labels == c)).sum() for c in range(1, scores.shape[1])]
+        sizes = [(predicted == c).sum() + (labels == c).sum() for c in range(1, scores.shape[1])]
         return float(np.mean(2 * np.array(hits) / np.array(sizes)))
 
     def predict(self, image: Tensor) -> Tensor:
@@ -204,8 +204,8 @@ class PerVoxel:
             self.trees.fit(np.concatenate(features), np.concatenate(truths))
         self.threshold = 0.5
         thresholds = np.linspace(0.1, 0.7, 13)
-        found = [[self.dice(p, case, t) for t in thresholds] for p, case in self.predicted(cohort, patients[::4])]
-        self.threshold = float(thresholds[np.mean(found, axis=0).argmax()])
+        scores = [[self.dice(p, case, t) for t in thresholds] for p, case in self.predicted(cohort, patients[::4])]
+        self.threshold = float(thresholds[np.mean(scores, axis=0).argmax()])
 
     @staticmethod
     def features(case: Case) -> np.ndarray:
@@ -227,8 +227,8 @@ class PerVoxel:
     def dice(probability: np.ndarray, case: Case, threshold: float) -> float:
         """Dice of what lies above a threshold."""
         assert case.label is not None
-        found, truth = probability > threshold, case.label == 1
-        return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+        predicted, truth = probability > threshold, case.label == 1
+        return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
 
     def dice_of(self, cohort: Cohort, patients: tuple[str, ...]) -> dict[str, float]:
         """Mean Dice over patients, as :func:`dice_of` gives it."""
@@ -332,13 +332,13 @@ def judged(values: dict[str, Any]) -> dict[str, bool]:
     return {**held, "full": best >= targets["full"], **under}
 
 
-def keep(name: str, found: dict[str, Any], config: dict[str, Any], split: Split, clock: Clock) -> records.Record:
+def keep(name: str, measured: dict[str, Any], config: dict[str, Any], split: Split, clock: Clock) -> records.Record:
     """Adds what was measured to the record; one of another generator's version or setting is started anew."""
     path = records.path_of(f"gate-{name}", 0)
     old = records.read(path) if path.exists() else None
     values = old.values if old is not None and old.config == records.plain(config) else {}
     targets = TARGETS | ({"tail": GATES[name].tail} if GATES[name].tail else {})
-    values = merged(values, records.plain({**found, "targets": targets}))
+    values = merged(values, records.plain({**measured, "targets": targets}))
     dice = values.get("dice", {})
     if runs := list(dice.get("three_seeds", {}).values()):
         dice["three"] = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
@@ -375,9 +375,9 @@ def main() -> None:
     real = open_cohort(Path(data) / gate.real) if data and gate.real else None
     config = config_of(gate, cohort.provenance)
 
-    def done(found: dict[str, Any]) -> None:
-        record = keep(name, found, config, split, clock)
-        print(found.get("dice", ""), "passed:", record.values["passed"], flush=True)
+    def done(measured: dict[str, Any]) -> None:
+        record = keep(name, measured, config, split, clock)
+        print(measured.get("dice", ""), "passed:", record.values["passed"], flush=True)
 
     if "likeness" in args.only:
         table = {"generated": likeness(cohort, cohort.patients, gate.shape)}
@@ -398,8 +398,8 @@ def main() -> None:
             done({"dice": {"three_seeds": {str(seed): dice_of(cohort=cohort, patients=split.test, **network)}}})
     if "shortcuts" in args.only and gate.dims == 3:
         for kind in ("atlas", "pixel"):
-            found = PerVoxel(cohort, split.train, atlas=kind == "atlas").dice_of(cohort, split.test)
-            done({"dice": {kind: found}})
+            scores = PerVoxel(cohort, split.train, atlas=kind == "atlas").dice_of(cohort, split.test)
+            done({"dice": {kind: scores}})
     elif "shortcuts" in args.only:
         rows = prepare(cohort, split.train, size=(SIDE, SIDE))
         images, labels = np.array(rows.images, np.float32), np.array(rows.labels)

@@ -80,12 +80,14 @@ class Task:
     clip: Clip = field(init=False)
 
     def __post_init__(self) -> None:
-        told = {"model": "scenes-vit", "weights": None, "aligned": 0.95} | DIFFICULTIES[self.name]
+        settings = {"model": "scenes-vit", "weights": None, "aligned": 0.95} | DIFFICULTIES[self.name]
         self.clip = (
-            load_small(told["model"], cache_root() / told["weights"]) if told["weights"] else load_clip(told["model"])
+            load_small(settings["model"], cache_root() / settings["weights"])
+            if settings["weights"]
+            else load_clip(settings["model"])
         )
-        self.config = told | {"weights": self.clip.record["sha256"], "rho": self.clip.record["recipe"]["rho"]}
-        images = self.images = finch_or_duck(aligned=told["aligned"], seed=self.seed)
+        self.config = settings | {"weights": self.clip.record["sha256"], "rho": self.clip.record["recipe"]["rho"]}
+        images = self.images = finch_or_duck(aligned=settings["aligned"], seed=self.seed)
         self.start = start_of(self.clip, images.classes)
         self.train, self.val, self.test = (rows_of(self.clip, images.of(split)) for split in ("train", "val", "test"))
         self.counts = images.of("train").counts
@@ -105,8 +107,8 @@ class Task:
         rows = rows or self.test
         assert rows.groups is not None
         pred = predict(head, rows.h).numpy()
-        found = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
-        return found | {"gap": found["train_weighted"] - found["worst"]}
+        accuracies = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
+        return accuracies | {"gap": accuracies["train_weighted"] - accuracies["worst"]}
 
     def reliance(self, head: Head) -> dict[str, Any]:
         """Counterfactual scores, with intervals over sets."""
@@ -163,7 +165,7 @@ def methods_on(task: Task) -> dict[str, Any]:
 def methods(name: str, seed: int, without: list[str]) -> records.Record:
     """Every method once but those left out, and every rule of selection for ERM and CFR."""
     clock = Clock()
-    task, found = Task(name, seed), {}
+    task, results = Task(name, seed), {}
     rules: dict[str, Any] = {"erm": {}, "cfr": {}}
 
     def measured(head: Head, method: Any, seconds: float) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def methods(name: str, seed: int, without: list[str]) -> records.Record:
 
     generator, every, clock_cpu = task.generator(), AllRules(task.val), time.process_time()
     erm = train_projection(task.start, task.train.h, task.train.y, Sgd(), every, generator)  # type: ignore[arg-type]
-    found["erm"] = measured(erm, ErmProjection(task.start), time.process_time() - clock_cpu)
+    results["erm"] = measured(erm, ErmProjection(task.start), time.process_time() - clock_cpu)
     for rule, best in every.rules.items():
         head = task.start.head()
         best.restore(head)
@@ -185,13 +187,13 @@ def methods(name: str, seed: int, without: list[str]) -> records.Record:
             continue
         clock_cpu = time.process_time()
         head = task.fit(method)
-        found[key] = measured(head, method, time.process_time() - clock_cpu)
-        print(f"{name} seed {seed} {key}: {found[key]['worst']:.3f} {found[key]['train_weighted']:.3f}", flush=True)
+        results[key] = measured(head, method, time.process_time() - clock_cpu)
+        print(f"{name} seed {seed} {key}: {results[key]['worst']:.3f} {results[key]['train_weighted']:.3f}", flush=True)
         if key == "cfr":
             rules["cfr"][method.config.select] = task.accuracy(head) | {"epoch": method.best.epoch}
             groups = torch.bincount(task.train.groups[method.calibration.anchors], minlength=4)  # type: ignore[index]
     values = {
-        "methods": found,
+        "methods": results,
         "rules": rules,
         "anchors": {"groups": groups.tolist(), "minority": float(groups[1:3].sum() / groups.sum())},
         "train_counts": task.counts,
@@ -240,31 +242,34 @@ def cells(seed: int) -> records.Record:
     generator = task.generator()
     erm = train_projection(task.start, task.train.h, task.train.y, Sgd(), Best("last", None), generator)
 
-    def measured(told: dict[str, Any]) -> dict[str, Any]:
-        config = Cfr.Config(**told)
+    def measured(overrides: dict[str, Any]) -> dict[str, Any]:
+        config = Cfr.Config(**overrides)
         shared = config.reference == "erm_last" and config.erm == Sgd()
         method = OnReference(task.start, config, erm, generator.get_state()) if shared else Cfr(task.start, config)
         head = task.fit(method)
         assert method.best is not None
         assert method.calibration is not None
-        found = task.accuracy(head)
+        accuracies = task.accuracy(head)
         return {
-            **{k: found[k] for k in ("worst", "train_weighted", "mean", "per_group")},
+            **{k: accuracies[k] for k in ("worst", "train_weighted", "mean", "per_group")},
             "selection": max(method.best.scores) if config.select != "last" else None,  # what the rule saw, validation
             "srr": task.reliance(head)["srr"],
             "epoch": method.best.epoch,
             "anchors": len(method.calibration.anchors),
         }
 
-    found = {part: {value: measured(told) for value, told in settings.items()} for part, settings in SETTINGS.items()}
+    results = {
+        part: {value: measured(overrides) for value, overrides in settings.items()}
+        for part, settings in SETTINGS.items()
+    }
     why = {
         name: {
-            kind: measured({**told, "negative": kind, "select": "last"})
+            kind: measured({**overrides, "negative": kind, "select": "last"})
             for kind in ("nearest", "random", "same_class_as_released")[::2]
         }
-        for name, told in WHY.items()
+        for name, overrides in WHY.items()
     }
-    values = {"cells": found, "negatives": why, "erm": task.accuracy(erm)}
+    values = {"cells": results, "negatives": why, "erm": task.accuracy(erm)}
     return keep("cfr-cells", seed, "CFR with one setting changed at a time", task.config, values, clock)
 
 
@@ -294,7 +299,7 @@ def memory(key: str) -> float:
 def cost() -> records.Record:
     """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
     clock = Clock()
-    found: dict[str, Any] = {}
+    costs: dict[str, Any] = {}
     for name in ("vit", "rn"):
         task = Task(name, 0)
         images, start, clip = task.images.of("train"), task.start, task.clip
@@ -305,10 +310,10 @@ def cost() -> records.Record:
             trained = list(model.visual.requires_grad_().parameters())
             optimizer = torch.optim.SGD(trained, 1e-3, 0.9)
             pictures, y = images.pixels, torch.from_numpy(images.y)
-            for at in batches(len(y), 128, torch.Generator().manual_seed(0)):
-                z = model.encode_image(clip.preprocess(pictures[at.numpy()]), normalize=True)
+            for index in batches(len(y), 128, torch.Generator().manual_seed(0)):
+                z = model.encode_image(clip.preprocess(pictures[index.numpy()]), normalize=True)
                 optimizer.zero_grad()
-                F.cross_entropy(scale * z @ text, y[at]).backward()
+                F.cross_entropy(scale * z @ text, y[index]).backward()
                 optimizer.step()
 
         def frozen(task: Task = task) -> None:
@@ -325,7 +330,7 @@ def cost() -> records.Record:
                 extract(clip, images, cache=folder)
 
         visual: Any = clip.model.visual
-        found[name] = {
+        costs[name] = {
             "parameters": {
                 "trained": sum(p.numel() for p in start.projection.parameters()),
                 "tower": sum(p.numel() for p in visual.parameters()),
@@ -337,9 +342,9 @@ def cost() -> records.Record:
                 for runs in [[forked(work) for _ in range(3)]]
             },
         }
-        print(name, found[name], flush=True)
+        print(name, costs[name], flush=True)
     config = {"rows": 4800, "batch": 128, "epochs": 1, "rounds": 3}
-    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, found, clock)
+    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, costs, clock)
 
 
 def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Clock) -> records.Record:

@@ -104,8 +104,8 @@ def peak_memory_mb(pid: int | None) -> int | None:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return None
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return round(int(found[1]) * 1024 / 1e6) if found else None
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return round(int(peak[1]) * 1024 / 1e6) if peak else None
 
 
 def main() -> int:

@@ -60,48 +60,52 @@ def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
 
 def problems(name: str, notebook: Notebook, size: int) -> list[str]:
     """What is wrong with one notebook, a sentence each."""
-    found = []
+    messages = []
     metadata, cells = notebook["metadata"], code_cells(notebook)
     kind, strict = metadata.get("kind"), is_strict(notebook)
     if kind not in KINDS:
-        found.append(f"metadata say kind: {kind!r}, which is none of {', '.join(KINDS)}")
+        messages.append(f"metadata say kind: {kind!r}, which is none of {', '.join(KINDS)}")
     if strict != (kind == "theory"):
-        found.append("`keep_output: true` in the notebook's metadata belongs to theory notebooks, and to all of them")
+        messages.append(
+            "`keep_output: true` in the notebook's metadata belongs to theory notebooks, and to all of them"
+        )
     if metadata.get("kernelspec", {}).get("name") != "python3":
-        found.append("the kernel must be python3, whatever machine it was written on")
+        messages.append("the kernel must be python3, whatever machine it was written on")
     if "widgets" in metadata:
-        found.append("widget state is stored; run `make strip`")
+        messages.append("widget state is stored; run `make strip`")
     if (n := sum("parameters" in tags(cell) for _, cell in cells)) != 1:
-        found.append(f"{n} cells are tagged `parameters`, not one")
+        messages.append(f"{n} cells are tagged `parameters`, not one")
     if size > MAX_BYTES:
-        found.append(f"{size} bytes, over {MAX_BYTES}")
+        messages.append(f"{size} bytes, over {MAX_BYTES}")
     to_compare = {i for i, _ in compared(notebook)}
     for i, cell in cells:
         here = tags(cell)
         if i in to_compare and not cell["outputs"]:
-            found.append(f"cell {i} is compared by nbval but stores no output, so that nothing would be compared")
+            messages.append(f"cell {i} is compared by nbval but stores no output, so that nothing would be compared")
         if cell["outputs"] and cell.get("execution_count") is None:
-            found.append(f"cell {i} stores an output but no execution count, without which nbval takes it for not run")
+            messages.append(
+                f"cell {i} stores an output but no execution count, without which nbval takes it for not run"
+            )
         if any(output["output_type"] == "error" for output in cell["outputs"]):
-            found.append(f"cell {i} stores an error")
+            messages.append(f"cell {i} stores an error")
         if ("nbval-check-output" in here) != ("keep_output" in here):
-            found.append(f"cell {i} must carry both nbval-check-output and keep_output, or neither")
+            messages.append(f"cell {i} must carry both nbval-check-output and keep_output, or neither")
         if "skip-execution" in here and "nbval-skip" not in here:
-            found.append(f"cell {i} is tagged skip-execution, which nbval does not know; add nbval-skip")
+            messages.append(f"cell {i} is tagged skip-execution, which nbval does not know; add nbval-skip")
         if not strict and cell["outputs"] and "keep_output" not in here:
-            found.append(f"cell {i} stores an output that nothing compares; run `make strip`")
-    return [f"{name}: {problem}" for problem in found]
+            messages.append(f"cell {i} stores an output that nothing compares; run `make strip`")
+    return [f"{name}: {problem}" for problem in messages]
 
 
 def check(notebooks: dict[str, tuple[Notebook, int]], floor: int = FLOOR) -> tuple[int, list[str]]:
     """How many cells are compared, and everything that is wrong, in notebooks given as name: (content, bytes)."""
-    found = [problem for name, (nb, size) in notebooks.items() for problem in problems(name, nb, size)]
+    messages = [problem for name, (nb, size) in notebooks.items() for problem in problems(name, nb, size)]
     count = sum(bool(cell["outputs"]) for nb, _ in notebooks.values() for _, cell in compared(nb))
     if count < floor:
-        found.append(f"{count} cells are compared, under the floor of {floor}")
+        messages.append(f"{count} cells are compared, under the floor of {floor}")
     if count > floor + SLACK:
-        found.append(f"{count} cells are compared: raise FLOOR in tools/notebooks.py from {floor} to {count}")
-    return count, found
+        messages.append(f"{count} cells are compared: raise FLOOR in tools/notebooks.py from {floor} to {count}")
+    return count, messages
 
 
 def load(root: Path = ROOT) -> dict[str, tuple[Notebook, int]]:
@@ -114,9 +118,9 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["check"]:
             notebooks = load()
-            count, found = check(notebooks)
-            print("\n".join([*found, f"{len(notebooks)} notebooks, {count} cells compared, floor {FLOOR}"]))
-            return bool(found)
+            count, messages = check(notebooks)
+            print("\n".join([*messages, f"{len(notebooks)} notebooks, {count} cells compared, floor {FLOOR}"]))
+            return bool(messages)
         case ["list", "lax" | "strict" as mode]:
             for path in paths():
                 notebook = read(path)

@@ -175,8 +175,8 @@ def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps
         from captum.attr import IntegratedGradients
     except ImportError as error:
         raise InputError("integrated gradients need captum; install it with: pip install captum") from error
-    found: Tensor = IntegratedGradients(margin).attribute(images, baseline.expand_as(images), n_steps=steps)
-    return found.detach()
+    attributions: Tensor = IntegratedGradients(margin).attribute(images, baseline.expand_as(images), n_steps=steps)
+    return attributions.detach()
 
 
 def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict[str, np.ndarray]:
@@ -195,8 +195,8 @@ def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict
 
     Example:
         >>> mask = np.array([[[True, False], [False, False]]])
-        >>> found = outside_share(np.array([[[3.0, 1.0], [0.0, 0.0]]]), mask)
-        >>> float(found["share"][0]), round(float(found["lift"][0]), 4), bool(found["pointing"][0])
+        >>> scores = outside_share(np.array([[[3.0, 1.0], [0.0, 0.0]]]), mask)
+        >>> float(scores["share"][0]), round(float(scores["lift"][0]), 4), bool(scores["pointing"][0])
         (0.25, 0.3333, True)
     """
     a, m = np.asarray(maps, float), np.asarray(masks, bool)
@@ -205,8 +205,8 @@ def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (a * ~m).sum((1, 2)) / a.sum((1, 2))
         lift = share / (~m).mean((1, 2))
-    at = a.reshape(len(a), -1).argmax(1)
-    return {"share": share, "lift": lift, "pointing": m.reshape(len(m), -1)[np.arange(len(m)), at]}
+    peak = a.reshape(len(a), -1).argmax(1)
+    return {"share": share, "lift": lift, "pointing": m.reshape(len(m), -1)[np.arange(len(m)), peak]}
 
 
 @contextmanager

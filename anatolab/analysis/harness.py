@@ -49,9 +49,11 @@ def pairwise(experiments: Mapping[str, str], metric: str = "dice") -> list[Pair]
         metric: A key of ``per_patient``.
     """
     there = [name for name, e in experiments.items() if records.exists(e)]
-    found = [(a, b, c) for a, b in combinations(there, 2) if (c := between(experiments[a], experiments[b], metric))]
-    adjusted = holm([c.p_value for *_, c in found])
-    return [Pair(a, b, c, float(p)) for (a, b, c), p in zip(found, adjusted, strict=True)]
+    comparisons = [
+        (a, b, c) for a, b in combinations(there, 2) if (c := between(experiments[a], experiments[b], metric))
+    ]
+    adjusted = holm([c.p_value for *_, c in comparisons])
+    return [Pair(a, b, c, float(p)) for (a, b, c), p in zip(comparisons, adjusted, strict=True)]
 
 
 def ranking(experiments: Mapping[str, str], metric: str = "dice", *, higher: bool = True) -> Ranking | None:
@@ -59,7 +61,7 @@ def ranking(experiments: Mapping[str, str], metric: str = "dice", *, higher: boo
 
     A patient without a value in any run of any method is left out of all.
     """
-    runs = {name: found for name, e in experiments.items() if (found := per_patient(e, metric))}
+    runs = {name: values for name, e in experiments.items() if (values := per_patient(e, metric))}
     if len(runs) < 3:
         return None
     patients = list(next(iter(next(iter(runs.values())).values())))

@@ -127,8 +127,12 @@ class Volumes:
         chance = torch.rand(len(index), 5, dtype=torch.float64).numpy()
         for i, row in enumerate(index.tolist()):
             forced, which, *where = chance[i]
-            seen = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
-            voxel = np.unravel_index(seen[int(which * len(seen))], self.shapes[row]) if len(seen) else None
+            foreground = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
+            voxel = (
+                np.unravel_index(foreground[int(which * len(foreground))], self.shapes[row])
+                if len(foreground)
+                else None
+            )
             source, target = place(self.shapes[row], self.view, where, voxel)
             volume, truth = self._row(row)
             image[i][(slice(None), *target)] = np.moveaxis(volume[source], -1, 0)

@@ -85,8 +85,8 @@ def evaluate_volume(
     rim = (0,) * (pred.ndim - 2) + (2, 2)
     values: dict[str, dict[str, float]] = {}
     for k, name in enumerate(classes[1:], start=1):
-        found, truth = pred == k, ref == k
-        distances = surface.surface_distances(found, truth, spacing)
+        predicted, truth = pred == k, ref == k
+        distances = surface.surface_distances(predicted, truth, spacing)
         has_pred, has_ref = counts.pred[k] > 0, counts.ref[k] > 0
         row = {
             "dice": float(dice[k]),
@@ -96,7 +96,7 @@ def evaluate_volume(
             "asd": surface.asd(distances),
             "nsd": surface.nsd(distances, tolerance),
             "nsd_1": surface.nsd(distances, 1.0),
-            "boundary_iou": surface.boundary_iou(found, truth, rim),
+            "boundary_iou": surface.boundary_iou(predicted, truth, rim),
         }
         if mode == "official" and not (has_pred and has_ref):
             perfect = 1.0 if has_pred else 0.0

@@ -65,12 +65,12 @@ class Ranking:
             [('a', 'b'), ('b', 'c')]
         """
         names = list(self.ranks)
-        found: list[tuple[str, ...]] = []
+        maximal: list[tuple[str, ...]] = []
         for i, first in enumerate(names):
             run = [n for n in names[i:] if self.ranks[n] - self.ranks[first] <= self.critical_difference]
-            if len(run) > 1 and not (found and set(run) <= set(found[-1])):
-                found.append(tuple(run))
-        return found
+            if len(run) > 1 and not (maximal and set(run) <= set(maximal[-1])):
+                maximal.append(tuple(run))
+        return maximal
 
 
 def rank_methods(values: Mapping[str, Mapping[str, float]], *, higher: bool = True, level: float = 0.95) -> Ranking:

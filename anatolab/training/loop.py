@@ -276,20 +276,20 @@ class _Guard:
 
     def __init__(self, length: int, device: torch.device) -> None:
         self.bad = torch.zeros(length, device=device)
-        self.seen: deque[Tensor] = deque(maxlen=length)
+        self.recent: deque[Tensor] = deque(maxlen=length)
         self.count = 0
 
     def check(self, total: Tensor, norm: Tensor, index: Tensor) -> Tensor:
         """1 where the loss or the gradient norm is not finite, else 0; a scalar on the device."""
         bad = (~(torch.isfinite(norm) & torch.isfinite(total.detach()))).float()
         self.bad[self.count % len(self.bad)] = bad
-        self.seen.append(index)
+        self.recent.append(index)
         self.count += 1
         return bad
 
     def raise_if_bad(self, step: int, rows: Rows | Volumes, path: Path | None) -> None:
         bad = self.bad.tolist()
-        for age, index in enumerate(reversed(self.seen)):
+        for age, index in enumerate(reversed(self.recent)):
             if bad[(self.count - 1 - age) % len(bad)]:
                 names = ", ".join(dict.fromkeys(rows.names[i] for i in index.tolist()))
                 kept = f"the last checkpoint {path} is kept" if path and path.exists() else "nothing was saved"

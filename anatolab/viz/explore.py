@@ -29,8 +29,8 @@ class Explorer:
     here: tuple[int, ...] = field(init=False)  # classes that the volume holds
 
     def __post_init__(self) -> None:
-        found = np.unique(self.label) if self.label is not None else ()
-        object.__setattr__(self, "here", tuple(int(c) for c in found if 0 < c < len(self.classes)))
+        present = np.unique(self.label) if self.label is not None else ()
+        object.__setattr__(self, "here", tuple(int(c) for c in present if 0 < c < len(self.classes)))
 
     def figure(self, number: int, shown: Collection[str] | None = None) -> Figure:
         """The figure of a slice: what the sliders of notebook and book call.
@@ -54,8 +54,8 @@ class Explorer:
 
     def twin(self, start: int | None = None) -> Figure:
         """All slices as one figure with a slider of frames; a click into the legend hides a class."""
-        at = len(self.slices) // 2 if start is None else self.slices.index(start)
-        return frames_figure(self.figure, self.slices, label="slice", start=at)
+        index = len(self.slices) // 2 if start is None else self.slices.index(start)
+        return frames_figure(self.figure, self.slices, label="slice", start=index)
 
 
 def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int = 16) -> Explorer:
@@ -85,8 +85,8 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
     image = case.image[0]
     low, high = case.window or (float(image.min()), float(image.max()))
     gray = (image.clip(low, high) - low) / (high - low)
-    seen = gray > 0.02
-    y, x = (_span(seen.any(axis).mean(0)) for axis in (2, 1))
+    visible = gray > 0.02
+    y, x = (_span(visible.any(axis).mean(0)) for axis in (2, 1))
     count = min(slices, len(gray))
     chosen = np.linspace(0, len(gray) - 1, count).round().astype(int)
     part = gray[chosen][:, y, x]
@@ -162,7 +162,7 @@ class SceneBoard:
         """What the book's slider runs over, such as ``duck on water``."""
         return tuple(f"{o} on {b}" for o in self.objects for b in self.backgrounds)
 
-    def at(self, scene: str) -> tuple[int, int]:
+    def locate(self, scene: str) -> tuple[int, int]:
         """Numbers of object and background of a scene."""
         o, b = divmod(self.scenes.index(scene), len(self.backgrounds))
         return o, b
@@ -177,7 +177,7 @@ class SceneBoard:
         """
         import plotly.graph_objects as go
 
-        (o, b), names, methods = self.at(scene), list(self.colors), list(self.margins)
+        (o, b), names, methods = self.locate(scene), list(self.colors), list(self.margins)
         c = 0 if color is None else names.index(color)
         table = np.round([self.margins[m][o, b] for m in methods], 2)  # (methods, colors)
         says = [self.classes[int(v > 0)] for v in table[:, c]]
@@ -205,8 +205,8 @@ class SceneBoard:
 
     def twin(self, start: str | None = None) -> Figure:
         """All objects on all backgrounds as one figure with a slider of frames, the object in the first color."""
-        at = 0 if start is None else self.scenes.index(start)
-        return frames_figure(self.figure, self.scenes, label="scene", start=at)
+        index = 0 if start is None else self.scenes.index(start)
+        return frames_figure(self.figure, self.scenes, label="scene", start=index)
 
 
 def explore_scenes(board: SceneBoard, *, alt: str, caption: str = "", start: str | None = None) -> Any:
@@ -225,9 +225,9 @@ def explore_scenes(board: SceneBoard, *, alt: str, caption: str = "", start: str
         return show(board.twin(start), alt=alt, caption=caption, table=False)
     import ipywidgets
 
-    o, b = board.at(start or board.scenes[0])
+    o, b = board.locate(start or board.scenes[0])
     kinds = (("object", board.objects, o), ("background", board.backgrounds, b), ("color", tuple(board.colors), 0))
-    choices = [ipywidgets.ToggleButtons(options=names, index=at, description=kind) for kind, names, at in kinds]
+    choices = [ipywidgets.ToggleButtons(options=names, index=index, description=kind) for kind, names, index in kinds]
     thing, place, paint = choices
     output = redrawn(choices, lambda: board.figure(f"{thing.value} on {place.value}", paint.value))
     return ipywidgets.VBox([*choices, output])

@@ -93,27 +93,27 @@ def earlier() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def source_of(found: list[records.Record], key: str) -> str:
+def source_of(made: list[records.Record], key: str) -> str:
     """Where a number comes from, for its tooltip."""
-    first = found[0].provenance
-    seeds = ", ".join(str(r.seed) for r in found)
-    parts = [f"record {found[0].experiment}, {key}", f"{'seeds' if len(found) > 1 else 'seed'} {seeds}"]
+    first = made[0].provenance
+    seeds = ", ".join(str(r.seed) for r in made)
+    parts = [f"record {made[0].experiment}, {key}", f"{'seeds' if len(made) > 1 else 'seed'} {seeds}"]
     parts += [f"commit {str(first['commit'])[:8]}"] if first.get("commit") else []
     parts += [str(first["device"])] if first.get("device") else []
-    return "; ".join(parts) + ("; stale: code or configuration have changed since" if any(map(stale, found)) else "")
+    return "; ".join(parts) + ("; stale: code or configuration have changed since" if any(map(stale, made)) else "")
 
 
-def cited_number(env: Any, found: list[records.Record], key: str, spec: str = "") -> nodes.reference:
+def cited_number(env: Any, made: list[records.Record], key: str, spec: str = "") -> nodes.reference:
     """A number as a link to its record, with the run in the tooltip."""
-    experiment = found[0].experiment
+    experiment = made[0].experiment
     value = records.value(experiment, key)
-    if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in found):
+    if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in made):
         value = int(value)  # a count that is the same for every seed stays a count
     text = formatted(value, spec)
     uri = "../" * env.docname.count("/") + f"records/{experiment}.json"
-    mark = ["al-stale"] if any(map(stale, found)) else []
+    mark = ["al-stale"] if any(map(stale, made)) else []
     return nodes.reference(
-        "", text, refuri=uri, reftitle=source_of(found, key), classes=["al-num", *mark], internal=True
+        "", text, refuri=uri, reftitle=source_of(made, key), classes=["al-num", *mark], internal=True
     )
 
 
@@ -150,8 +150,8 @@ class BookDirective(SphinxDirective):
 
     def inline(self, text: Any) -> list[nodes.Node]:
         """Parses a line of MyST."""
-        found, messages = self.state.inline_text(str(text), self.lineno)
-        return [*found, *messages]
+        parsed, messages = self.state.inline_text(str(text), self.lineno)
+        return [*parsed, *messages]
 
     def facts(self, pairs: list[tuple[str, list[nodes.Node]]]) -> nodes.definition_list:
         """Term and description, a pair a line."""
@@ -162,7 +162,7 @@ class BookDirective(SphinxDirective):
             )
         return listing
 
-    def found(self, experiment: str) -> list[records.Record] | None:
+    def recorded(self, experiment: str) -> list[records.Record] | None:
         """The runs, or None where they are wanted but not made yet."""
         try:
             return runs(self.env, experiment)
@@ -177,9 +177,9 @@ def badge(text: str) -> nodes.inline:
     return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
 
 
-def per_patient(found: list[records.Record], key: str) -> dict[int, dict[str, float]]:
+def per_patient(made: list[records.Record], key: str) -> dict[int, dict[str, float]]:
     """Seed to patient to value: what :func:`anatolab.metrics.compare` takes."""
-    return {r.seed: records.measured(records.get(r, key)) for r in found}
+    return {r.seed: records.measured(records.get(r, key)) for r in made}
 
 
 class RecordTable(BookDirective):
@@ -195,40 +195,40 @@ class RecordTable(BookDirective):
     def build(self, body: Any) -> list[nodes.Node]:
         rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
         columns = [{"name": c, "key": c} if isinstance(c, str) else c for c in body["columns"]]
-        found = {row[1]: self.found(row[1]) for row in rows}
+        made = {row[1]: self.recorded(row[1]) for row in rows}
         head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
         lines = []
         for label, experiment, *part in rows:
-            record = found[experiment]
+            record = made[experiment]
             name: list[nodes.Node] = self.inline(label) if label else [nodes.Text(self.title_of(experiment, record))]
             if record and any(map(stale, record)):
                 name += [nodes.Text(" "), badge("stale")]
             cells = []
             for column in columns:
-                others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if found[e]]
-                own = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
-                cells.append(self.cell(record, own, others) if record else [badge("not run")])
+                others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if made[e]]
+                named = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
+                cells.append(self.cell(record, named, others) if record else [badge("not run")])
             lines.append([name, *cells])
         return [self.table(head, lines)]
 
-    def title_of(self, experiment: str, found: list[records.Record] | None) -> str:
-        if found and found[0].title:
-            return found[0].title
+    def title_of(self, experiment: str, made: list[records.Record] | None) -> str:
+        if made and made[0].title:
+            return made[0].title
         from anatolab.experiments import EXPERIMENTS
 
         return next((e.title for e in EXPERIMENTS if e.id == experiment), earlier().get(experiment, experiment))
 
     def cell(
-        self, found: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
+        self, made: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
     ) -> list[nodes.Node]:
         from anatolab.metrics import bootstrap_interval
 
         key, spec = column["key"], column.get("format", "")
-        values = [records.get(r, key) for r in found]
-        number: nodes.Node = cited_number(self.env, found, key, spec)
+        values = [records.get(r, key) for r in made]
+        number: nodes.Node = cited_number(self.env, made, key, spec)
         if best := column.get("best"):
             means = [records.value(e, k) for e, k in others]
-            if records.value(found[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
+            if records.value(made[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
                 number = nodes.strong("", "", number)
         cell: list[nodes.Node] = [number]
         if len(values) > 1 and all(isinstance(v, int | float) for v in values) and column.get("spread", True):
@@ -236,7 +236,7 @@ class RecordTable(BookDirective):
             spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
             cell.append(nodes.inline("", f" ± {formatted(float(spread), spec)}", classes=["al-spread"]))
         if patients := column.get("patients"):
-            by_seed = per_patient(found, patients)
+            by_seed = per_patient(made, patients)
             means_of = [math.fsum(v[p] for v in by_seed.values()) / len(by_seed) for p in next(iter(by_seed.values()))]
             known = [m for m in means_of if math.isfinite(m)]
             low, high = bootstrap_interval(known)
@@ -268,17 +268,17 @@ class RecordIndex(RecordTable):
         head = [[nodes.Text(t)] for t in ("record", "seeds", "commit", "device", "wall time", "memory", "")]
         lines = []
         for name in names:
-            found = runs(self.env, name)
-            made = found[0].provenance
+            made = runs(self.env, name)
+            provenance = made[0].provenance
             lines.append(
                 [
                     [self.link(name)],
-                    [nodes.Text(", ".join(str(r.seed) for r in found))],
-                    [nodes.Text(str(made.get("commit", "?"))[:8] + ("*" if made.get("dirty") else ""))],
-                    [nodes.Text(str(made.get("device", "?")))],
-                    [nodes.Text(duration(made.get("wall_s")))],
-                    [nodes.Text(f"{made.get('peak_memory_mb', '?')} MB")],
-                    [badge("stale") if any(map(stale, found)) else badge("fresh")],
+                    [nodes.Text(", ".join(str(r.seed) for r in made))],
+                    [nodes.Text(str(provenance.get("commit", "?"))[:8] + ("*" if provenance.get("dirty") else ""))],
+                    [nodes.Text(str(provenance.get("device", "?")))],
+                    [nodes.Text(duration(provenance.get("wall_s")))],
+                    [nodes.Text(f"{provenance.get('peak_memory_mb', '?')} MB")],
+                    [badge("stale") if any(map(stale, made)) else badge("fresh")],
                 ]
             )
         if not lines:
@@ -303,7 +303,7 @@ class ClaimBox(BookDirective):
         claim = Claim(body["direction"], body.get("size"), body.get("tolerance", 0.0))
         metric = body.get("metric", "dice")
         (ours_id, _, key), (against_id, _, other) = (str(body.get(s) or "").partition(":") for s in ("ours", "against"))
-        sides = [self.found(experiment) if experiment else None for experiment in (ours_id, against_id)]
+        sides = [self.recorded(experiment) if experiment else None for experiment in (ours_id, against_id)]
         comparison, units = None, "patients"
         if sides[0] and sides[1] and key:
             units = "draws of the data"
@@ -316,7 +316,7 @@ class ClaimBox(BookDirective):
             comparison = compare({0: {s: draws[s] for s in common}}, {0: {s: others[s] for s in common}})
             by_seed = [draws[s] - others[s] for s in common]
         elif sides[0] and sides[1]:
-            a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
+            a, b = (per_patient(side, f"per_patient.{metric}") for side in sides if side)
             if shared := sorted(a.keys() & b.keys()):
                 comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
                 by_seed = list(comparison.per_seed.values())
@@ -375,10 +375,10 @@ class PageCard(BookDirective):
             if key in body:
                 pairs.append((term, self.inline(body[key])))
         if named := body.get("records"):
-            state = [self.found(name) for name in ([named] if isinstance(named, str) else named)]
-            made = [record for found in state if found for record in found]
+            state = [self.recorded(name) for name in ([named] if isinstance(named, str) else named)]
+            made = [record for side in state if side for record in side]
             fresh: list[nodes.Node] = [badge("stale" if any(map(stale, made)) else "fresh" if made else "not run")]
-            if missing := sum(found is None for found in state):
+            if missing := sum(side is None for side in state):
                 fresh.append(nodes.Text(f" {missing} of {len(state)} experiments not run"))
             if made:
                 fresh.append(nodes.Text(" newest run " + max(str(r.provenance.get("started", "")) for r in made)[:10]))
@@ -475,8 +475,8 @@ def tidy(app: Sphinx, error: Exception | None) -> None:
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text("utf-8")
         mended = NEEDLESS.sub("", text)
-        for found, instead in SPOKEN:
-            mended = re.sub(found, instead, mended)
+        for pattern, instead in SPOKEN:
+            mended = re.sub(pattern, instead, mended)
         if mended != text:
             path.write_text(mended, "utf-8")
 
@@ -489,8 +489,8 @@ def write_records(app: Sphinx, error: Exception | None) -> None:
     folder.mkdir(exist_ok=True)
     used = {e for uses in getattr(app.env, "anatolab_uses", {}).values() for e in uses}
     for experiment in sorted(e for e in used if records.exists(e)):
-        found = [json.loads(records.path_of(experiment, r.seed).read_text("utf-8")) for r in records.load(experiment)]
-        (folder / f"{experiment}.json").write_text(json.dumps(found, indent=1), "utf-8")
+        stored = [json.loads(records.path_of(experiment, r.seed).read_text("utf-8")) for r in records.load(experiment)]
+        (folder / f"{experiment}.json").write_text(json.dumps(stored, indent=1), "utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- configuration
@@ -590,11 +590,11 @@ def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.
     if "." not in target and node.get("reftype") in ("class", "obj"):  # an annotation, whose module autoapi lost
         scopes.append("anatolab")
     for scope in scopes:
-        found = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
-        if scope and len(found) == 1:
-            entry = objects[found[0]]
+        names = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
+        if scope and len(names) == 1:
+            entry = objects[names[0]]
             uri = app.builder.get_relative_uri(node["refdoc"], entry.docname) + "#" + entry.node_id
-            return nodes.reference("", "", contnode, refuri=uri, internal=True, reftitle=found[0])
+            return nodes.reference("", "", contnode, refuri=uri, internal=True, reftitle=names[0])
     return None
 
 

@@ -48,21 +48,21 @@ def exercises(path: Path) -> Iterator[Exercise]:
     written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text("utf-8"))
     solved = {}
     for kind, text in cells:
-        for found in re.finditer(BLOCK % "solution", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
-            solved[found["title"].strip()] = OPTION.sub("", found["body"]).strip()
-    for at, (kind, text) in enumerate(cells):
-        for found in re.finditer(BLOCK % "exercise", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
-            options = dict(re.findall(r"^:([\w-]+):[ \t]*(.*)$", found["body"], re.MULTILINE))
+        for match in re.finditer(BLOCK % "solution", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
+            solved[match["title"].strip()] = OPTION.sub("", match["body"]).strip()
+    for index, (kind, text) in enumerate(cells):
+        for match in re.finditer(BLOCK % "exercise", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
+            options = dict(re.findall(r"^:([\w-]+):[ \t]*(.*)$", match["body"], re.MULTILINE))
             label, solution = options.get("label", ""), solved.get(options.get("label", ""), "")
-            cell = cells[at + 1][1] if at + 1 < len(cells) and cells[at + 1][0] == "code" else ""
+            cell = cells[index + 1][1] if index + 1 < len(cells) and cells[index + 1][0] == "code" else ""
             yield Exercise(
                 chapter=path.stem,
                 label=label,
-                title=found["title"].strip(),
-                question=OPTION.sub("", found["body"]).strip(),
+                title=match["title"].strip(),
+                question=OPTION.sub("", match["body"]).strip(),
                 solution=solution,
                 cell=cell,
-                before=tuple(source for k, source in cells[:at] if k == "code"),
+                before=tuple(source for k, source in cells[:index] if k == "code"),
                 answer=written.get(label) or shown(solution, asked(cell)),
             )
 
@@ -104,16 +104,16 @@ def bound(statement: ast.stmt) -> set[str]:
     """Names that a statement gives a value."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    found = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return found
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
 
 
 def changed(statement: ast.stmt) -> set[str]:
     """Names whose value a statement changes in place: by calling a method, or by assigning to a part of it."""
-    found = set()
+    names = set()
     for node in ast.walk(statement):
         target: Any = None
         if (
@@ -127,8 +127,8 @@ def changed(statement: ast.stmt) -> set[str]:
         while isinstance(target, ast.Attribute | ast.Subscript):
             target = target.value
         if isinstance(target, ast.Name):
-            found.add(target.id)
-    return found
+            names.add(target.id)
+    return names
 
 
 def free(node: ast.AST) -> set[str]:
@@ -137,8 +137,8 @@ def free(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Name):
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        own = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        return below - own - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        local = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return below - local - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
     return below
 
 
@@ -203,9 +203,9 @@ def main(arguments: list[str]) -> int:
     paths = [Path(a) for a in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     bad = 0
     for exercise in (e for path in paths for e in exercises(path)):
-        said = run(exercise) if exercise.answer and exercise.cell else "in words"
-        bad += said != "in words" and not is_right(said)
-        print(f"{exercise.chapter:24} {exercise.label:32} {said!r}")
+        outcome = run(exercise) if exercise.answer and exercise.cell else "in words"
+        bad += outcome != "in words" and not is_right(outcome)
+        print(f"{exercise.chapter:24} {exercise.label:32} {outcome!r}")
     return bool(bad)
 
 

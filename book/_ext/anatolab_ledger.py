@@ -100,7 +100,7 @@ class Outcome:
     unit: str = "patients"  # what the interval is over
     setting: str = ""  # data, size
     device: str = ""
-    found: tuple[records.Record, ...] = field(default=(), repr=False)
+    evidence: tuple[records.Record, ...] = field(default=(), repr=False)
 
 
 def path() -> Path:
@@ -187,14 +187,14 @@ def evaluate(test: Check | None, awaited: frozenset[str] = frozenset()) -> Outco
     comparison = compare({s: ours[s] for s in shared}, {s: theirs[s] for s in shared}) if whole else None
     if comparison and test.counted:
         comparison = _certain(comparison.difference)
-    found = tuple(r for e in dict.fromkeys(test.experiments) for r in records.load(e))
+    loaded = tuple(r for e in dict.fromkeys(test.experiments) for r in records.load(e))
     return Outcome(
         verdict(comparison, claim),
         comparison,
         unit=unit,
-        setting=_setting(found[0]),
-        device=", ".join(dict.fromkeys(str(r.provenance.get("device", "unknown")) for r in found)),
-        found=found,
+        setting=_setting(loaded[0]),
+        device=", ".join(dict.fromkeys(str(r.provenance.get("device", "unknown")) for r in loaded)),
+        evidence=loaded,
     )
 
 
@@ -212,25 +212,25 @@ def units(record: records.Record, key: str) -> Units:
         RecordError: Nothing is there.
     """
     if "*" not in key:
-        found = records.get(record, key)
-        found = found if isinstance(found, Mapping) else {"": found}
+        values = records.get(record, key)
+        values = values if isinstance(values, Mapping) else {"": values}
     else:
-        found = dict(_matches(record.values, key.split("."), ()))
-        if not found:
+        values = dict(_matches(record.values, key.split("."), ()))
+        if not values:
             raise records.RecordError(f"record {record.experiment!r} (seed {record.seed}) has no value {key!r}.")
-    values = records.measured(found)
+    values = records.measured(values)
     if not key.startswith("cases.*."):
         return values
     of = {patient: [v for k, v in values.items() if k.startswith(patient)] for patient in _patients(record)}
     return {patient: math.fsum(v) / len(v) for patient, v in of.items() if v}
 
 
-def _matches(value: Any, parts: Sequence[str], at: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _matches(value: Any, parts: Sequence[str], prefix: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     if not parts:
-        yield ".".join(at), value
+        yield ".".join(prefix), value
     elif isinstance(value, Mapping):
         for name in value if parts[0] == "*" else [parts[0]] if parts[0] in value else []:
-            yield from _matches(value[name], parts[1:], (*at, name) if parts[0] == "*" else at)
+            yield from _matches(value[name], parts[1:], (*prefix, name) if parts[0] == "*" else prefix)
 
 
 def _patients(record: records.Record) -> list[str]:
@@ -282,12 +282,12 @@ def _variance_ratios(kind: str) -> dict[str, float]:
         **{f"noise {i}": torch.randn(32, 32, generator=draw).double() for i in range(6)},
     }
     sampler: PixelSampler = "stratified" if kind == "stratified" else "antithetic"
-    found = {}
+    ratios = {}
     strata = bin_pixels(label, 1)
     for name, values in fields.items():
         naive, ours = (exact_variance(values.flatten(), strata, 64, k).item() for k in ("naive", sampler))
-        found[name] = ours / naive - 1
-    return found
+        ratios[name] = ours / naive - 1
+    return ratios
 
 
 def _bank_memory() -> Comparison:
@@ -309,16 +309,16 @@ def _labeled_tail() -> Comparison:
 
     from anatolab.data.phantoms.abdomen import CODES, draw_abdomen
 
-    found = {}
+    decades = {}
     for index in range(12):
         one = draw_abdomen(0, index, size=48)
         count = np.bincount(one.label.ravel(), minlength=16)
         if count[CODES["gallbladder"]]:
-            found[one.patient] = float(np.log10(count[CODES["gallbladder"]] / count[CODES["liver"]]))
-    return compare({0: found}, {0: dict.fromkeys(found, 0.0)})
+            decades[one.patient] = float(np.log10(count[CODES["gallbladder"]] / count[CODES["liver"]]))
+    return compare({0: decades}, {0: dict.fromkeys(decades, 0.0)})
 
 
-def _groups_seen() -> Comparison:
+def _training_groups() -> Comparison:
     """Whether CFR sees group labels in training, less whether DFR does."""
     from anatolab.robust import Cfr, Dfr
 
@@ -335,6 +335,6 @@ EXACT: dict[str, Callable[[], tuple[Comparison, str]]] = {
     "stratified-worst-case": lambda: (_worst(_variance_ratios("stratified")), "fields"),
     "antithetic-worst-case": lambda: (_worst(_variance_ratios("antithetic")), "fields"),
     "action-bank-memory": lambda: (_bank_memory(), "count"),
-    "cfr-groups": lambda: (_groups_seen(), "count"),
+    "cfr-groups": lambda: (_training_groups(), "count"),
     "labeled-tail": lambda: (_labeled_tail(), "patients"),
 }

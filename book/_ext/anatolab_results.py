@@ -101,25 +101,29 @@ class LedgerDirective(RecordTable):
 
     def effect(self, test: ledger.Check | None, outcome: ledger.Outcome) -> list[nodes.Node]:
         """Difference, interval, units and seeds; the printed size beside it."""
-        found = outcome.comparison
-        if found is None:
+        comparison = outcome.comparison
+        if comparison is None:
             without = nodes.Text(f"no one of the {outcome.unit} has the value in every run")
             return [badge("not run") if outcome.missing else without] if test else []
-        low, high = found.interval
-        text = f"{found.difference:+.3f}"
+        low, high = comparison.interval
+        text = f"{comparison.difference:+.3f}"
         if low < high:
             text += f" [{low:+.3f}, {high:+.3f}]"
-        count = f"{found.patients} {outcome.unit}" if outcome.unit != "count" else "a count"
-        seeds = f", {found.seeds} seed{'s' * (found.seeds > 1)}" if outcome.unit == "patients" and outcome.found else ""
+        count = f"{comparison.patients} {outcome.unit}" if outcome.unit != "count" else "a count"
+        seeds = (
+            f", {comparison.seeds} seed{'s' * (comparison.seeds > 1)}"
+            if outcome.unit == "patients" and outcome.evidence
+            else ""
+        )
         text += f", {count}{seeds}"
-        if found.left_out:
-            text += f" ({len(found.left_out)} without a distance left out)"
+        if comparison.left_out:
+            text += f" ({len(comparison.left_out)} without a distance left out)"
         if test and test.size is not None:
             text += f"; printed {test.size * (1 if test.direction == 'higher' else -1):+.3f}"
         return [nodes.Text(text)]
 
     def word(self, outcome: ledger.Outcome) -> list[nodes.Node]:
-        old: list[nodes.Node] = [nodes.Text(" "), badge("stale")] if any(map(stale, outcome.found)) else []
+        old: list[nodes.Node] = [nodes.Text(" "), badge("stale")] if any(map(stale, outcome.evidence)) else []
         return [badge(outcome.word), *old]
 
 
@@ -170,11 +174,11 @@ class LedgerSummary(LedgerDirective):
         )
         book = self.book()
         bare = sum(not e.tests for e in book.entries)
-        said = (
+        text = (
             f"{len(book.entries)} claims, of which {bare} have no test, each for a reason that stands in its line; "
             f"{waiting} of {total.total()} lines wait for a run and print “not run”."
         )
-        return [self.table(head, lines), nodes.paragraph("", said)]
+        return [self.table(head, lines), nodes.paragraph("", text)]
 
 
 class NotReproduced(LedgerDirective):
@@ -186,18 +190,18 @@ class NotReproduced(LedgerDirective):
             if test is None or outcome.word in (WORDS[0], WORDS[-1]):
                 continue
             uri = f"#claim-{test.id}"
-            said = [
+            text = [
                 *self.inline(f"{NAMES[entry.paper]} {{cite:p}}`{entry.paper}`"),
                 nodes.Text(": "),
                 *self.inline(entry.says),
                 nodes.Text(" "),
             ]
-            said += [
+            text += [
                 nodes.reference("", "Line", refuri=uri, internal=True),
                 nodes.Text(", "),
                 *self.effect(test, outcome),
             ]
-            pairs.append((outcome.word, [*said, nodes.Text(". "), *self.inline(test.why)]))
+            pairs.append((outcome.word, [*text, nodes.Text(". "), *self.inline(test.why)]))
         listing = nodes.bullet_list()
         for word, content in pairs:
             listing += nodes.list_item("", nodes.paragraph("", "", badge(word), nodes.Text(" "), *content))
@@ -228,33 +232,33 @@ class Dashboard(RecordTable):
     def build(self, body: Any) -> list[nodes.Node]:
         lines = []
         for name in sorted({p.parent.name for p in records.root().glob("*/seed*.json")}):
-            found = runs(self.env, name)
+            made = runs(self.env, name)
             uri = UP * self.env.docname.count("/") + f"records/{name}.json"
             first: list[nodes.Node] = [nodes.reference("", name, refuri=uri, internal=True)]
-            first += [nodes.Text(" "), badge("stale")] if any(map(stale, found)) else []
-            lines.append([first, *([nodes.Text(cell)] for cell in self.cells(found))])
+            first += [nodes.Text(" "), badge("stale")] if any(map(stale, made)) else []
+            lines.append([first, *([nodes.Text(cell)] for cell in self.cells(made))])
         table = self.table([[nodes.Text(name)] for name in self.COLUMNS], lines)
         table["classes"].append("al-dashboard")
         return [table]
 
-    def cells(self, found: list[records.Record]) -> list[str]:
+    def cells(self, made: list[records.Record]) -> list[str]:
         """Method, data, budget, size, seeds, the metrics, time and memory, as they are printed."""
-        config, wholes = found[0].config, []
+        config, wholes = made[0].config, []
         for key, spec in (("dice.mean", ".3f"), ("hd95.mean", ".1f"), ("assd.mean", ".2f"), ("train_s", ".0f")):
             try:
-                values = [records.get(record, key) for record in found]
+                values = [records.get(record, key) for record in made]
                 wholes.append(format(math.fsum(values) / len(values), spec))
             except (records.RecordError, TypeError):  # no such value, or one that could not be measured
                 wholes.append("–")
         size, labeled = config.get("size", {}), config.get("labeled_patients")
         budget = "–" if labeled is None else f"{labeled or 'all'} labeled"
-        memory = max((r.provenance.get("peak_memory_mb") or 0 for r in found), default=0)
+        memory = max((r.provenance.get("peak_memory_mb") or 0 for r in made), default=0)
         return [
-            str(config.get("method", found[0].kind)).replace("_", " "),
+            str(config.get("method", made[0].kind)).replace("_", " "),
             cohort if isinstance(cohort := config.get("cohort"), str) and len(cohort) < 20 else "–",
             budget,
             f"{size['name']}, {size['network'].replace('_', ' ')}" if isinstance(size, dict) and size else "–",
-            str(len(found)),
+            str(len(made)),
             *wholes,
             f"{memory:,}" if memory else "–",
         ]
@@ -264,7 +268,7 @@ class Solutions(BookDirective):
     """The solutions of all chapters, read from the notebooks, each with a link to its exercise."""
 
     def build(self, body: Any) -> list[nodes.Node]:
-        found: list[nodes.Node] = []
+        sections: list[nodes.Node] = []
         for page in sorted(d for d in self.env.found_docs if d.startswith("notebooks/")):
             path = Path(self.env.doc2path(page))
             solved = [e for e in exercises(path) if e.solution] if path.suffix == ".ipynb" else []
@@ -282,10 +286,10 @@ class Solutions(BookDirective):
                 section += nodes.rubric("", "", link)
                 section += self.parse_text_to_nodes(self.moved(exercise.solution, path.stem))
                 if exercise.answer and exercise.answer not in exercise.solution:
-                    said = nodes.Text("In code: ")
-                    section += nodes.paragraph("", "", said, nodes.literal("", exercise.answer.strip()))
-            found.append(section)
-        return found
+                    code = nodes.Text("In code: ")
+                    section += nodes.paragraph("", "", code, nodes.literal("", exercise.answer.strip()))
+            sections.append(section)
+        return sections
 
     def moved(self, text: str, chapter: str) -> str:
         """Links of a solution as this page must write them."""

@@ -106,10 +106,10 @@ def hit_by_chance(label: np.ndarray, *, apart: np.ndarray | None = None) -> floa
     group = np.arange(len(label)) if apart is None else np.asarray(apart)
     shares = []
     for c in np.unique(label):
-        own = label == c
-        for g, member in zip(*np.unique(group[own], return_counts=True), strict=True):
+        inside = label == c
+        for g, member in zip(*np.unique(group[inside], return_counts=True), strict=True):
             outside = group != g
-            shares.append((member, (own & outside).sum() / max(1, outside.sum())))
+            shares.append((member, (inside & outside).sum() / max(1, outside.sum())))
     weight, share = np.array(shares).T
     return float(weight @ share / weight.sum())
 
