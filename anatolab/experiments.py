@@ -129,7 +129,6 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("dice", "MORSE with Dice in the loss of its points", {"render_dice": True}),
 ]
 _COMPONENTS: list[Row] = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
-_MORSE: list[Row] = [("morse", "morse", "MORSE", {})]
 
 # What moves Dice: the base with one thing changed, at 1,000 updates. End of the id, title, fields of the experiment.
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [

@@ -32,7 +32,7 @@ from anatolab.methods import UAMT, Action, ActionPP, Arco, MeanTeacher, Mona
 from anatolab.nn import NETWORKS
 from anatolab.presets import SIZES
 from anatolab.training.loop import Feed
-from anatolab.transforms import mix_unlabeled, strong_view, weak_view
+from anatolab.transforms import cut_mask, mix, strong_view, weak_view
 
 SIZE = SIZES["demo"]
 LIMITS = {"cpu": {"loader": 0.30, "overhead": 0.60}, "cuda": {"loader": 0.10, "overhead": 0.25}}
@@ -66,7 +66,7 @@ def parts(kind: Any, device: torch.device) -> dict[str, Callable[[], None]]:
     def loader() -> None:
         batch = feed(sampler.sample(), 4)
         moved, _ = weak_view(batch.image, batch.label, augmentation)
-        mixed, _, _ = mix_unlabeled(moved[4:], moved[4:].repeat(1, 4, 1, 1), augmentation)
+        mixed, _ = mix(cut_mask(moved[4:]), moved[4:], moved[4:].repeat(1, 4, 1, 1))
         strong_view(torch.cat([moved[:4], mixed]), augmentation)
 
     def networks() -> None:

@@ -80,7 +80,8 @@ terms = {k: float(v) for k, v in losses.terms.items()}
 print(json.dumps({"state": state.hexdigest(), "terms": terms, "predicted": predicted}))
 """
 TRAININGS = {"arco": "acdc-3-arco-sg"}  # experiments that train like an embedding's, where not acdc-3-<method>
-EASY = {"weak_threshold": 0.3, "strong_threshold": 0.3}  # an untrained teacher is to be sure of something
+# Settings so low that an untrained teacher is confident on some pixels; each is a field of some method's Config.
+EASY = {"weak_threshold": 0.3, "confidence_threshold": 0.3, "equivariance_threshold": 0.3}
 
 
 def trained(checkout: Path, experiment: str) -> dict[str, object]:
