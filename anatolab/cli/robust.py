@@ -53,7 +53,7 @@ class Fit:
     seed: int = 0
     """Of every draw."""
     tune: Flag = False
-    """Try the method's six settings, and keep the one that its rule likes best on validation."""
+    """Try the method's three settings, and keep the one that its rule likes best on validation."""
     no_groups: Flag = False
     """Use no group label, in training or in selection."""
     export: Path | None = None
@@ -174,7 +174,7 @@ class Compare:
     seeds: int = 3
     """Fits of each method."""
     tune: Flag = False
-    """Let each method choose among its six settings by its rule on validation."""
+    """Let each method choose among its three settings by its rule on validation."""
     no_groups: Flag = False
     """Use no group label in training and selection, though groups are reported."""
     overwrite: Overwrite = False

@@ -5,11 +5,21 @@ groups=None, generator=None, validation=None)`` gives a head with ``logits(h)``.
 ``sees_in_selection`` say which labels it looks at; what it does not see, it may be given without effect.
 """
 
-from anatolab.robust._fit import Best, FeatureSet, Head, LinearHead, ProjectionHead, Sgd, Start, predict
+from anatolab.robust._fit import (
+    Best,
+    FeatureSet,
+    Head,
+    LinearHead,
+    ProjectionHead,
+    Sgd,
+    Start,
+    nearest_negatives,
+    predict,
+)
 from anatolab.robust.adapter import ContrastiveAdapter
 from anatolab.robust.afr import Afr
 from anatolab.robust.catalog import METHODS, entry_of
-from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set, nearest_negatives
+from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set
 from anatolab.robust.clip import Clip, load_clip
 from anatolab.robust.cnc import Cnc
 from anatolab.robust.dfr import Dfr
