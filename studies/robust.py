@@ -1,14 +1,14 @@
 """Measures the methods on frozen features on generated images, and writes records.
 
-    python studies/robust.py choose --seeds 100 101        # robust-choice: each method's six settings, on two draws
+    python studies/robust.py choose --seeds 100 101        # robust-choice: each method's three settings, on two draws
     python studies/robust.py report --on vit               # robust-fair-vit: chosen settings on ten fresh draws
     python studies/robust.py report --on stripes size two-cues none hearts-marker hearts-scanner  # other worlds
     python studies/robust.py sweep                         # robust-sweep: from a cue that means nothing to a strong one
     python studies/robust.py cells                         # cfr-cells: CFR with one setting changed at a time
 
 A seed draws the data (training, validation, test, counterfactual sets) and everything in training; the pre-trained
-weights stay. A method chooses among its six settings (:data:`anatolab.robust.catalog.METHODS`) by its own rule, by the
-mean over draws that are never reported; where it sees groups in selection, it chooses a second time by its worst
+weights stay. A method chooses among its three settings (:data:`anatolab.robust.catalog.METHODS`) by its own rule, by
+the mean over draws that are never reported; where it sees groups in selection, it chooses a second time by its worst
 class, which needs none. Worlds and sweep take the settings chosen on finch or duck. Nothing is chosen on test rows.
 """
 

@@ -284,6 +284,25 @@ def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | Non
     return pool[order[positions % m]]
 
 
+def nearest_negatives(unit: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tensor:
+    """Returns the ``k`` rows of other classes with the highest cosine to each anchor, nearest first; in float32.
+
+    Args:
+        unit: ``(n, d)``, normalized here.
+        y: ``(n,)`` int64.
+        anchors: ``(c,)`` row numbers.
+        k: At most the rows of other classes.
+
+    Returns:
+        ``(c, k)`` row numbers.
+    """
+    z, nearest = F.normalize(unit.float(), dim=1), []
+    for rows in anchors.split(512):
+        cosine = (z[rows] @ z.T).masked_fill(y[rows][:, None] == y, -2.0)
+        nearest.append(cosine.topk(k, 1).indices)
+    return torch.cat(nearest)
+
+
 def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
     """The groups of the training rows, where a method cannot do without.
 

@@ -30,6 +30,7 @@ from anatolab.robust._fit import (
     descend,
     draw_distinct,
     embed,
+    nearest_negatives,
 )
 
 
@@ -69,9 +70,9 @@ class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
     @dataclass(frozen=True)
     class Config:
         width: int = 128  # of the hidden layer (code)
-        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=40, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
+        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=20, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
         num: int = 16  # positives and negatives an anchor; 2048 in the code
-        neighbors: int = 256  # nearest other-class rows that negatives are drawn from; 4096 in the code
+        neighbors: int = 64  # nearest other-class rows that negatives are drawn from; 4096 in the code
         temperature: float = 0.1  # code
         select: Select = "val_worst_group"
 
@@ -94,6 +95,8 @@ class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
         num = min(c.num, *(len(pool) for pool in facing.values()))
         cells = y * int(zero_shot.max() + 1) + zero_shot
         odds = 1 / torch.bincount(cells).float()[cells]
+        others = len(y) - int(torch.bincount(y).max())  # rows of other classes, of the class that has fewest
+        nearest = nearest_negatives(z, y, torch.arange(len(y)), min(c.neighbors, others))
         head = AdapterHead(self.start, c.width, generator)
 
         def losses(epoch: int) -> Iterator[Tensor]:
@@ -106,8 +109,7 @@ class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
                 for k in kind[batch].unique():
                     rows = kind[batch] == k
                     near[rows] = draw_distinct(facing[int(k)], int(rows.sum()), num, generator)
-                cosine = (z[batch] @ z.T).masked_fill(y[batch][:, None] == y, -2)
-                close = cosine.topk(min(c.neighbors, int((y != 0).sum()), int((y == 0).sum()))).indices
+                close = nearest[batch]
                 pick = draw_distinct(torch.arange(close.shape[1]), len(batch), min(c.num, close.shape[1]), generator)
                 far = close.gather(1, pick)
                 yield calibration_loss(head.adapt(z[batch]), head.adapt(z[near]), head.adapt(z[far]), c.temperature)

@@ -52,6 +52,7 @@ from anatolab.robust._fit import (
     descend,
     draw_distinct,
     in_chunks,
+    nearest_negatives,
     predict,
     train_projection,
 )
@@ -91,25 +92,6 @@ def calibration_set(reference: Head, features: Tensor, y: Tensor) -> Calibration
     if empty := [k for k, rows in enumerate(correct) if not len(rows)]:
         raise InputError(f"CFR: the reference gets no row of class {empty[0]} right; take another reference.")
     return CalibrationSet(anchors, correct, tuple(torch.nonzero(y != k).flatten() for k in range(classes)))
-
-
-def nearest_negatives(unit: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tensor:
-    """Of each anchor the ``k`` rows of other classes with the highest cosine, nearest first; in float32.
-
-    Args:
-        unit: ``(n, d)``, normalized here.
-        y: ``(n,)`` int64.
-        anchors: ``(c,)`` row numbers.
-        k: At most the rows of other classes.
-
-    Returns:
-        ``(c, k)`` row numbers.
-    """
-    z, nearest = F.normalize(unit.float(), dim=1), []
-    for rows in anchors.split(512):
-        cosine = (z[rows] @ z.T).masked_fill(y[rows][:, None] == y, -2.0)
-        nearest.append(cosine.topk(k, 1).indices)
-    return torch.cat(nearest)
 
 
 class Cfr(Method["Cfr.Config"]):

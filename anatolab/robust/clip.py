@@ -165,10 +165,13 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
     try:
         model, _, _ = open_clip.create_model_and_transforms(label, pretrained=None if folder else pretrained)
         tokenizer = open_clip.get_tokenizer(label)
-    except (RuntimeError, FileNotFoundError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a damaged file, a wrong name or a missing network makes it raise
+        if isinstance(error, MemoryError):
+            raise
         raise InputError(
             f"{name}: open_clip cannot load this model ({next(iter(str(error).splitlines()), '')[:200]}); give a name "
-            f"of open_clip.list_models() with a tag of its weights, a folder that holds a model, or one of {SMALL}."
+            "of open_clip.list_models() with a tag of its weights (off-line only where they were downloaded before) "
+            f"or a file of them, a folder that holds a model, or one of {', '.join(SMALL)}."
         ) from error
     visual: Any = model.visual
     if not hasattr(visual, "attnpool") and getattr(visual, "proj", None) is None:
