@@ -71,10 +71,11 @@ site: env  ## checks of the built site (needs `make book` before, and Chromium f
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip
 
-lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (keeps pins that still fit)
+lock: env  ## resolve requirements.lock, with hashes, from the ranges in pyproject.toml (keeps pins that still fit)
 	@uv=$$(command -v uv || echo .venv-uv/bin/uv); \
 	env -u UV_FIND_LINKS $$uv pip compile --quiet pyproject.toml --extra book --extra test --extra dev \
-	  --no-annotate --no-header --no-emit-index-url --python-version 3.11 --output-file requirements.lock
+	  --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+	  --output-file requirements.lock
 	@git --no-pager diff --stat -- requirements.lock
 
 # The runs behind the book's numbers work in a checkout of their own, so that editing here cannot change them midway.

@@ -145,6 +145,28 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+# What was tried on the development patients, three settings a row at 2,000 updates: end of the id, row, overrides.
+# Rows on the shared base are tried at three weights of their own term; the sheets name the one that is reported.
+_TRIED: dict[str, tuple[str, tuple[float, ...]]] = {
+    "supervised": ("sup_weight", (0.25, 0.5, 1.0)),
+    "base": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "mean-teacher": ("consistency_weight", (1.0, 10.0, 100.0)),
+    "ua-mt": ("consistency_weight", (1.0, 10.0, 100.0)),
+    "fixmatch": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "unimatch": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "bcp": ("unsup_weight", (0.25, 0.5, 1.0)),
+    "cps": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "action": ("anco_weight", (0.01, 0.1, 1.0)),
+    "actionpp": ("aaco_weight", (0.01, 0.1, 1.0)),
+    "mona": ("contrast_weight", (0.01, 0.1, 1.0)),
+    "arco-sg": ("contrast_weight", (0.01, 0.1, 1.0)),
+}
+TRIALS: dict[str, list[Row]] = {
+    end: [(f"{end}-{weight:g}", _OF[end][1], f"{_OF[end][2]}, {name} {weight:g}", {name: weight}) for weight in weights]
+    for end, (name, weights) in _TRIED.items()
+}
+
+
 def _changes() -> list[Experiment]:
     start = Experiment("acdc96-3-base-u1000", "base", "acdc", 3, "base", (0, 1), 6, updates=1_000)
     runs = [start]
@@ -165,6 +187,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc96", 3, 0, _rows(*MAIN)),
     *_methods("acdc96", 0, 1, _SUPERVISED_ALL),
     *_methods("acdc96", 7, 1, _rows("supervised")),
+    *[
+        run
+        for rows in TRIALS.values()
+        for run in _methods("acdc-development96", 3, 1, rows, updates=2_000, suffix="-u2000", seeds=(0,))
+    ],
     # (b) The number of labels; with one, each seed labels another patient.
     *_methods("acdc96", 1, 2, _rows("supervised", "base", "unimatch", "actionpp", "arco-sg"), labeled_by_seed=True),
     *_methods("acdc96", 7, 3, _rows("base", "arco-sg")),

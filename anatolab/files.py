@@ -41,6 +41,7 @@ def write_atomically(
     Raises:
         InputError: The file exists and must not be replaced, or the system refuses (a full disk, no permission);
             nothing is left behind then.
+        MemoryError: Memory runs out while a library writes, whatever that library makes of it.
 
     Example:
         >>> import tempfile
@@ -74,6 +75,8 @@ def write_atomically(
         cause = error if isinstance(error, OSError) else watched and watched.error
         if cause is None:  # a RuntimeError that no failed write led to
             raise
+        if isinstance(cause, MemoryError):
+            raise cause from error
         raise InputError(
             f"{path}: could not be written ({cause.strerror or cause}); free space there, or name another place."
         ) from error
@@ -194,12 +197,12 @@ class _Watched:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.error: OSError | None = None
+        self.error: OSError | MemoryError | None = None
 
     def write(self, data: Any) -> int:
         try:
             return self._file.write(data)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.error = error
             raise
 

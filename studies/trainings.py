@@ -94,6 +94,8 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     if hasattr(method, "predict_coarse"):  # what rendering changed
         method.predict = method.predict_coarse
         extra["coarse"] = summarize(measure(), {ref.name: ref.patient for ref in refs})
+    if "LV" in cohort.classes:
+        extra["LV"] = left_ventricle(cohort, split.validation, volumes)
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
     record = records.Record(
@@ -130,6 +132,31 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     )
     records.write(record)
     return record
+
+
+def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns volume and ejection fraction of each left ventricle, predicted and annotated, and how they differ."""
+    from anatolab.metrics import beats, volume
+
+    number = cohort.classes.index("LV")
+    refs = cohort.of(patients)
+    predicted, reference = {}, {}
+    for ref in refs:
+        case = ref.load()
+        assert case.label is not None
+        predicted[ref.name] = volume(volumes[ref.name] == number, case.spacing)
+        reference[ref.name] = volume(case.label == number, case.spacing)
+    per_patient = beats(predicted, reference, {ref.name: ref.patient for ref in refs})
+    wrong = {
+        key: [abs(p - r) / (r if key == "edv" else 1) for p, r in (b[key] for b in per_patient.values())]
+        for key in ("edv", "ef")
+    }
+    return {
+        "unit": "ml" if case.spacing else "voxels",
+        "beats": per_patient,
+        "edv_error": float(np.mean(wrong["edv"])),  # share of the annotated volume
+        "ef_error": float(np.mean(wrong["ef"])),  # in [0, 1]
+    }
 
 
 def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarray], dice: dict[str, float]) -> Path:

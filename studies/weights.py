@@ -150,8 +150,8 @@ def main() -> int:
     for loss in losses(model, record):
         history.append(loss)
         if len(history) % 500 == 0:
-            mean, seconds = np.mean(history[-100:]), time.perf_counter() - begin
-            print(f"step {len(history)}: {mean:.3f}, {seconds:.0f} s", flush=True)
+            seconds = time.perf_counter() - begin
+            print(f"step {len(history)}: {np.mean(history[-100:]):.3f}, {seconds:.0f} s", flush=True)
     model.eval()
     half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})

@@ -95,7 +95,7 @@ def test_the_plotly_bundle_is_that_of_the_locked_package() -> None:
 
     bundle = (VENDOR / "plotly" / "plotly-cartesian.min.js").read_text(encoding="utf-8")[:200]
     assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in bundle
-    assert f"plotly=={__version__}" in (ROOT / "requirements.lock").read_text().splitlines()
+    assert f"plotly=={__version__}" in (ROOT / "requirements.lock").read_text().split()
 
 
 def test_no_blank_figure_can_pass_the_build() -> None:

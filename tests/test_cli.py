@@ -118,7 +118,7 @@ def test_predict_takes_channels_in_nnunet_naming_or_in_one_4d_file(
 
     source, run = two_channels / "data" / "imagesTr", two_channels / "run"
     assert main(["predict", "--run", str(run), "--images", str(source), "--out", str(tmp_path / "a")]) == 0
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [f"case{k}.nii.gz" for k in range(4)]
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.nii.gz")) == [f"case{k}.nii.gz" for k in range(4)]
     method, info = open_run(run)
     assert info.window == (-100, 300)
     ref = open_cohort(two_channels / "data").refs[2]

@@ -386,7 +386,7 @@ def test_what_a_system_left_in_a_folder_is_no_image(run: Path, data: Path, tmp_p
     images = Path(shutil.copytree(data / "imagesTr", tmp_path / "images"))
     (images / "._case_00_0000.nii.gz").write_bytes(b"\0\5\26\7" + b"\0" * 100)
     assert main(["predict", "--run", str(run), "--images", str(images), "--out", str(tmp_path / "p")]) == 0
-    assert len(list((tmp_path / "p").iterdir())) == 6
+    assert len(list((tmp_path / "p").glob("*.nii.gz"))) == 6
 
 
 def test_values_are_written_where_they_can_be_and_known_before_anything_is_measured(

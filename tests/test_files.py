@@ -96,6 +96,19 @@ write_atomically(Path({str(tmp_path / "a.pt")!r}), lambda f: torch.save(torch.ze
     assert names(tmp_path) == []
 
 
+def test_no_memory_under_torch_is_not_an_error_of_torch(tmp_path: Path) -> None:
+    def fails(self: Any, data: Any) -> int:
+        raise MemoryError
+
+    def write(file: BinaryIO) -> None:
+        file._file = type("Full", (), {"write": fails, "flush": lambda self: None})()  # type: ignore[attr-defined]
+        torch.save(torch.zeros(1 << 16), file)
+
+    with pytest.raises(MemoryError):
+        write_atomically(tmp_path / "a.pt", write, overwrite=True)
+    assert names(tmp_path) == []
+
+
 def test_an_error_of_the_writer_itself_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     def wrong(file: BinaryIO) -> None:
         torch.zeros(2) + torch.zeros(3)

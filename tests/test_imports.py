@@ -34,7 +34,7 @@ LEVELS = (
         "presets",
     },
     {"methods", "robust"},
-    {"training", "inference"},
+    {"training", "inference", "ensembles"},
     {"analysis", "viz", "experiments", "cli"},
     {"__main__"},
 )
@@ -43,8 +43,11 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 PEERS = {
     ("records", "types"),
     ("training", "inference"),  # validation during a run
+    ("ensembles", "inference"),  # the mean of predictions
     ("viz", "analysis"),
     ("cli", "experiments"),
+    ("cli", "analysis"),  # a command for maps of a run
+    ("cli", "viz"),  # colors of classes, figures of a command
 }
 HEAVY = {"monai", "open_clip", "umap", "lightning_fabric", "openTSNE", "captum"}  # 4 to 11 s each
 HEAVY_ALLOWED: dict[str, set[str]] = {}  # module: packages without which it does nothing at all

@@ -13,14 +13,6 @@ VAGUE = {"found", "at", "told", "said", "own", "seen", "mine", "guess"}
 IN_FUNCTIONS = VAGUE - {"at", "own"}  # `dice_at` of a threshold reads well as a function, not as a variable
 LIBRARY = {"found_inf"}  # torch's fused optimizers read an attribute of this name
 SCOPE = ("anatolab", "studies", "tools", "benchmarks", "book/_ext")
-# Files that still await their names; this set only shrinks.
-WAITING = {
-    "anatolab/data/phantoms/scenes.py",
-    *(
-        f"anatolab/robust/{name}.py"
-        for name in ("_fit", "adapter", "afr", "cfr", "clip", "cnc", "dfr", "erm", "groupdro")
-    ),
-}
 
 
 def bound(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
@@ -56,7 +48,7 @@ def test_names_say_what_they_hold() -> None:
         for path in sorted((ROOT / part).rglob("*.py"))
         if (lines := vague(path.read_text(encoding="utf-8"))) and (file := str(path.relative_to(ROOT)))
     }
-    assert {file: lines for file, lines in names.items() if file not in WAITING} == {}
+    assert names == {}
 
 
 @pytest.mark.parametrize(

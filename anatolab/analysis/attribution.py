@@ -45,28 +45,32 @@ def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
     return margin
 
 
-def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
+def margin_through(clip: Clip, head: Head, pair: tuple[int, int] = (0, 1)) -> tuple[nn.Module, Margin]:
     """Returns CLIP with a fitted head as one function from pixels to margin, so that both can be explained.
 
     Args:
         clip: The model that the head's features come from.
-        head: Of two classes: a projection with its text head, or a linear layer on the pre-trained embedding.
+        head: A projection with its text head, or a linear layer on the pre-trained embedding.
+        pair: Two classes; the margin is that of the second over the first.
 
     Returns:
         The open_clip model with the head's projection, for the maps that hook into it; and its margin, a function of
         normalized images through which gradient flows. It is the difference of the head's logits.
 
     Raises:
-        InputError: The head is of another kind or has not two classes.
+        InputError: The head is of another kind.
     """
-    if isinstance(head, ProjectionHead) and head.text.shape[1] == 2:
+    low, high = pair
+    if type(head) is ProjectionHead:
         model = clip.written_back(head.projection)
-        return model, margin_of(model, head.text, head.scale)
-    if not isinstance(head, LinearHead) or len(head.bias) != 2:
-        raise InputError(f"{type(head).__name__}: only projections and linear heads of two classes can be explained.")
+        return model, margin_of(model, head.text[:, [low, high]], head.scale)
+    if not isinstance(head, LinearHead):
+        raise InputError(
+            f"{type(head).__name__}: only projections and linear heads can be explained; fit another method."
+        )
     model = clip.written_back(head.start.projection)
-    direction = (head.weight[1] - head.weight[0]) / head.std
-    offset = head.bias[1] - head.bias[0] - head.mean @ direction
+    direction = (head.weight[high] - head.weight[low]) / head.std
+    offset = head.bias[high] - head.bias[low] - head.mean @ direction
 
     def margin(images: Tensor) -> Tensor:
         return model.encode_image(images, normalize=True) @ direction + offset  # type: ignore[operator]

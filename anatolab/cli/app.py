@@ -18,6 +18,7 @@ COMMANDS = {  # each a module beside this one, imported when it is asked for
     "train": "Train a method; the same command continues a run that was interrupted.",
     "evaluate": "Measure a run on annotated patients.",
     "predict": "Write the label volume of each image as NIfTI.",
+    "robust": "Fit and compare classifiers on frozen features that do not follow a spurious cue.",
 }
 HELP = f"""usage: anatolab {{{",".join(COMMANDS)}}} ...
 

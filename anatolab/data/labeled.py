@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPLITS = ("train", "val", "test")  # numbered 0, 1, 2 as the public tables do
+UNGROUPED = ("",)  # the attributes where none is known: every row has the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class LabeledImages:
 
     name: str  # "Waterbirds"
     classes: tuple[str, ...]  # names of the values of y
-    attributes: tuple[str, ...]  # names of the values of a
+    attributes: tuple[str, ...]  # names of the values of a; one that is empty where no attribute is known
     y: np.ndarray  # (n,) int64
     a: np.ndarray  # (n,) int64
     split: np.ndarray  # (n,) int64, an index of SPLITS
@@ -46,8 +47,15 @@ class LabeledImages:
         return self.y * len(self.attributes) + self.a
 
     @property
+    def grouped(self) -> bool:
+        """Whether rows of a class differ in an attribute, so that groups are more than classes."""
+        return len(self.attributes) > 1
+
+    @property
     def group_names(self) -> tuple[str, ...]:
-        """Class and attribute of each group, in the order of their numbers."""
+        """Class and attribute of each group, in the order of their numbers; the classes where no attribute is known."""
+        if not self.grouped:
+            return self.classes
         return tuple(f"{c}, {a}" for c in self.classes for a in self.attributes)
 
     @property

@@ -1,5 +1,6 @@
 """Metrics and the statistics on them: overlap, surface distances, groups, intervals, tests and verdicts."""
 
+from anatolab.metrics.cavity import beats, ejection_fraction, volume
 from anatolab.metrics.counterfactual import counterfactual_scores
 from anatolab.metrics.evaluate import evaluate_volume, summarize
 from anatolab.metrics.groups import group_accuracy
@@ -24,11 +25,13 @@ __all__ = [
     "SurfaceDistances",
     "asd",
     "assd",
+    "beats",
     "bootstrap_interval",
     "boundary_iou",
     "compare",
     "counterfactual_scores",
     "dice",
+    "ejection_fraction",
     "evaluate_volume",
     "group_accuracy",
     "hd",
@@ -43,4 +46,5 @@ __all__ = [
     "summarize",
     "surface_distances",
     "verdict",
+    "volume",
 ]

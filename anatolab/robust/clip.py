@@ -165,16 +165,19 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
     try:
         model, _, _ = open_clip.create_model_and_transforms(label, pretrained=None if folder else pretrained)
         tokenizer = open_clip.get_tokenizer(label)
-    except (RuntimeError, FileNotFoundError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a damaged file, a wrong name or a missing network makes it raise
+        if isinstance(error, MemoryError):
+            raise
         raise InputError(
             f"{name}: open_clip cannot load this model ({next(iter(str(error).splitlines()), '')[:200]}); give a name "
-            f"of open_clip.list_models() with a tag of its weights, a folder that holds a model, or one of {SMALL}."
+            "of open_clip.list_models() with a tag of its weights (off-line only where they were downloaded before) "
+            f"or a file of them, a folder that holds a model, or one of {', '.join(SMALL)}."
         ) from error
     visual: Any = model.visual
     if not hasattr(visual, "attnpool") and getattr(visual, "proj", None) is None:
         raise InputError(f"{name}: its image tower is no ViT with a projection and no ResNet; use another model.")
-    said = open_clip.get_model_preprocess_cfg(model)
-    return _frozen(name, model, tokenizer, said["mean"], said["std"])
+    preprocessing = open_clip.get_model_preprocess_cfg(model)
+    return _frozen(name, model, tokenizer, preprocessing["mean"], preprocessing["std"])
 
 
 def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
@@ -211,11 +214,11 @@ def small_tokenizer(record: dict[str, Any]) -> Callable[[list[str]], Tensor]:
 
     def tokenize(texts: list[str]) -> Tensor:
         ids = inner(texts)
-        at = torch.searchsorted(known, ids).clamp_max(len(known) - 1)
-        if (strange := ids[known[at] != ids]).numel():
+        position = torch.searchsorted(known, ids).clamp_max(len(known) - 1)
+        if (strange := ids[known[position] != ids]).numel():
             word = inner.decode([int(strange[0])]).strip()
             raise InputError(f"prompt: {word!r} is in no caption of the small model; use words of its captions.")
-        return at
+        return position
 
     return tokenize
 

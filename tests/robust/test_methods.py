@@ -131,7 +131,7 @@ def test_zero_shot_is_the_nearest_prompt(small) -> None:
 def test_group_prompts_score_a_class_by_its_best_prompt(small) -> None:
     prompts = [f"{c} on {a}" for c in ("finch", "duck") for a in ("land", "water")]
     start = Start(small.start.projection, small.clip.text_head(prompts), 1.0)
-    head = ZeroShot(start, attributes=2).fit(small.train.h, small.train.y)
+    head = ZeroShot(start, ZeroShot.Config(attributes=2)).fit(small.train.h, small.train.y)
     plain = embed(start, small.test.h) @ start.text
     expected = torch.stack([plain[:, :2].amax(1), plain[:, 2:].amax(1)], 1)
     torch.testing.assert_close(head.logits(small.test.h), expected)
@@ -273,7 +273,7 @@ def test_dfr_averages_coefficients(small) -> None:
 
 
 def test_dfr_on_training_rows_needs_and_uses_their_groups(small) -> None:
-    method = Dfr(small.start, Dfr.Config(on="training", refits=2, class_weights=(1.0, 3.0)))
+    method = Dfr(small.start, Dfr.Config(on="training", refits=2, strengths=(1.0, 0.1)))
     assert small.score(small.fit(method), small.val)["worst"] > 0.5
     with pytest.raises(InputError, match="DFR on training rows needs the group"):
         method.fit(small.train.h, small.train.y, None, small.generator(), small.val)
