@@ -6,6 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import socket
@@ -114,6 +115,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be written ({error}); name another place.") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes as hexadecimal digits; passes an ``OSError`` on."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

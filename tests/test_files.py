@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
-from anatolab.files import lock, write_atomically
+from anatolab.files import lock, sha256_of_file, write_atomically
 from anatolab.types import InputError
 
 FULL = OSError(28, "No space left on device")
@@ -29,6 +30,7 @@ def test_text_bytes_and_writers_arrive_whole(tmp_path: Path, content: Any) -> No
     write_atomically(path, content, overwrite=False)
     assert path.read_bytes() == b"\xc3\xa4\n"
     assert names(tmp_path) == ["a", "b.txt"]
+    assert sha256_of_file(path) == hashlib.sha256(b"\xc3\xa4\n").hexdigest()
 
 
 def test_nothing_is_replaced_without_overwrite(tmp_path: Path) -> None:

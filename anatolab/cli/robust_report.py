@@ -62,7 +62,7 @@ def draw_groups(results: Sequence[Any]) -> bytes:
         axes.plot([scores["worst"], scores["mean"]], [row, row], color="0.75", linewidth=5, zorder=1)
         axes.plot(scores["intervals"]["worst"], [row, row], color="0.35", linewidth=1.2, zorder=2)
         for k, name in enumerate(names):
-            style = {"marker": markers[k % len(markers)], "color": f"C{k % 10}", "s": 34, "zorder": 3}
+            style: dict[str, Any] = {"marker": markers[k % len(markers)], "color": f"C{k % 10}", "s": 34, "zorder": 3}
             axes.scatter(scores["per_group"].get(name, float("nan")), row, label=name if row == 0 else None, **style)
     axes.set_yticks(range(len(results)), [result.title for result in results])
     axes.invert_yaxis()

@@ -50,7 +50,8 @@ def read_table(root: str | Path) -> LabeledImages:
     about = read_json(root / "table.json") if (root / "table.json").is_file() else {}
     y, classes = _numbered(path, table, "y", about.get("classes"), "classes")
     grouped = next((name for name in ("a", "group") if table and name in table[0]), None)
-    a, attributes = [0] * len(table), UNGROUPED
+    a = [0] * len(table)
+    attributes: tuple[str, ...] = UNGROUPED
     if grouped is not None:
         a, attributes = _numbered(path, table, grouped, about.get("attributes"), "attributes")
     rest = {k: v for k, v in about.items() if k not in ("name", "classes", "attributes")}

@@ -114,7 +114,7 @@ VARIANTS = ("cfr_no_calibration", "cfr_own_class", "cfr_zero_shot", "cfr_officia
 
 def rule_of(config: Any) -> Select:
     """Returns the rule by which a method chooses among settings: its own, or mean accuracy where it has none."""
-    rule = getattr(config, "select", "last")
+    rule: Select = getattr(config, "select", "last")
     return "val_average" if rule == "last" else rule
 
 
