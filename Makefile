@@ -43,10 +43,10 @@ lint: env  ## ruff, ruff format, mypy
 	@$(BIN)/mypy
 
 unit: env  ## unit tests
-	@$(PYTEST) -q -n $(JOBS) --dist loadfile -m "not site" --durations 10
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile -m "not site" --durations 10
 
 doctest: env  ## the examples in the docstrings
-	@$(PYTEST) -q -n $(JOBS) --doctest-modules anatolab
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --doctest-modules --durations 10 anatolab
 
 html: env
 	@$(BIN)/python tools/book_cache.py --jobs $(JOBS)
@@ -66,7 +66,7 @@ notebooks: env  ## notebook tests: stored outputs against fresh ones
 	done
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
-	@$(PYTEST) -q --durations 6 -m site
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist worksteal --durations 10 -m site
 
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip
