@@ -53,16 +53,17 @@ html: env
 	@rm -rf _build/html _build/.doctrees # pages of chapters that are gone
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# nbval has its own pytest call: it compares the cells tagged nbval-check-output (every cell in theory notebooks).
-# The book's build has run all other notebooks.
-notebooks: env  ## notebook tests: stored outputs against fresh ones
+# Every stored output is held against that of the book's build, by nbval's rules. nbval then runs the theory notebooks and
+# a contract notebook of each part once more, as a reader does: without the build, with figures for a live notebook.
+notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `make html` before)
 	@$(BIN)/python tools/notebooks.py check
+	@$(BIN)/python tools/notebooks.py compare
 	@for mode in lax strict; do \
 	  files=$$($(BIN)/python tools/notebooks.py list $$mode); \
 	  if [ -z "$$files" ]; then echo "no notebook to compare in $$mode mode"; continue; fi; \
 	  flag=$$([ $$mode = lax ] && echo --nbval-lax || echo --nbval); \
 	  $(PYTEST) -q $$flag $$files --nbval-current-env --nbval-cell-timeout 120 \
-	    --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadscope; \
+	    --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadscope --durations 10; \
 	done
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
