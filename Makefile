@@ -17,6 +17,7 @@ export NUMBA_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export JUPYTER_PREFER_ENV_PATH ?= 1
+export ANATOLAB_JOBS = $(JOBS)
 export PATH := $(BIN):$(PATH)
 ifdef ANATOLAB_DATA
 export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
