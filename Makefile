@@ -17,6 +17,7 @@ export NUMBA_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export JUPYTER_PREFER_ENV_PATH ?= 1
+export ANATOLAB_JOBS = $(JOBS)
 export PATH := $(BIN):$(PATH)
 ifdef ANATOLAB_DATA
 export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
@@ -43,30 +44,31 @@ lint: env  ## ruff, ruff format, mypy
 	@$(BIN)/mypy
 
 unit: env  ## unit tests
-	@$(PYTEST) -q -n $(JOBS) --dist loadfile -m "not site" --durations 10
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile -m "not site" --durations 10
 
 doctest: env  ## the examples in the docstrings
-	@$(PYTEST) -q -n $(JOBS) --doctest-modules anatolab
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --doctest-modules --durations 10 anatolab
 
 html: env
 	@$(BIN)/python tools/book_cache.py --jobs $(JOBS)
 	@rm -rf _build/html _build/.doctrees # pages of chapters that are gone
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 
-# nbval has its own pytest call: it compares the cells tagged nbval-check-output (every cell in theory notebooks).
-# The book's build has run all other notebooks.
-notebooks: env  ## notebook tests: stored outputs against fresh ones
+# Every stored output is held against that of the book's build, by nbval's rules. nbval then runs the theory notebooks and
+# a contract notebook of each part once more, as a reader does: without the build, with figures for a live notebook.
+notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `make html` before)
 	@$(BIN)/python tools/notebooks.py check
+	@$(BIN)/python tools/notebooks.py compare
 	@for mode in lax strict; do \
 	  files=$$($(BIN)/python tools/notebooks.py list $$mode); \
 	  if [ -z "$$files" ]; then echo "no notebook to compare in $$mode mode"; continue; fi; \
 	  flag=$$([ $$mode = lax ] && echo --nbval-lax || echo --nbval); \
 	  $(PYTEST) -q $$flag $$files --nbval-current-env --nbval-cell-timeout 120 \
-	    --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadscope; \
+	    --nbval-sanitize-with tests/nbval.cfg -n $(JOBS) --dist loadscope --durations 10; \
 	done
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
-	@$(PYTEST) -q --durations 6 -m site
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist worksteal --durations 10 -m site
 
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip

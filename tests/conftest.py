@@ -119,6 +119,6 @@ def browser() -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     chrome.set_page_load_timeout(60)
-    chrome.set_script_timeout(60)
+    chrome.set_script_timeout(120)
     yield chrome
     chrome.quit()

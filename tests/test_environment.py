@@ -320,6 +320,26 @@ def test_phases_stop_at_the_first_failure_and_say_what_each_took(checkout: Path)
     assert bash(checkout, "tools/phases.sh", "good").returncode == 0
 
 
+def test_a_phase_over_its_budget_fails_and_the_next_still_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / "Makefile").write_text("slow:\n\t@sleep 2\ngood:\n\t@true\nlint:\n\t@true\n")
+    monkeypatch.setenv("ANATOLAB_BUDGET_SLOW", "1")
+    done = bash(checkout, "tools/phases.sh", "slow", "good", "lint")
+    assert done.returncode == 1
+    pattern = r"slow +OVER +[23] s, at most 1 s\ngood +ok +\d+ s\nlint +ok +\d+ s, at most 60 s\nall +FAILED"
+    assert re.search(pattern, done.stdout)
+    monkeypatch.setenv("ANATOLAB_BUDGET_SLOW", "0")
+    monkeypatch.setenv("ANATOLAB_BUDGET", "1.5")
+    done = bash(checkout, "tools/phases.sh", "slow", "lint")
+    assert done.returncode == 0
+    assert re.search(r"slow +ok +[23] s\nlint +ok +\d+ s, at most 90 s\n", done.stdout)
+
+
+def test_every_phase_of_make_test_has_a_budget() -> None:
+    (line,) = re.findall(r"tools/phases\.sh ([a-z ]+)\n", (ROOT / "Makefile").read_text())
+    (budgets,) = re.findall(r'budgets="(.*)"', (ROOT / "tools" / "phases.sh").read_text())
+    assert re.findall(r"(\w+)=\d+", budgets) == line.split()
+
+
 def test_make_lists_its_targets() -> None:
     done = subprocess.run(
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL

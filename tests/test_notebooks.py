@@ -255,3 +255,60 @@ def test_a_notebook_that_fails_is_reported(tmp_path: Path) -> None:
 def test_an_output_without_an_execution_count_is_said() -> None:
     unrun = cell("print(1)", "1", CONTRACT) | {"execution_count": None}
     assert "execution count" in notebooks.problems("a.ipynb", notebook(unrun), 100)[0]
+
+
+def test_nbval_runs_one_contract_notebook_of_each_part() -> None:
+    assert notebooks.live_problems(notebooks.load(), notebooks.parts()) == []
+    assert any("one contract notebook" in p for p in notebooks.live_problems(notebooks.load(), [["20_action.ipynb"]]))
+    assert any("no contract notebook" in p for p in notebooks.live_problems({}, []))
+
+
+def built(folder: Path, content: Notebook) -> tuple[Path, Path]:
+    """A notebook on disk, and a cache in which its outputs are those of a run."""
+    path, cache = folder / "toy.ipynb", get_cache(str(folder / "cache"))
+    path.write_text(json.dumps(content))
+    cache.cache_notebook_bundle(CacheBundleIn(nbformat.read(path, as_version=4), str(path)), False, True)
+    return path, folder / "cache"
+
+
+CONTRACTS = (
+    cell("print('not compared')", "not compared"),
+    cell("print(object())", "<object object at 0x7f00aa00bb00>", CONTRACT),
+    cell("print('Dice 0.731')", "Dice 0.731", CONTRACT),
+)
+
+
+def test_stored_outputs_are_compared_with_those_of_the_build(tmp_path: Path) -> None:
+    path, cache = built(tmp_path, notebook(*CONTRACTS))
+    stored = copy.deepcopy(notebook(*CONTRACTS))
+    stored["cells"][2]["outputs"][0]["text"] = "<object object at 0x7f00aa00cc00>\n"  # says nothing
+    stored["cells"].insert(1, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "not in the cache"})
+    path.write_text(json.dumps(stored))
+    assert notebooks.compare(cache, [path]) == (2, [])
+
+
+@pytest.mark.parametrize("change", ["text", "stderr", "nothing", "twice"])
+def test_a_perturbed_output_differs_from_that_of_the_build(tmp_path: Path, change: str) -> None:
+    path, cache = built(tmp_path, notebook(*CONTRACTS))
+    stored = copy.deepcopy(notebook(*CONTRACTS))
+    output = stored["cells"][3]["outputs"][0]
+    stored["cells"][3]["outputs"] = {
+        "text": [output | {"text": "Dice 0.732\n"}],
+        "stderr": [output | {"name": "stderr"}],
+        "nothing": [],
+        "twice": [output, output],
+    }[change]
+    path.write_text(json.dumps(stored))
+    count, found = notebooks.compare(cache, [path])
+    assert (count, len(found)) == (2, 1)
+    assert found[0].startswith("toy.ipynb: cell 3 differs from its run\n")
+    if change == "text":
+        assert "-Dice 0.732" in found[0]
+        assert "+Dice 0.731" in found[0]
+
+
+def test_a_notebook_that_the_build_has_not_run_is_not_taken_for_equal(tmp_path: Path) -> None:
+    path, cache = built(tmp_path, notebook(*CONTRACTS))
+    path.write_text(json.dumps(notebook(*CONTRACTS, cell("print(3)", "3", CONTRACT))))
+    count, found = notebooks.compare(cache, [path])
+    assert (count, found) == (0, ["toy.ipynb: the build has not run this notebook as it is; run `make html` first"])

@@ -126,9 +126,10 @@ def main() -> int:
             todo.append(path)
     print(f"{len(chapters(ROOT))} notebooks in the book, {len(todo)} to run, {jobs} at a time", flush=True)
 
-    bad = 0
+    bad, took = 0, []
     with ThreadPoolExecutor(jobs) as pool:
         for path, result in zip(todo, pool.map(run, todo), strict=True):
+            took.append((result.time, path.name))
             verdict, peak = "ok", result.nb.metadata.pop("peak_memory_mb")
             if result.err is not None:
                 verdict = "FAILED"
@@ -143,6 +144,8 @@ def main() -> int:
                 result.nb, str(path), data={"execution_seconds": result.time, "peak_memory_mb": peak}
             )
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    slowest = ", ".join(f"{name} {seconds:.0f} s" for seconds, name in sorted(took, reverse=True)[:10])
+    print(f"slowest: {slowest or 'none had to run'}", flush=True)
     return bad > 0
 
 

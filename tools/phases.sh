@@ -1,22 +1,30 @@
 #!/usr/bin/env bash
 # Runs the named make targets one after the other, stops at the first that fails, and prints what each one took.
+# A phase that takes longer than its budget fails as well, but those behind it still run. Budgets are seconds, half as
+# much again as two idle cores need; ANATOLAB_BUDGET multiplies all of them (0: none), ANATOLAB_BUDGET_UNIT sets one.
 # Usage: tools/phases.sh lint unit ...
 set -uo pipefail
 make=${MAKE:-make}
+budgets="lint=60 unit=600 doctest=45 html=600 notebooks=300 site=420"
 summary=()
 status=0
 begin=$SECONDS
 for phase in "$@"; do
     printf '\n=== %s\n' "$phase"
+    name=ANATOLAB_BUDGET_$(printf %s "$phase" | tr '[:lower:]' '[:upper:]')
+    budget=$(printf '%s\n' $budgets | sed -n "s/^$phase=//p")
+    budget=${!name:-$(awk "BEGIN { printf \"%d\", ${budget:-0} * ${ANATOLAB_BUDGET:-1} }")}
     start=$SECONDS
-    if "$make" --no-print-directory "$phase"; then
-        verdict=ok
-    else
-        verdict=FAILED
-        status=1
-    fi
-    summary+=("$(printf '%-10s %-7s %4d s' "$phase" "$verdict" $((SECONDS - start)))")
-    [ "$status" = 0 ] || break
+    "$make" --no-print-directory "$phase"
+    failed=$?
+    took=$((SECONDS - start))
+    verdict=ok
+    [ "$budget" = 0 ] || [ "$took" -le "$budget" ] || verdict=OVER
+    [ "$failed" = 0 ] || verdict=FAILED
+    [ "$verdict" = ok ] || status=1
+    limit=$([ "$budget" = 0 ] || echo ", at most $budget s")
+    summary+=("$(printf '%-10s %-7s %4d s%s' "$phase" "$verdict" "$took" "$limit")")
+    [ "$failed" = 0 ] || break
 done
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"

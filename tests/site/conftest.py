@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "_build" / "html"
+from tests.site.built import SITE, Reader, built_pages, name_of
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +22,36 @@ def site() -> Path:
 
 
 @pytest.fixture(scope="session")
-def pages(site: Path) -> list[Path]:
-    """Every page of the table of contents and of the API, as built; the front door, which only leads on, is none."""
-    built = [p for p in sorted(site.rglob("*.html")) if "_static" not in p.parts and "_modules" not in p.parts]
-    return [p for p in built if p != site / "index.html"]
+def pages() -> list[Path]:
+    """Every page of the site."""
+    return built_pages()
+
+
+@pytest.fixture(scope="session")
+def parsed(pages: list[Path]) -> dict[Path, Reader]:
+    """Each page as a parser sees it."""
+    readers = {page: Reader() for page in pages}
+    for page, reader in readers.items():
+        reader.feed(page.read_text(encoding="utf-8"))
+    return readers
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives a test that asks for a ``page`` each page in turn; an unbuilt site has one, which the test then skips."""
+    if "page" in metafunc.fixturenames:
+        pages = sorted(built_pages(), key=lambda page: -page.stat().st_size) or [SITE / "index.html"]
+        metafunc.parametrize("page", pages, ids=map(name_of, pages))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints how much was checked, over all workers."""
+    done: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if report.when == "call":
+            done.update({name: n for name, n in report.user_properties if name.startswith("site ")})
+    if done:
+        counts = ", ".join(f"{count} {name.removeprefix('site ')}" for name, count in sorted(done.items()))
+        terminalreporter.write_line(f"the site: {counts}")
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

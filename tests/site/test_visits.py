@@ -1,0 +1,121 @@
+"""Every page in a browser, once; and the site under a sub-path, as a project page is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin, urlsplit
+
+import pytest
+
+from tests.site.built import Reader, name_of, one_page_a_part
+from tests.site.visits import READY, THEME, visit
+
+pytestmark = pytest.mark.site
+LINTED = {"anatolab", "viz", "types"}  # of the API's pages, which are all made from one template
+THEME_ONLY = {"genindex.html", "search.html", "py-modindex.html"}
+Count = Callable[[str, object], None]
+
+
+def has_axe(page: Path) -> bool:
+    """Whether axe reads a page: all of ours, and some of the API's."""
+    return name_of(page) not in THEME_ONLY and ("autoapi" not in page.parts or page.parent.name in LINTED)
+
+
+def test_the_page_from_disk(browser: Any, page: Path, record_property: Count) -> None:
+    """Console clean, figures drawn in both themes, formulas typeset, nothing sticks out, axe finds nothing serious."""
+    seen = visit(browser, page.as_uri(), axe=has_axe(page))
+    for name, count in (("pages", 1), ("checks of pages from disk", seen.checks), ("figures", seen.figures)):
+        record_property(f"site {name}", count)
+    record_property("site formulas", seen.formulas)
+    assert not seen.bad, "\n" + "\n".join(seen.bad)
+
+
+@pytest.mark.parametrize("name", one_page_a_part())
+def test_the_page_over_http_under_a_sub_path(browser: Any, served: str, name: str, record_property: Count) -> None:
+    """The same but for axe, for a page of each part; what other pages link to and load is asked for below."""
+    seen = visit(browser, f"{served}/{name}", axe=False)
+    record_property("site checks of pages over http", seen.checks)
+    assert not seen.bad, "\n" + "\n".join(seen.bad)
+
+
+def test_all_that_pages_link_to_and_load_is_served_under_the_sub_path(
+    parsed: dict[Path, Reader], served: str, record_property: Count
+) -> None:
+    wanted: dict[str, str] = {}
+    for page, reader in parsed.items():
+        base = f"{served}/{name_of(page)}"
+        for link in reader.links + reader.loads:
+            target = urldefrag(urljoin(base, link)).url
+            if urlsplit(target).netloc == urlsplit(served).netloc:
+                wanted.setdefault(target, base)
+    connection, bad = HTTPConnection(urlsplit(served).netloc), []
+    for target, source in wanted.items():
+        connection.request("HEAD", urlsplit(target).path)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200 or not target.startswith(f"{served}/"):
+            bad.append(f"{source} -> {target}: {answer.status}")
+    record_property("site addresses over http", len(wanted))
+    assert len(wanted) > len(parsed)
+    assert not bad, "\n" + "\n".join(bad)
+
+
+def test_the_front_door_leads_to_the_first_page(browser: Any, served: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(f"{served}/")
+    WebDriverWait(browser, 20).until(lambda b: b.current_url == f"{served}/book/intro.html")
+
+
+def with_figures(pages: list[Path]) -> list[Path]:
+    """The pages that hold figures."""
+    found = [page for page in pages if "al-spec" in page.read_text("utf-8")]
+    assert len(found) >= 2
+    return found
+
+
+def test_the_theme_redraws_figures(browser: Any, pages: list[Path]) -> None:
+    browser.get(with_figures(pages)[0].as_uri())
+    browser.execute_async_script(READY)
+    light, dark = (browser.execute_async_script(THEME, name) for name in ("light", "dark"))
+    assert any(light)
+    assert all(a != b for a, b in zip(light, dark, strict=True) if a)
+
+
+def test_the_slider_answers_to_the_keyboard(browser: Any, site: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get((site / "notebooks" / "00_read_and_run.html").as_uri())
+    browser.execute_async_script(READY)
+    slider = browser.find_element("css selector", ".al-slider input")
+    first = browser.find_element("css selector", ".al-slider output").text
+    heights = "return [...document.querySelectorAll('.al-plot')].at(-1).data[0].y.map((v) => v.toFixed(3)).join()"
+    before = browser.execute_script(heights)
+    slider.send_keys(Keys.ARROW_RIGHT)
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(heights) != before)
+    assert browser.find_element("css selector", ".al-slider output").text != first
+
+
+def test_without_javascript_every_figure_is_a_picture(browser: Any, pages: list[Path], record_property: Count) -> None:
+    pictures = """return [...document.querySelectorAll(".al-figure")].map((figure) => {
+      const image = figure.querySelector("img.al-static");
+      return [image?.checkVisibility({visibilityProperty: true, opacityProperty: true}), image?.height, image?.alt];
+    })"""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        count, bad = 0, []
+        for page in with_figures(pages):
+            browser.get(page.as_uri())
+            for visible, height, alt in browser.execute_script(pictures):
+                count += 1
+                if not visible or height < 100 or not alt:
+                    bad.append(f"{name_of(page)}: {alt!r}, {height} px high")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    record_property("site figures without JavaScript", count)
+    assert count >= 2
+    assert not bad, "\n" + "\n".join(bad)

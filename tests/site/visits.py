@@ -1,0 +1,179 @@
+"""One visit of a page of the built site: on a phone, then on a desk, light, then dark, with every rule in each state.
+
+Nothing waits by the clock: figures, formulas, images, fonts, transitions and redrawing all tell when they are done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# Of the theme, and harmless: printed once where a reader has not chosen light or dark.
+KNOWN_CONSOLE = ("Got invalid theme mode",)
+# axe rules that the theme breaks and that cannot be mended from here, with the reason.
+KNOWN_AXE: dict[str, str] = {}
+AXE = (Path(__file__).resolve().parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+# Rules of axe that see colors run in both themes; all others see none, and run at both widths.
+COLOR = ("color-contrast", "link-in-text-block")
+PHONE = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+PATIENCE = 60_000  # ms until what never comes counts as missing
+
+COMMON = f"""
+const done = arguments[arguments.length - 1];
+const all = (selector) => [...document.querySelectorAll(selector)];
+const within = (promise) => Promise.race([promise, new Promise((r) => setTimeout(r, {PATIENCE}))]);
+const frame = () => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
+const quiet = () => within(Promise.all(document.getAnimations()
+  .filter((a) => a.effect?.getComputedTiming().iterations !== Infinity).map((a) => a.finished.catch(() => null))));
+"""
+READY = f"""{COMMON}
+const loaded = (image) => image.complete ? null : new Promise((r) => {{ image.onload = image.onerror = r; }});
+const drawing = (figure) => new Promise((resolve) => {{
+  if (figure.dataset.state) return resolve();
+  new MutationObserver((_, self) => {{ self.disconnect(); resolve(); }})
+    .observe(figure, {{ attributeFilter: ["data-state"] }});
+  figure.scrollIntoView({{ block: "center" }});
+}});
+(async () => {{
+  all("details").forEach((d) => {{ d.open = true; }});
+  all("img[loading=lazy]").forEach((i) => {{ i.loading = "eager"; }});
+  const figures = all(".al-figure").filter((f) => f.querySelector("script.al-spec"));
+  for (const figure of figures.filter((f) => f.offsetParent !== null)) await within(drawing(figure));
+  if (window.MathJax?.startup?.promise) await within(window.MathJax.startup.promise);
+  await within(Promise.all([document.fonts.ready, ...[...document.images].map(loaded)]));
+  window.scrollTo(0, 0);
+  await frame();
+  await quiet();
+  const isDrawn = (f) => f.dataset.state === "drawn" && f.querySelector(".al-plot svg.main-svg")
+    && f.querySelector("img").hidden;
+  const text = (node) => node.textContent.slice(0, 80);
+  done({{
+    figures: figures.length,
+    formulas: all(".math").length,
+    undrawn: figures.filter((f) => !isDrawn(f)).map((f) => f.querySelector("img")?.alt),
+    untypeset: all(".math").filter((m) => !m.querySelector("mjx-container")).map(text),
+    broken: all("mjx-merror, .MathJax_Error").map(text),
+    blank: [...document.images].filter((i) => i.offsetParent && i.complete && !i.naturalWidth)
+      .map((i) => i.src.slice(0, 120)),
+    wide: document.documentElement.scrollWidth > innerWidth
+      ? [`by ${{document.documentElement.scrollWidth - innerWidth}} px`] : [],
+  }});
+}})();
+"""
+# Turns the page light or dark; returns the color of each figure's ticks, once all figures have been drawn again.
+THEME = f"""{COMMON}
+(async () => {{
+  const root = document.documentElement;
+  const plots = all(".al-figure[data-state=drawn] .al-plot");
+  const turns = root.dataset.theme !== arguments[0];
+  const again = turns ? plots.map((p) => new Promise((r) => p.once("plotly_afterplot", r))) : [];
+  root.dataset.theme = root.dataset.mode = arguments[0];
+  await within(Promise.all(again));
+  await frame();
+  await quiet();
+  const ticks = plots.map((p) => p.querySelector(".xtick text, .ytick text"));
+  done(ticks.map((t) => t && getComputedStyle(t).fill));
+}})();
+"""
+# Of the tokens of code that look alike, one stands for all: axe would compare each of thousands with its ground.
+LINT = f"""{COMMON}
+const [colors, names] = arguments;
+const violations = async (context) => (await axe.run(context, {{
+  resultTypes: ["violations"], preload: false, // from disk, axe cannot read the sheets anyway
+  ...(colors ? {{ runOnly: {{ type: "rule", values: names }} }}
+    : {{ rules: Object.fromEntries(names.map((name) => [name, {{ enabled: false }}])) }}),
+}})).violations;
+const ground = (node) => {{
+  for (; node; node = node.parentElement) {{
+    const color = getComputedStyle(node).backgroundColor;
+    if (!/, 0\\)$|transparent/.test(color)) return color;
+  }}
+}};
+const tokens = () => {{
+  const alike = new Map();
+  for (const pre of all("pre")) {{
+    for (const node of [pre, ...pre.querySelectorAll("*")]) {{
+      if (![...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim())) continue;
+      const s = getComputedStyle(node);
+      const key = [s.color, s.opacity, s.fontSize, s.fontWeight, s.visibility, ground(node)].join();
+      if (!alike.has(key)) alike.set(key, node);
+    }}
+  }}
+  return [...alike.values()];
+}};
+(async () => {{
+  if (!colors) return done(await violations(document));
+  const code = tokens();
+  done([...await violations({{ exclude: [["pre"]] }}),
+    ...(code.length ? await violations({{ include: code }}) : [])]);
+}})();
+"""
+
+
+class Visit:
+    """What one visit of a page finds: ``bad``, a sentence for each broken rule, and how many ``checks`` were made."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        """Opens the page as a phone shows it."""
+        self.browser, self.bad, self.checks = browser, [], 0
+        self.figures = self.formulas = 0
+        browser.get("about:blank")  # the page before must not follow the window
+        browser.get_log("browser")
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+        browser.get(address)
+
+    def report(self, state: str, problems: dict[str, list[Any]]) -> None:
+        """Counts each rule as checked, and keeps what is wrong."""
+        self.checks += len(problems)
+        self.bad += [f"{state}: {rule}: {found}" for rule, found in problems.items() if found]
+
+    def look(self, state: str) -> None:
+        """Figures drawn, formulas typeset, images there, nothing that sticks out."""
+        seen = self.browser.execute_async_script(READY)
+        self.figures, self.formulas = seen.pop("figures"), seen.pop("formulas")
+        self.report(state, seen)
+
+    def desk(self) -> None:
+        """Widens the window; figures follow."""
+        self.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    def theme(self, name: str) -> list[str | None]:
+        """Turns light or dark; the color of each figure's ticks."""
+        return self.browser.execute_async_script(THEME, name)
+
+    def axe(self, state: str, *, colors: bool) -> None:
+        """Rules of axe, those that see colors or all others; serious and critical violations count."""
+        self.browser.execute_script("if (!window.axe) (0, eval)(arguments[0])", AXE)
+        found = self.browser.execute_async_script(LINT, colors, COLOR)
+        bad = [v for v in found if v["impact"] in ("serious", "critical") and v["id"] not in KNOWN_AXE]
+        words = [f"{v['id']} x {len(v['nodes'])}: {[node['html'][:160] for node in v['nodes'][:3]]}" for v in bad]
+        self.report(state, {"axe, colors" if colors else "axe, all but colors": words})
+
+    def console(self) -> None:
+        """Nothing that the page complained about, but for the known lines."""
+        entries = [e["message"] for e in self.browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+        self.report("console", {"complaints": [m[-300:] for m in entries if not any(k in m for k in KNOWN_CONSOLE)]})
+
+
+def visit(browser: Any, address: str, *, axe: bool) -> Visit:
+    """Visits a page once, in both widths and both themes."""
+    page = Visit(browser, address)
+    try:
+        page.look("phone")
+        if axe:
+            page.axe("phone", colors=False)
+    finally:
+        page.desk()
+    page.look("desk")
+    light = page.theme("light")
+    if axe:
+        page.axe("desk", colors=False)
+        page.axe("desk, light", colors=True)
+    if axe or page.figures:
+        dark = page.theme("dark")
+        same = [i for i, (a, b) in enumerate(zip(light, dark, strict=True)) if a and a == b]
+        page.report("desk, dark", {"figures that keep the ink of light": same})
+    if axe:
+        page.axe("desk, dark", colors=True)
+    page.console()
+    return page
