@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = sum(tally.of(kind) for kind in LONG)
         campaign = Campaign(tally, seed=done)  # other instants and places than those of the calls before
         failures = len(tally.failures)
-        for kind in given.kinds or LONG:
-            while tally.of(kind) < LONG[kind] and time.monotonic() - begin < given.limit:
+        todo = list(given.kinds or LONG)
+        while todo := [kind for kind in todo if tally.of(kind) < LONG[kind]]:  # in turns, so that each has its share
+            for kind in todo:
+                if time.monotonic() - begin >= given.limit:
+                    return int(bool(tally.failures))
                 campaign.some(kind)
                 write(tally, clock, commits)
                 counted = tally.values()[kind]
