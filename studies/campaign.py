@@ -30,9 +30,9 @@ NAME = "campaign"
 
 def write(tally: Tally, clock: Clock, commits: Sequence[str]) -> None:
     """Writes the record of all counts so far."""
-    config = {"commits": list(commits), "wanted": LONG}
+    values = {**tally.values(), "wanted": LONG}
     about = "faults that were tried on purpose"
-    records.write(records.Record(NAME, 0, tally.values(), about, NAME, config, clock.provenance()))
+    records.write(records.Record(NAME, 0, values, about, NAME, {"commits": list(commits)}, clock.provenance()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
