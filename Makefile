@@ -24,7 +24,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site strip lock records weights gpu clean
+.PHONY: help env book test lint unit doctest html notebooks site strip lock records campaign weights gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -86,6 +86,9 @@ records: env  ## make missing and stale records at HEAD, in a checkout of their 
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
 	@cd .cache/records && env -u ANATOLAB_SIZE ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
 	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python studies/trainings.py records $(ARGS)
+
+campaign: env  ## go on with the fault campaign behind the page on reliability (nice 10; ARGS="--limit 600")
+	@PYTHONPATH="$(CURDIR)" nice -n 10 $(BIN)/python -W ignore studies/campaign.py $(ARGS)
 
 weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
 	@$(BIN)/python studies/weights.py scenes-vit

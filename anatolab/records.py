@@ -6,6 +6,7 @@ environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -66,26 +67,52 @@ def path_of(experiment: str, seed: int) -> Path:
 
 
 def write(record: Record) -> Path:
-    """Writes a record atomically: a reader sees the whole file or none."""
+    """Writes a record atomically, with a seal: a reader sees all of it or nothing, and whether it was changed."""
     path = path_of(record.experiment, record.seed)
-    text = json.dumps(plain(asdict(record)), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    held = plain(asdict(record))
+    text = json.dumps({**held, "seal": seal(held)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, text, overwrite=True)
     return path
+
+
+def seal(held: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of what a record holds, however its file is laid out.
+
+    Example:
+        >>> seal({"a": 1, "b": [2.0]}) == seal({"b": [2.0], "a": 1}), seal({"a": 1}) == seal({"a": 2})
+        (True, False)
+    """
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> Record:
     """Reads one record file.
 
+    A record from before there were seals has none, and is read without.
+
     Raises:
-        RecordError: The file is not a record of a schema that this version reads.
+        RecordError: The file is not a record of a schema that this version reads, was changed after it was written, or is
+            that of another run.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: cannot be read as a record ({error}); delete it and run `make records`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RecordError(f"{path}: cannot be read as a record ({reason}); delete it and run `make records`.") from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA}; delete it and run `make records`.")
-    return Record(**{k: v for k, v in raw.items() if k in Record.__dataclass_fields__})
+    sealed = raw.pop("seal", None)
+    wrong = sealed is not None and seal(raw) != sealed
+    wrong = wrong or bool(raw.keys() - Record.__dataclass_fields__.keys())
+    wrong = wrong or any(not isinstance(raw.get(k), dict) for k in ("values", "config", "provenance", "code", "arrays"))
+    if wrong:
+        raise RecordError(f"{path}: was changed after it was written; restore it, or delete it and run `make records`.")
+    if [path.parent.name, path.name] != [raw.get("experiment"), f"seed{raw.get('seed')}.json"]:
+        raise RecordError(
+            f"{path}: is the record of {raw.get('experiment')!r} with seed {raw.get('seed')}; "
+            "move it back, or delete it."
+        )
+    return Record(**raw)
 
 
 def load(experiment: str) -> list[Record]:

@@ -30,9 +30,9 @@ NAME = "campaign"
 
 def write(tally: Tally, clock: Clock, commits: Sequence[str]) -> None:
     """Writes the record of all counts so far."""
-    config = {"commits": list(commits), "wanted": LONG}
+    values = {**tally.values(), "wanted": LONG}
     about = "faults that were tried on purpose"
-    records.write(records.Record(NAME, 0, tally.values(), about, NAME, config, clock.provenance()))
+    records.write(records.Record(NAME, 0, values, about, NAME, {"commits": list(commits)}, clock.provenance()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done = sum(tally.of(kind) for kind in LONG)
         campaign = Campaign(tally, seed=done)  # other instants and places than those of the calls before
         failures = len(tally.failures)
-        for kind in given.kinds or LONG:
-            while tally.of(kind) < LONG[kind] and time.monotonic() - begin < given.limit:
+        todo = list(given.kinds or LONG)
+        while todo := [kind for kind in todo if tally.of(kind) < LONG[kind]]:  # in turns, so that each has its share
+            for kind in todo:
+                if time.monotonic() - begin >= given.limit:
+                    return int(bool(tally.failures))
                 campaign.some(kind)
                 write(tally, clock, commits)
                 counted = tally.values()[kind]

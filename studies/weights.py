@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anatolab import records
 from anatolab.data.phantoms.scenes import VERSION, caption_words, finch_or_duck, pretraining_scenes
 from anatolab.metrics import group_accuracy
 from anatolab.robust.clip import WEIGHTS, Clip, small_tokenizer
@@ -171,6 +172,7 @@ def main() -> int:
         "gates": {k: round(v, 4) for k, v in reached.items()},
         "passed": passed,
     }
+    record["seal"] = records.seal(record)
     (args.folder / f"{args.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(record["gates"]), f"{file.stat().st_size / 1e6:.2f} MB", "passed" if passed else "FAILED")
     return 0 if passed else 1

@@ -345,4 +345,4 @@ def test_make_lists_its_targets() -> None:
         ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
     )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
-    assert {"env", "book", "test", "lint", "lock", "records", "gpu", "clean", "help"} <= listed
+    assert {"env", "book", "test", "lint", "lock", "records", "campaign", "gpu", "clean", "help"} <= listed

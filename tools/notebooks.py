@@ -118,11 +118,11 @@ def judge(sanitizers: Path = ROOT / "tests" / "nbval.cfg") -> SimpleNamespace:
 
 def differences(name: str, stored: Any, fresh: Any, cell: SimpleNamespace) -> list[str]:
     """Where the outputs of compared cells differ from those of a fresh run, both as nbformat reads them."""
-    found = []
+    messages = []
     for i, _ in compared(stored):
         if not cell.compare(fresh.cells[i].outputs, stored.cells[i].outputs):
-            found.append(f"{name}: cell {i} differs from its run\n" + "\n".join(cell.comparison_traceback))
-    return found
+            messages.append(f"{name}: cell {i} differs from its run\n" + "\n".join(cell.comparison_traceback))
+    return messages
 
 
 def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tuple[int, list[str]]:
@@ -130,18 +130,18 @@ def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tupl
     import nbformat
     from jupyter_cache import get_cache
 
-    cache, cell, count, found = get_cache(str(cache_folder)), judge(), 0, []
+    cache, cell, count, messages = get_cache(str(cache_folder)), judge(), 0, []
     for path in paths() if files is None else files:
         stored = nbformat.read(path, as_version=4)
         if cells := compared(stored):
             try:
                 _, fresh = cache.merge_match_into_notebook(stored)
             except KeyError:
-                found.append(f"{path.name}: the build has not run this notebook as it is; run `make html` first")
+                messages.append(f"{path.name}: the build has not run this notebook as it is; run `make html` first")
                 continue
             count += len(cells)
-            found += differences(path.name, stored, fresh, cell)
-    return count, found
+            messages += differences(path.name, stored, fresh, cell)
+    return count, messages
 
 
 def stale() -> str | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from anatolab.data.files import DAMAGE, check_budget, check_file, unreadable
+from anatolab.data.files import DAMAGE, NUMBERS, check_budget, check_file, unreadable
 from anatolab.data.geometry import Spacing
 from anatolab.errors import InputError
+
+LINKS = 16  # within a file, one after the other
 
 
 def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
@@ -79,9 +81,7 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
     """Checks that an HDF5 data set exists in this very file, is not empty and fits into memory."""
     import h5py
 
-    link = file.get(key, getlink=True) if key in file or key in list(file) else None
-    if isinstance(link, h5py.ExternalLink):
-        raise _elsewhere(path, key, link.filename)
+    _check_links(file, key, path)
     values = file.get(key)
     if not isinstance(values, h5py.Dataset):
         raise no_array(path, key, file)
@@ -89,10 +89,34 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
         raise _elsewhere(path, key, ", ".join(sorted({source.file_name for source in values.virtual_sources()})))
     if values.external:
         raise _elsewhere(path, key, str(values.external[0][0]))
+    if values.dtype.kind not in NUMBERS:
+        raise InputError(f"{path}: holds {values.dtype} for {key!r} where numbers are expected; write them as numbers.")
     stored = values.id.get_storage_size()
     if values.size and not stored and values.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:
         raise InputError(f"{path}: has a header for {key!r} but no values; write or copy it again.")
     check_budget(path, values.shape, values.dtype.itemsize)
+
+
+def _check_links(file: Any, key: str, path: Path) -> None:
+    """Follows a name through the links of its file, and refuses the first that leads into another one."""
+    import h5py
+
+    group, left, followed = file, [part for part in key.split("/") if part], 0
+    while left:
+        part = left.pop(0)
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) and part in list(group) else None
+        if isinstance(link, h5py.ExternalLink):
+            raise _elsewhere(path, key, link.filename)
+        if isinstance(link, h5py.SoftLink):
+            followed += 1
+            if followed > LINKS:
+                raise InputError(f"{path}: {key!r} is a link that leads to itself; write the array in its place.")
+            group = file if link.path.startswith("/") else group
+            left = [piece for piece in link.path.split("/") if piece] + left
+        elif link is not None:
+            group = group[part]
+        else:
+            return  # no array of this name
 
 
 def _elsewhere(path: Path, key: str, place: str) -> InputError:
@@ -120,7 +144,7 @@ def _npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.nd
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(file)
         size = check_budget(path, shape, kind.itemsize, member.file_size)
-        if kind.hasobject or file.tell() + size != member.file_size:
-            raise ValueError(f"{member.filename} does not match its header")
+        if kind.kind not in NUMBERS or file.tell() + size != member.file_size:
+            raise ValueError(f"{member.filename} does not hold what its header says")
     with archive.open(member) as file:  # read to its end, where zipfile verifies the checksum
         return np.lib.format.read_array(file, allow_pickle=False)

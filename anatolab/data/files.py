@@ -24,6 +24,7 @@ NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha", ".mhd")
 ENDINGS = (*NIFTI, *ITK)
 DEFLATE = 1032  # deflate makes nothing smaller than a 1032nd
+NUMBERS = "biuf"  # kinds of number types that are values of images or labels
 PIECE = 1 << 20  # bytes of a stream that are in memory at once
 SLACK = 1 << 16  # bytes behind the values that a writer's padding may take
 DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, zlib.error)  # of parsers
@@ -230,13 +231,13 @@ def check_budget(path: Path, shape: Sequence[int], bytes_each: int, stored: int 
         The bytes of the array.
 
     Raises:
-        InputError: A side is negative, or the array is too large.
+        InputError: A side is not positive, or the array is too large.
     """
     size = bytes_each
     for side in shape:
         size *= int(side)
     sides = "x".join(str(int(side)) for side in shape)
-    if any(int(side) < 0 for side in shape):
+    if any(int(side) < 1 for side in shape):
         raise InputError(f"{path}: its header claims the impossible size {sides}; download or copy it again.")
     if stored is not None and size > stored:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from anatolab.data import geometry
-from anatolab.data.files import DAMAGE, DEFLATE, PIECE, SLACK, check_budget, check_file, unreadable
+from anatolab.data.files import DAMAGE, DEFLATE, NUMBERS, PIECE, SLACK, check_budget, check_file, unreadable
 from anatolab.data.geometry import Spacing
 from anatolab.types import InputError
+
+EXTENSIONS = 64 << 20  # bytes that may lie between header and values
+SILENT = logging.Logger("nifti")  # for what nibabel mends; what is wrong is said in one sentence
+SILENT.addHandler(logging.NullHandler())
 
 
 def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spacing]:
@@ -50,7 +55,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
             header, pixdim = _header(file)
             kind, offset = header.get_data_dtype(), int(header.get_data_offset())
             shape = tuple(int(side) for side in header.get_data_shape())
-            if kind.fields is None:
+            if kind.kind in NUMBERS:
                 check_budget(path, shape, kind.itemsize, stored)
                 _skip(file, offset - file.tell())
                 values = _values(file, shape, kind)
@@ -60,7 +65,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
         raise
     except errors() as error:
         raise unreadable(path, error, "NIfTI") from error
-    if kind.fields is not None or len(squeezed := _squeezed(shape, ndim)) != ndim:
+    if kind.kind not in NUMBERS or len(squeezed := _squeezed(shape, ndim)) != ndim:
         expected = "one 3-D volume of numbers" if ndim == 3 else "one 4-D volume, channels last,"
         raise InputError(
             f"{path}: holds {'x'.join(map(str, shape))} values of {kind} where {expected} is expected; "
@@ -102,12 +107,13 @@ def _header(file: BinaryIO) -> tuple[Any, tuple[float, ...]]:
         raise ValueError("no NIfTI header")
     kind = nib.nifti2.Nifti2Header if 540 in sizes else nib.nifti1.Nifti1Header
     block = first + file.read(kind.template_dtype.itemsize - 4)
-    with nib.imageglobals.LoggingOutputSuppressor():  # what is wrong is said in one sentence
-        header = kind(block, check=False)
-        if not header["magic"].item().startswith(b"n+"):
-            raise ValueError("its header is that of a pair of files")
-        pixdim = tuple(float(edge) for edge in header["pixdim"][1:4])
-        header.check_fix()
+    if len(block) < kind.template_dtype.itemsize:
+        raise EOFError("ends in its header")
+    header = kind(block, check=False)
+    if not header["magic"].item().startswith(b"n+"):
+        raise ValueError("its header is that of a pair of files")
+    pixdim = tuple(float(edge) for edge in header["pixdim"][1:4])
+    header.check_fix(SILENT)
     return header, pixdim
 
 
@@ -177,6 +183,8 @@ def _values(file: BinaryIO, shape: tuple[int, ...], kind: np.dtype) -> np.ndarra
 def _skip(file: BinaryIO, count: int) -> None:
     if count < 0:
         raise ValueError("its values start inside its header")
+    if count > EXTENSIONS:
+        raise ValueError(f"its values start {count} bytes behind its header")
     while count:
         piece = file.read(min(count, PIECE))
         if not piece:

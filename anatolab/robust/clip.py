@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.data.files import reason
+from anatolab.records import seal
 from anatolab.types import InputError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -188,14 +190,21 @@ def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
         folder: Where weights and record lie; those of the package where not given.
 
     Raises:
-        InputError: The weights are not those that the record describes.
+        InputError: The description is missing or not as it was written, or the weights are not those it describes.
     """
     from open_clip import CLIP
     from safetensors.torch import load_file
 
-    record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    file = folder / f"{name}.safetensors"
-    if hashlib.sha256(file.read_bytes()).hexdigest() != record["sha256"]:
+    file, about = folder / f"{name}.safetensors", folder / f"{name}.json"
+    try:
+        record = json.loads(about.read_text(encoding="utf-8"))
+        sealed = record.pop("seal", None)  # not there in descriptions from before there were seals
+        due, whole = record["sha256"], hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{about}: cannot be read ({reason(error)}); restore it from the package.") from error
+    if sealed is not None and seal(record) != sealed:
+        raise InputError(f"{about}: is not as it was written; restore it from the package.")
+    if whole != due:
         raise InputError(f"{file}: is not the file that {name}.json describes; restore both from the package.")
     model = CLIP(**record["model"])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})

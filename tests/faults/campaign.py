@@ -6,22 +6,32 @@ import os
 import random
 import tempfile
 from collections.abc import Callable
-from functools import partial
 
 import lightning_fabric  # noqa: F401  # before the first fork: every child would import these anew
 import monai.networks.nets  # noqa: F401
+import open_clip  # noqa: F401
+import SimpleITK  # noqa: F401
 import torch
 import torch._dynamo
 import tyro  # noqa: F401
 
 import anatolab.cli.evaluate
 import anatolab.cli.predict
-import anatolab.cli.train  # noqa: F401
-from tests.faults import injected, kills
+import anatolab.cli.train
+import anatolab.robust  # noqa: F401
+from tests.faults import claims, injected, kills, mutations, rot, writers
 from tests.faults.tally import Tally
 
 IN_MEMORY = "/dev/shm"  # where flushing to a disk costs nothing
-LONG = {kills.KIND: 1_000, kills.AT_CALLS: 500, injected.KIND: 1_000}  # how many of each kind a campaign tries
+LONG = {  # how many of each kind a whole campaign tries, at least
+    kills.KIND: 1_000,
+    kills.AT_CALLS: 500,
+    injected.KIND: 1_000,
+    rot.KIND: 1_100,
+    writers.KIND: 80,
+    mutations.KIND: 3_000,
+    claims.KIND: len(claims.FILES) + len(claims.RECORDS) + len(claims.FOLDERS),
+}
 
 
 class Campaign:
@@ -33,19 +43,27 @@ class Campaign:
             tempfile.tempdir = IN_MEMORY
         self.tally, self.draw, self.reference = tally or Tally(), random.Random(seed), kills.Reference()
 
-    def some(self, kind: str, share: float = 1.0) -> None:
-        """Tries a part of a kind, some minutes of it; ``share`` of that part."""
-        count = partial(lambda most: max(1, round(share * most)))
-        runs = self.draw.choice(kills.RUNS)
+    def some(self, kind: str) -> None:
+        """Tries a part of a kind, about a minute of it."""
+        tally, draw = self.tally, self.draw
         parts: dict[str, Callable[[], None]] = {
-            kills.KIND: lambda: kills.at_random(self.tally, self.draw, count(32), self.reference),
-            kills.AT_CALLS: lambda: kills.at_calls(self.tally, self.draw, self.reference, count(50), runs),
-            injected.KIND: lambda: injected.run(self.tally, self.draw, count(60)),
+            kills.KIND: lambda: kills.at_random(tally, draw, 32, self.reference),
+            kills.AT_CALLS: lambda: kills.at_calls(tally, draw, self.reference, 50, draw.choice(kills.RUNS)),
+            injected.KIND: lambda: injected.run(tally, draw, 60),
+            rot.KIND: lambda: rot.run(tally, draw, 20),
+            writers.KIND: lambda: writers.run(tally, draw, 2),
+            mutations.KIND: lambda: mutations.run(tally, draw, 10),
+            claims.KIND: lambda: claims.run(tally),
         }
         parts[kind]()
 
     def short(self) -> None:
-        """Tries some of every kind, in about half a minute."""
-        kills.at_random(self.tally, self.draw, 16, self.reference)
-        kills.at_calls(self.tally, self.draw, self.reference, 14)
-        injected.run(self.tally, self.draw, 10, only=("a cache", "a record", "a prediction"))
+        """Tries some of every kind, in about half a minute of a processor."""
+        tally, draw = self.tally, self.draw
+        kills.at_random(tally, draw, 18, self.reference, [("mean_teacher", 2), ("actionpp", 2), ("cps", 2)])
+        kills.at_calls(tally, draw, self.reference, 12, places=("write", "fsync", "rename"))
+        injected.run(tally, draw, 8, only=("a cache", "a record"))
+        rot.run(tally, draw, 2, only=("a run with a damaged last checkpoint", "images of a cache", "a record"))
+        writers.run(tally, draw, 1, only=("a training", "a cache"))
+        mutations.run(tally, draw, 1)
+        claims.run(tally, only=claims.QUICK)

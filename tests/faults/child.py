@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SECONDS = 120.0  # after which a child is taken to hang
+SECONDS = 300.0  # after which a child is taken to hang
 
 
 @dataclass(frozen=True)

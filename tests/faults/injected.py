@@ -82,7 +82,7 @@ def run(
         each: At most so many calls of a world and a fault.
     """
     with tally.timed(KIND), tempfile.TemporaryDirectory() as root:
-        made = worlds(Path(root) / "worlds")
+        made = worlds()
         todo, results = [], {}
         for world in made.values():
             if only is not None and world.name not in only:

@@ -10,6 +10,7 @@ import hashlib
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,9 @@ def judged(run: Run, out: Path, reference: Reference) -> str | None:
     return None if names == LEFT else f"leaves {names}"
 
 
-def at_random(tally: Tally, draw: random.Random, count: int, reference: Reference) -> None:
+def at_random(tally: Tally, draw: random.Random, count: int, reference: Reference, runs: Sequence[Run] = RUNS) -> None:
     """Kills ``count`` runs, each at an instant that is uniform over its duration; one that ends before is no kill."""
-    order = draw.sample(RUNS, len(RUNS))
+    order = draw.sample(runs, len(runs))
     with tally.timed(KIND), tempfile.TemporaryDirectory() as folder:
         done = 0
         while done < count:
@@ -125,7 +126,12 @@ def _watching(run: Run, out: Path, places: tuple[str, ...], number: int = 0, bef
 
 
 def at_calls(
-    tally: Tally, draw: random.Random, reference: Reference, count: int | None = None, run: Run = ("mean_teacher", 2)
+    tally: Tally,
+    draw: random.Random,
+    reference: Reference,
+    count: int | None = None,
+    run: Run = ("mean_teacher", 2),
+    places: tuple[str, ...] = ("open", "write", "fsync", "rename", "link", "mkdir", "unlink", *STEP),
 ) -> None:
     """Kills before, within and after every call that reaches the disk, and around the calls of an update.
 
@@ -135,10 +141,11 @@ def at_calls(
         reference: The undisturbed run.
         count: How many of them; all where None.
         run: Which training.
+        places: Of which calls.
     """
     with tally.timed(AT_CALLS), tempfile.TemporaryDirectory() as folder:
         todo = []
-        for place in ("open", "write", "fsync", "rename", "link", "mkdir", "unlink", *STEP):
+        for place in places:
             ended = fork(partial(armed, run, Path(folder) / f"count-{place}" / "run", place, 0, False))
             if ended.code:
                 raise RuntimeError(ended.text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +85,17 @@ class World:
         return folder
 
 
-def worlds(root: Path) -> dict[str, World]:
-    """Builds all of them below a folder: what a training, an evaluation, a prediction, a cache, a record, features
-    and a cohort start from."""
+@cache
+def worlds() -> dict[str, World]:
+    """Builds, once a process, what a training, an evaluation, a prediction, a cache, a record, features and a cohort
+    start from."""
+    root = Path(tempfile.mkdtemp(prefix="worlds-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     base = root / "base"
     patients(base / "data")
     (base / "out").mkdir()
     os.environ["ANATOLAB_CACHE"] = str(base / "cache")
     _done(_train(base), base)
-    shutil.rmtree(base / "data" / "nothing", ignore_errors=True)
     run = base / "run"
     (base / "out" / "run").rename(run)
     starts = {name: root / name for name in ("train", "continue", "evaluate", "predict", "cache", "record")}
@@ -144,7 +149,7 @@ def _cohort(f: Path) -> Callable[[], int]:
 
 
 def _cache(f: Path) -> Callable[[], int]:
-    return refusing(lambda: _prepared(f))
+    return refusing(lambda: prepared(f))
 
 
 def _record(f: Path) -> Callable[[], int]:
@@ -152,7 +157,7 @@ def _record(f: Path) -> Callable[[], int]:
 
 
 def _features(f: Path) -> Callable[[], int]:
-    return refusing(lambda: _extracted(f))
+    return refusing(lambda: extracted(f))
 
 
 def _weights(f: Path) -> Any:
@@ -175,7 +180,7 @@ def _values(f: Path) -> Any:
     return held["summary"], held["cases"]
 
 
-def _prepared(f: Path) -> str:
+def prepared(f: Path) -> str:
     from anatolab.data import open_cohort, prepare
 
     cohort = open_cohort(f / "data")
@@ -184,7 +189,7 @@ def _prepared(f: Path) -> str:
 
 
 def _rows(f: Path) -> Any:
-    return fork(lambda: _prepared(f)).result
+    return fork(lambda: prepared(f)).result
 
 
 def _write_record(root: Path, value: float) -> None:
@@ -200,7 +205,7 @@ def _read_record(path: Path) -> Any:
     return records.read(path)
 
 
-def _extracted(f: Path) -> list[float]:
+def extracted(f: Path) -> list[float]:
     from anatolab.data.phantoms import finch_or_duck
     from anatolab.robust import load_clip
     from anatolab.robust.features import extract
@@ -210,7 +215,7 @@ def _extracted(f: Path) -> list[float]:
 
 
 def _feature_values(f: Path) -> Any:
-    return fork(lambda: _extracted(f)).result
+    return fork(lambda: extracted(f)).result
 
 
 def _is_run_file(path: Path) -> bool:
