@@ -28,11 +28,12 @@ from anatolab.data.geometry import reoriented
 from anatolab.files import write_atomically
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS
-from anatolab.training import checkpoint
+from anatolab.training import checkpoint, exported
 from anatolab.types import Case, CaseRef, Cohort, InputError, Split
 
 FILE = "run.json"
 OTHER_SPACING = 1.5  # voxels that many times longer or shorter than those of the training are worth a remark
+_FOREIGN = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError)  # of a foreign description
 _STATE = {"state": True}  # changes while a run goes on, or says where it was made: no part of what is compared
 
 
@@ -188,7 +189,7 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     """Opens a trained run: its method with the weights of the last checkpoint, in evaluation mode.
 
     Args:
-        folder: What ``train`` was given as ``out``.
+        folder: What ``train`` was given as ``out``, or what ``anatolab export`` wrote.
         device: Where the method shall live.
 
     Returns:
@@ -201,6 +202,8 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
         Notice: The last checkpoint is damaged, and the one before it is used.
     """
     folder = Path(folder)
+    if not checkpoint.exists(folder) and exported.exists(folder):
+        return _open_export(folder / exported.WEIGHTS, device)
     if not checkpoint.exists(folder):
         raise InputError(f"{folder}: holds no {checkpoint.LAST}, so this is no run; name the --out of a training.")
     payload = checkpoint.newest(folder, device)
@@ -213,14 +216,30 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
         info = from_plain(RunInfo, json.loads(payload["info"]))
         method = build(info)
         method.load_state_dict(payload["method"])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path}: this version of anatolab cannot build the run that it describes ({reason}); "
-            "train into a new folder, or use the version that wrote it."
-        ) from error
+    except _FOREIGN as error:
+        raise _cannot_build(path, error) from error
     _check_mirror(folder / FILE, info)
     return method.to(device).eval(), info
+
+
+def _open_export(path: Path, device: torch.device | str) -> tuple[nn.Module, RunInfo]:
+    """Opens exported weights; their description names nobody, so nobody is known to be held out."""
+    card, tensors = exported.read(path)
+    try:
+        info = from_plain(RunInfo, {**card["info"], "split": {"train": [], "labeled": 0}})
+        method = build(info)
+        exported.load(method, tensors)
+    except _FOREIGN as error:
+        raise _cannot_build(path, error) from error
+    return method.to(device).eval(), info
+
+
+def _cannot_build(path: Path, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(
+        f"{path}: this version of anatolab cannot build the run that it describes ({reason}); "
+        "train into a new folder, or use the version that wrote it."
+    )
 
 
 def from_plain(kind: Any, values: Any) -> Any:
