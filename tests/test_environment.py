@@ -50,7 +50,7 @@ def test_lines_that_the_lock_may_not_hold(line: str) -> None:
 
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    *(line for extra in ("book", "test", "dev") for line in PROJECT["optional-dependencies"][extra]),
     *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
 ]
 

@@ -20,7 +20,7 @@ from types import UnionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anatolab import records
 from anatolab.data import FieldOfView
@@ -59,6 +59,10 @@ class RunInfo:
     field_of_view: dict[str, Any] | None = None  # the part of a slice that is seen; None: all of it
     largest_component: bool = False  # whether a prediction keeps the largest component of each class alone
     settings: dict[str, Any] = field(default_factory=dict)  # those of anatolab.training.Settings that shape the weights
+    start: dict[str, Any] | None = None  # whose weights it started from, see anatolab.training.start; None: fresh ones
+    loop: dict[str, Any] = field(default_factory=dict, metadata=_STATE)  # the settings that shape no weight
+    command: tuple[str, ...] = field(default=(), metadata=_STATE)  # that started it, without folders
+    rows: str = field(default="", metadata=_STATE)  # SHA-256 of the prepared data
     step: int = field(default=0, metadata=_STATE)  # updates that the weights have seen
     updates: int = field(default=0, metadata=_STATE)  # updates in all
     versions: dict[str, str] = field(default_factory=dict, metadata=_STATE)  # of packages
@@ -128,17 +132,17 @@ class RunInfo:
         return replace(cohort, refs=refs, window=self.window, orientation=self.orientation)
 
 
-def describe_code(info: RunInfo, settings: dict[str, Any], updates: int) -> RunInfo:
+def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any], rows: str, updates: int) -> RunInfo:
     """Returns the description with what is known when training starts: its settings, and the code that runs now."""
     git = records.git_state()
     versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
     commit = git["commit"] + "+" * git["dirty"]
-    return replace(info, settings=settings, updates=updates, versions=versions, commit=commit)
+    return replace(info, settings=settings, loop=loop, rows=rows, updates=updates, versions=versions, commit=commit)
 
 
 def compared(info: RunInfo) -> dict[str, Any]:
     """Returns what must agree for a run to be continued: every field that is no state, by name."""
-    kept = [f.name for f in fields(info) if not f.metadata]
+    kept = [f.name for f in fields(info) if not f.metadata and (f.name != "start" or info.start is not None)]
     return {k: v for k, v in asdict(info).items() if k in kept}
 
 
@@ -163,7 +167,7 @@ def mirror(info: RunInfo) -> dict[str, Any]:
         k: [pseudonym(patient) for patient in v] if isinstance(v, tuple) else v for k, v in asdict(info.split).items()
     }
     plain = {**records.plain(info), "split": split, "finished": info.finished, "format": checkpoint.FORMAT}
-    return {k: v for k, v in plain.items() if k != "data"}
+    return {k: v for k, v in plain.items() if k != "data" and (k != "start" or v is not None)}
 
 
 def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
@@ -178,10 +182,17 @@ def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
     write_atomically(folder / FILE, json.dumps(mirror(info), indent=1, ensure_ascii=False) + "\n", overwrite=True)
 
 
-def build(info: RunInfo) -> nn.Module:
-    """Returns the method of a run with fresh weights, drawn from torch's global generator."""
+def build(info: RunInfo, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Returns the method of a run with fresh weights, drawn from torch's global generator.
+
+    Args:
+        info: The description.
+        weights: Of the network, in the place of the fresh ones of these names, see :mod:`anatolab.training.start`.
+    """
     kind = METHODS[info.method]
     network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))
+    if weights is not None:
+        network.load_state_dict(weights, strict=False)
     return kind(network, from_plain(kind.Config, info.config))
 
 
