@@ -285,6 +285,7 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
     from anatolab.training import Settings
 
     left_out = ("seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every")
+    left_out += ("validate_every", "logger")
     settings = Settings(**experiment.settings).resolved()
     return records.plain(
         {

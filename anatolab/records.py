@@ -91,14 +91,15 @@ def read(path: Path) -> Record:
     A record from before there were seals has none, and is read without.
 
     Raises:
-        RecordError: The file is not a record of a schema that this version reads, was changed after it was written, or is
-            that of another run.
+        RecordError: The file is not a record of a schema that this version reads, was changed after it was written, or
+            belongs to another run.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RecordError(f"{path}: cannot be read as a record ({reason}); delete it and run `make records`.") from error
+        message = f"{path}: cannot be read as a record ({reason}); delete it and run `make records`."
+        raise RecordError(message) from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA}; delete it and run `make records`.")
     sealed = raw.pop("seal", None)

@@ -95,7 +95,7 @@ def test_the_lock_serves_linux_macos_and_windows(platform: str, python: str) -> 
 
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    *(line for extra in ("book", "test", "dev") for line in PROJECT["optional-dependencies"][extra]),
     *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
 ]
 

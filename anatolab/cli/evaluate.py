@@ -49,6 +49,7 @@ def evaluate(
     from anatolab.metrics import summarize
     from anatolab.records import plain
     from anatolab.training import open_run
+    from anatolab.training.exported import sha256_of, weights_of
 
     if json_file is not None:
         check_target(json_file, overwrite=overwrite)
@@ -81,6 +82,7 @@ def evaluate(
         "unit": unit,
         "step": info.step,
         "finished": info.finished,
+        "weights_sha256": sha256_of(weights_of(method)),
         "notes": notes,
         "summary": summary,
         "cases": cases,

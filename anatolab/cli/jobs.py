@@ -34,9 +34,12 @@ def of_folder(data: Path, info: Any, on: str) -> list[Job]:
 def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
     """The cases of image files and of folders of them."""
     from anatolab.data import pairs
+    from anatolab.data.dicom import dicom_folders
     from anatolab.data.files import list_images
 
-    files = [file for path in images for file in list_images(path)]
+    files = [file for path in images for file in (dicom_folders(path) or list_images(path))]
+    if single := [file for file in files if file.suffix.lower() == ".dcm" and file.is_file()]:
+        raise InputError(f"{single[0]}: is one file of a DICOM series; name the folder of the series.")
     groups: dict[str, tuple[Path, ...]] = {label_name(file): (file,) for file in files}
     if info.in_channels > 1:
         problems: list[str] = []
@@ -67,8 +70,15 @@ def label_name(image: Path, case: str | None = None) -> str:
     Example:
         >>> label_name(Path("case_001_0000.nii.gz")), label_name(Path("scan_2019.nii")), label_name(Path("a.mha"))
         ('case_001.nii.gz', 'scan_2019.nii', 'a.nii.gz')
+        >>> label_name(Path("x_0000.jpg"))
+        'x.png'
     """
     from anatolab.data.pairs import ending, stem
+    from anatolab.data.pictures import is_picture
 
+    if image.is_dir():  # of a DICOM series
+        return f"{case or image.resolve().name}.nii.gz"
     name = case or (image.resolve().parent.name if image.name == "lgemri.nrrd" else stem(image).removesuffix(FIRST))
+    if is_picture(image):
+        return f"{name}{'.tif' if image.suffix.lower() in ('.tif', '.tiff') else '.png'}"
     return f"{name}{ending(image) if ending(image) in ('.nii', '.nii.gz') else '.nii.gz'}"

@@ -49,7 +49,7 @@ def predict(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Write the label volume of each image as NIfTI, in the geometry of the image.
+    """Write the label volume of each image as NIfTI, in the geometry of the image; of a picture as PNG or TIFF.
 
     Args:
         run: Folder of a run, the --out of train, or of an export. Given more than once, the mean probability of these
@@ -57,8 +57,9 @@ def predict(
         out: Folder for the label volumes, named as the images, without the number of the channel; those of the atrial
             challenge, whose images are all called lgemri.nrrd, as their folders. Names and colors of the classes are
             written beside them, for ITK-SNAP and 3D Slicer.
-        images: NIfTI, NRRD or MetaImage files, or folders of them; for a run on several channels case_0000.nii.gz,
-            case_0001.nii.gz, ... or 4-D files.
+        images: NIfTI, NRRD or MetaImage files, pictures (PNG, JPEG, TIFF, BMP), or folders of them; folders of a DICOM
+            series, or of such folders; for a run on several channels case_0000.nii.gz, case_0001.nii.gz, ..., 4-D
+            files, or color pictures.
         data: Instead of images, a folder of patients in any layout that train reads.
         on: Which patients of that folder: a part of the run's split, or all.
         average: Average the probabilities over the flips and quarter turns that the run was trained under.
@@ -75,6 +76,7 @@ def predict(
         json: Print what was written as JSON.
     """
     from anatolab import postprocess
+    from anatolab.data import pictures
     from anatolab.data.geometry import restored
     from anatolab.ensembles import predict_ensemble
     from anatolab.viz.colors import class_color
@@ -124,7 +126,11 @@ def predict(
                 window=window,
             )
             label = postprocess.largest_component(predicted.label) if keep else predicted.label
-            write_nifti(restored(label, cases[0], source), source, target["label"], overwrite=overwrite)
+            labels = restored(label, cases[0], source)
+            if target["label"].suffix in (".png", ".tif"):
+                pictures.write_label(labels, target["label"], overwrite=overwrite)
+            else:
+                write_nifti(labels, source, target["label"], overwrite=overwrite)
             write_label_names(info.classes, colors, out, overwrite=overwrite)
             for name in ("entropy", "mutual_information"):
                 if name in target:
@@ -196,6 +202,7 @@ def _targets(
 ) -> dict[str, Path]:
     """What is written for a case: the label volume, and in folders beside it what else is wanted."""
     targets = {"label": out / name}
+    name = f"{name.rpartition('.')[0]}.nii.gz" if name.endswith((".png", ".tif")) else name
     if uncertainty:
         targets["entropy"] = out / "entropy" / name
         if runs > 1:

@@ -10,6 +10,10 @@ The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
     {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
     {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 
+Images may be PNG, JPEG, TIFF (a page a slice) or BMP, gray or color (three channels), where ``file_ending`` says so or
+``imagesTr`` holds no volume; or folders, each with the DICOM series of a case. Labels are pictures or volumes of class
+numbers.
+
 The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
 labels. A key of our own, ``"window": [-200, 250]``, clips intensities of all channels to this range, as CT wants it;
 without it each volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is
@@ -28,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from anatolab.data import checks, pairs
-from anatolab.data.files import ENDINGS, ending, inside, read_json, stem, whole
+from anatolab.data.files import ENDINGS, PICTURES, ending, entries, inside, is_image, read_json, stem, whole
+from anatolab.data.pictures import is_picture
 from anatolab.types import UNKNOWN, Case, Cohort, InputError, check_classes
 
 
@@ -64,8 +69,13 @@ def read_decathlon(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
 
+    told = str(about.get("file_ending", "")).lower()  # of nnU-Net; pictures may lie beside volumes as previews
+    volumes = any(is_image(path) for path in entries(root / "imagesTr"))
+    also = is_picture if told in PICTURES or (not told and not volumes) else (lambda path: False)
+
     def scan(folder: str) -> dict[str, Path]:
-        return {name: path for name, (_, path) in pairs.scan([root / folder], r".+", root, ignored, problems).items()}
+        files = pairs.scan([root / folder], r".+", root, ignored, problems, also)
+        return {name: path for name, (_, path) in files.items()}
 
     labels, more = scan("labelsTr"), scan("labelsTs")
     problems += [f"{more[k]}: is in labelsTr too; take it out of one of the two folders." for k in labels if k in more]
@@ -93,7 +103,8 @@ def read_decathlon(root: Path) -> Cohort:
     labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
     images = {name: files for name, files in images.items() if files}
     if not images and not problems:
-        problems.append(f"{root / 'imagesTr'}: holds no {', '.join(ENDINGS)} image; copy the images there.")
+        kinds = ", ".join((*ENDINGS, *PICTURES))
+        problems.append(f"{root / 'imagesTr'}: holds no {kinds} image and no folder of DICOM; copy the images there.")
 
     def due(patient: str) -> Path | None:
         path = images[patient][0]

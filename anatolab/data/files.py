@@ -23,6 +23,7 @@ from anatolab.errors import InputError
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha", ".mhd")
 ENDINGS = (*NIFTI, *ITK)
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFLATE = 1032  # deflate makes nothing smaller than a 1032nd
 NUMBERS = "biuf"  # kinds of number types that are values of images or labels
 PIECE = 1 << 20  # bytes of a stream that are in memory at once
@@ -73,7 +74,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def list_images(path: Path) -> list[Path]:
-    """Returns the image volumes of a folder, in natural order, or the file itself.
+    """Returns the image volumes of a folder, in natural order, its pictures where it holds no volume, or the file.
 
     Args:
         path: A folder, or one file.
@@ -84,9 +85,11 @@ def list_images(path: Path) -> list[Path]:
     if not path.is_dir():
         check_file(path)
         return [path]
-    images = [file for file in entries(path) if is_image(file)]
+    files = [file for file in entries(path) if not hidden(file)]
+    images = [file for file in files if is_image(file)] or [f for f in files if f.name.lower().endswith(PICTURES)]
     if not images:
-        raise InputError(f"{path}: holds no {', '.join(ENDINGS)} file; name the images, or their folder.")
+        kinds = ", ".join((*ENDINGS, *PICTURES))
+        raise InputError(f"{path}: holds no {kinds} file and no DICOM series; name the images, or their folder.")
     return images
 
 

@@ -14,12 +14,17 @@ from anatolab.data import Rows, Volumes
 from anatolab.training.folder import RunInfo, compared, pseudonym
 from anatolab.types import InputError, Split
 
-FREE = ("log_every", "checkpoint_every", "accelerator")  # settings that shape no weight
+FREE = ("log_every", "checkpoint_every", "accelerator", "validate_every", "logger")  # settings that shape no weight
 
 
 def shaping(settings: Any) -> dict[str, Any]:
     """Returns the settings that shape the weights."""
     return {k: v for k, v in asdict(settings).items() if k not in FREE}
+
+
+def free(settings: Any) -> dict[str, Any]:
+    """Returns the settings that shape no weight."""
+    return {k: v for k, v in asdict(settings).items() if k in FREE}
 
 
 def fingerprint(

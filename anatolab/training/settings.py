@@ -41,6 +41,8 @@ class Settings:
     compile: bool = False  # torch.compile of every network
     log_every: int = 20  # steps between reads of the device
     checkpoint_every: int = 200  # steps
+    validate_every: int = 0  # steps between measurements of held-out patients, which choose nothing; 0: none
+    logger: Literal["none", "tensorboard"] = "none"  # beside log.jsonl
 
     def resolved(self) -> Settings:
         """Returns these settings with the optimizer's defaults in the place of None.
