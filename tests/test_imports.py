@@ -44,6 +44,7 @@ PEERS = {
     ("records", "types"),
     ("training", "inference"),  # validation during a run
     ("viz", "analysis"),
+    ("cli", "analysis"),  # `anatolab robust attribute` draws its maps
     ("cli", "experiments"),
 }
 HEAVY = {"monai", "open_clip", "umap", "lightning_fabric", "openTSNE", "captum"}  # 4 to 11 s each
