@@ -45,6 +45,7 @@ PEERS = {
     ("training", "inference"),  # validation during a run
     ("ensembles", "inference"),  # the mean of predictions
     ("viz", "analysis"),
+    ("cli", "analysis"),  # `anatolab robust attribute` draws its maps
     ("cli", "experiments"),
     ("cli", "analysis"),  # a command for maps of a run
     ("cli", "viz"),  # colors of classes, figures of a command

@@ -11,6 +11,7 @@ import pytest
 
 from anatolab.data.celeba import read_celeba
 from anatolab.data.chexpert import read_chexpert, read_xlsx
+from anatolab.data.images import open_images
 from anatolab.data.labeled import LabeledImages
 from anatolab.data.metashift import read_metashift
 from anatolab.data.phantoms.scenes import finch_or_duck
@@ -97,6 +98,42 @@ def test_a_table_of_ones_own_images(tmp_path: Path) -> None:
     assert found.split.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.y.tolist() == [0, 1, 0, 1, 0, 1]
     assert found.a.tolist() == [0, 1, 1, 0, 0, 1]
+
+
+def test_a_table_may_name_classes_and_groups_or_leave_groups_out(tmp_path: Path) -> None:
+    root = trees.table(tmp_path / "pets")
+    text = (root / "table.csv").read_text().replace("split,y,a", "split,y,group")
+    for old, new in ((",0,0\n", ",cat,sofa\n"), (",0,1\n", ",cat,lawn\n"), (",1,0\n", ",dog,sofa\n")):
+        text = text.replace(old, new)
+    (root / "table.csv").write_text(text.replace(",1,1\n", ",dog,lawn\n"))
+    named = open_images(root)
+    assert (named.classes, named.attributes, named.grouped) == (("cat", "dog"), ("lawn", "sofa"), True)
+    assert named.y.tolist() == [0, 1, 0, 1, 0, 1]
+    assert named.a.tolist() == [1, 0, 0, 1, 1, 0]
+    bare = [line.rsplit(",", 1)[0] for line in (root / "table.csv").read_text().splitlines()]
+    (root / "table.csv").write_text("\n".join(bare) + "\n")
+    ungrouped = open_images(root)
+    assert not ungrouped.grouped
+    assert ungrouped.group_names == ("cat", "dog")
+    assert ungrouped.group.tolist() == ungrouped.y.tolist()
+    (root / "table.csv").write_text("\n".join(bare).replace(",cat", ",", 1) + "\n")
+    with pytest.raises(InputError, match="has no 'y'; write its number or its name"):
+        open_images(root)
+
+
+def test_folders_of_classes_are_read_and_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:
+    for i, split in enumerate(("train", "val", "test")):
+        for animal in ("cat", "dog"):
+            trees.save(tmp_path / split / animal / "deep" / "0.png", i)
+    read = open_images(tmp_path)
+    assert (read.classes, read.y.tolist(), read.split.tolist()) == (
+        ("cat", "dog"),
+        [0, 1, 0, 1, 0, 1],
+        [0, 0, 1, 1, 2, 2],
+    )
+    trees.save(tmp_path / "test" / "bird" / "0.png")
+    with pytest.raises(InputError, match="is of class 'bird', of which train has no picture"):
+        open_images(tmp_path)
 
 
 def test_generated_scenes_are_read_back_as_they_were_drawn(tmp_path: Path) -> None:
