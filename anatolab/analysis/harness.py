@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -40,6 +41,8 @@ def between(
     against: str | Sequence[str] | float,
     metric: str = "dice",
     against_metric: str = "",
+    *,
+    margin: float = 0.0,
 ) -> Comparison | None:
     """Compares two recorded experiments over the seeds and patients of both; the book compares them nowhere else.
 
@@ -49,6 +52,7 @@ def between(
         metric: A metric of ``per_patient``, or a key of the record's values with a dot (see :func:`units`). Where the
             record has one number at the key, its seeds are the units.
         against_metric: The same for the other side where it differs.
+        margin: Added to the difference, where a claim says "comparable".
 
     Returns:
         ``ours`` minus ``against``, or None where no seed, or no unit with a value in every run, is on both sides.
@@ -67,20 +71,20 @@ def between(
         return None
     single = isinstance(ours, str) and isinstance(against, str)
     limits = limits_of(metric) if single and limits_of(metric) == limits_of(against_metric or metric) else None
-    return compare({s: a[s] for s in seeds}, {s: b[s] for s in seeds}, limits=limits)
+    return compare({s: a[s] for s in seeds}, {s: b[s] for s in seeds}, limits=limits, margin=margin)
 
 
 def units(record: records.Record, metric: str) -> dict[str, float]:
     """Returns what a record says of a metric, unit by unit; a value that could not be measured is NaN.
 
-    ``dice`` stands for ``per_patient.dice``. A key with ``*`` collects every value that fits; ``cases.*.LV.dice`` is
-    averaged over the cases of a patient. A key that leads to one number gives one unit without a name.
+    ``dice`` stands for ``per_patient.dice``. A key with ``*`` or ``|`` collects every value that fits, and
+    ``cases.*.LV|RV.dice`` is averaged over the cases and the organs of a patient. A key that leads to one number gives one unit without a name.
 
     Raises:
         RecordError: Nothing is there.
     """
     key = metric if "." in metric else f"per_patient.{metric}"
-    if "*" not in key:
+    if "*" not in key and "|" not in key:
         value = records.get(record, key)
         value = value if isinstance(value, Mapping) else {"": value}
     else:
@@ -91,7 +95,7 @@ def units(record: records.Record, metric: str) -> dict[str, float]:
     if not key.startswith("cases.*."):
         return values
     patients = list(records.get(record, "per_patient.dice"))
-    of = {p: [v for k, v in values.items() if k == p or k.startswith(f"{p}_")] for p in patients}
+    of = {p: [v for k, v in values.items() if re.match(rf"{re.escape(p)}([._]|$)", k)] for p in patients}
     return {patient: math.fsum(v) / len(v) for patient, v in of.items() if v}
 
 
@@ -123,8 +127,9 @@ def _matches(value: Any, parts: Sequence[str], names: tuple[str, ...]) -> Iterat
     if not parts:
         yield ".".join(names), value
     elif isinstance(value, Mapping):
-        for name in value if parts[0] == "*" else [parts[0]] if parts[0] in value else []:
-            yield from _matches(value[name], parts[1:], (*names, name) if parts[0] == "*" else names)
+        either = parts[0].split("|")
+        for name in value if parts[0] == "*" else [n for n in either if n in value]:
+            yield from _matches(value[name], parts[1:], (*names, name) if parts[0] == "*" or either[1:] else names)
 
 
 def pairwise(experiments: Mapping[str, str], metric: str = "dice") -> list[Pair]:

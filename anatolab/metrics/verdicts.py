@@ -47,15 +47,20 @@ class Comparison:
 
 
 def compare(
-    a: SeedValues, b: SeedValues, *, level: float = 0.95, limits: tuple[float, float] | None = None
+    a: SeedValues,
+    b: SeedValues,
+    *,
+    level: float = 0.95,
+    limits: tuple[float, float] | None = None,
+    margin: float = 0.0,
 ) -> Comparison:
     """Compares two methods over the seeds and patients of both: seeds and patients are crossed random effects.
 
     The squared standard error of the mean difference is the sum of two: that of the means of each seed, over seeds, and
     that of the means of each patient, over patients. It is what a bootstrap of seeds plus a bootstrap of patients give,
     each times n / (n - 1), in closed form, so that nothing is drawn. What neither seed nor patient explains is counted
-    twice, as in the multiway bootstrap. Its quantile lies between those of t with (seeds - 1) and (patients - 1) degrees
-    of freedom, weighted by the two parts (Cochran and Cox). See :func:`crossed_test`.
+    twice, as in the multiway bootstrap. Its quantile lies between those of t with (seeds - 1) and (patients - 1)
+    degrees of freedom, weighted by the two parts (Cochran and Cox). See :func:`crossed_test`.
 
     A single seed leaves the patients alone, a single patient the seeds alone: the other effect is then unknown.
 
@@ -64,6 +69,7 @@ def compare(
         b: The same for the other method, with the same seeds and patients.
         level: Coverage of the interval.
         limits: Smallest and largest possible value, such as (0, 1) of Dice; None where there is none.
+        margin: Added to the difference: "at most a point worse" is "higher" with a margin of 0.01.
 
     Raises:
         InputError: Seeds or patients that differ, or no patient with values on both sides.
@@ -92,7 +98,7 @@ def compare(
     if not 0 < level < 1:
         raise InputError(f"level must lie in (0, 1), such as 0.95, not {level}.")
     table = table[:, :, known]
-    difference = table[0] - table[1]
+    difference = table[0] - table[1] + margin
     seeds, units = difference.shape
     mean, p_value, quantile = crossed_test(difference, 1 - level)
     near = [np.abs(table - limit) <= NEAR for limit in limits or () if np.isfinite(limit)]
@@ -122,8 +128,9 @@ def crossed_test(differences: np.ndarray, alpha: float = LEVEL) -> tuple[np.ndar
     true differences of 0, at most 5.0 % are decided, for 3 to 10 seeds and 6 to 20 patients, whichever effect is the
     larger, at alpha = .01 at most 1.1 %. Where residuals weigh as much as in the records of three labeled patients it
     decides 1 to 3 %, as it counts them twice. The plain two-way percentile bootstrap decides 6 to 24 % with three
-    seeds, degrees of freedom after Satterthwaite up to 7 % (and 3 % at alpha = .01, which Holm's correction needs). Where
-    patients differ with strong skew (exponential) and seeds do not, it decides up to 9 %, as every test of a mean does.
+    seeds, degrees of freedom after Satterthwaite up to 7 % (and 3 % at alpha = .01, which Holm's correction needs).
+    Where patients differ with strong skew (exponential) and seeds do not, it decides up to 9 %, as every test of a mean
+    does.
 
     Args:
         differences: ``(..., seeds, patients)``, finite; one of the two may be 1.
@@ -213,8 +220,8 @@ def decide(
     """Decides the claims of one paper, one primary comparison a claim, with Holm's correction over them.
 
     In this order, a claim is *not run* where there is no comparison; *agrees* or *opposite* by its sign where the
-    comparison is not sampled; *undecided* below three common seeds; *no power* where a side lies at a floor or a ceiling
-    in every unit, or where even the smallest attainable p value would not pass the correction; *agrees* or *opposite*
+    comparison is not sampled; *undecided* below three common seeds; *no power* where a side lies at a floor or a
+    ceiling in every unit, or where even the smallest attainable p value would not pass the correction; *agrees* or *opposite*
     where the 95 % interval excludes 0 and the adjusted p value is at most ``level``; else *undecided*. Claims that are
     not run count in the correction, with p = 1: the claims were named before the runs.
 

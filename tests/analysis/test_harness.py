@@ -70,6 +70,8 @@ def test_units_of_cases_are_averaged_over_the_cases_of_a_patient() -> None:
     cases = {f"p{i}_{t}": {"LV": {"dice": i / 10 + t / 100}, "RV": {"dice": None}} for i in (1, 10) for t in (0, 2)}
     record = records.Record("x", 0, {"per_patient": {"dice": {"p1": 0.0, "p10": 0.0}}, "cases": cases})
     assert units(record, "cases.*.LV.dice") == {"p1": pytest.approx(0.11), "p10": pytest.approx(1.01)}
+    assert units(record, "cases.*.LV|RV.dice")["p1"] != units(record, "cases.*.LV|RV.dice")["p1"]
+    assert units(record, "cases.*.LV|XX.dice") == units(record, "cases.*.LV.dice")
     assert units(record, "cases.*.RV.dice")["p1"] != units(record, "cases.*.RV.dice")["p1"]  # undefined, not left out
     with pytest.raises(records.RecordError, match="no value 'cases.*.XX.dice'".replace("*", r"\*")):
         units(record, "cases.*.XX.dice")
