@@ -1,18 +1,26 @@
 """Measures what a verdict is worth: how often the rule decides where nothing differs, and what it can see.
 
-    python studies/verdicts.py repeats                 # 20 seeds of each row, trained on generated hearts
-    python studies/verdicts.py repeats --row base      # this row alone; continues after the last recorded seed
+python studies/verdicts.py repeats                 # 20 seeds of each row, trained on generated hearts
+python studies/verdicts.py repeats --row base      # this row alone; continues after the last recorded seed
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
 
+import numpy as np
 from recording import Clock, rounded
 
 from anatolab import records
+from anatolab.analysis.harness import per_patient
+from anatolab.analysis.repeats import SeedValues, recorded_rows, triples
+from anatolab.metrics import bootstrap_interval, compare
+from anatolab.metrics.verdicts import LEVEL, components, crossed_test
 from anatolab.presets import SIZES
 
 ROWS = ("supervised", "mean_teacher", "base")  # keys of METHODS; cheap, and of very different spread over seeds
@@ -84,15 +92,140 @@ def repeats(row: str, seeds: Sequence[int] = SEEDS) -> records.Record:
     return record or records.load(name)[0]
 
 
+RATES, TABLES = "verdicts-rates", 20_000
+SEED_COUNTS, PATIENT_COUNTS, EFFECTS = (3, 5, 10), (6, 10, 20), {"d01": 0.01, "d02": 0.02, "d05": 0.05}
+
+
+def recorded_components() -> tuple[np.ndarray, int]:
+    """Returns the medians of what differs between two methods of one table, over seeds, patients and neither.
+
+    Over all pairs of recorded methods with the same patients and three common seeds. Runs of the earlier regime count
+    here, where no verdict rests on them.
+    """
+    names = sorted(p.name for p in records.root().glob("*-*-*") if len(list(p.glob("seed*.json"))) >= 3)
+    by_table: dict[str, list[str]] = {}
+    for name in names:
+        if "labeled_patients" in records.load(name)[0].config:
+            by_table.setdefault("-".join(name.split("-")[:2]), []).append(name)
+    deviations = []
+    for one, other in (pair for table in by_table.values() for pair in combinations(table, 2)):
+        a, b = per_patient(one), per_patient(other)
+        seeds = sorted(a.keys() & b.keys())
+        if len(seeds) >= 3 and a[seeds[0]].keys() == b[seeds[0]].keys():
+            deviations.append(components(np.array([[a[s][p] - b[s][p] for p in a[s]] for s in seeds])))
+    return np.median(deviations, axis=0), len(deviations)
+
+
+def rates() -> records.Record:
+    """Simulates tables of differences, and records how often the rule decides, with and without a difference."""
+    clock, rng = Clock(), np.random.default_rng(0)
+    (by_seed, by_patient, rest), pairs = recorded_components()
+    tables = {}
+    for seeds in SEED_COUNTS:
+        for patients in PATIENT_COUNTS:
+            cell = {}
+            for kind in ("normal", "skewed"):
+                shapes = ((TABLES, seeds, 1), (TABLES, 1, patients), (TABLES, seeds, patients))
+                drawn = [rng.normal(size=shape) for shape in shapes]
+                if kind == "skewed":  # a few patients on whom one method fails
+                    drawn[1:] = [1 - rng.exponential(size=shape) for shape in shapes[1:]]
+                table = by_seed * drawn[0] + by_patient * drawn[1] + rest * drawn[2]
+                mean, _, half = crossed_test(table)
+                cell["none" if kind == "normal" else "skewed"] = float((np.abs(mean) > half).mean())
+                if kind == "normal":
+                    error = float(np.sqrt(cell["none"] * (1 - cell["none"]) / TABLES))
+                    cell["none_interval"] = [cell["none"] - 1.96 * error, cell["none"] + 1.96 * error]
+                    cell |= {name: float((np.abs(mean + size) > half).mean()) for name, size in EFFECTS.items()}
+            tables[f"s{seeds}p{patients}"] = cell
+    rows = recorded_rows()
+    single = [decided for runs in rows.values() for _, _, decided in one_against_one(runs)]
+    record = records.Record(
+        experiment=RATES,
+        seed=0,
+        kind="verdicts",
+        title="What the rule of verdicts decides",
+        config={"tables": TABLES, "level": LEVEL, "pairs_of_methods": pairs, "rows": sorted(rows)},
+        values=rounded(
+            {
+                "components": {"seeds": by_seed, "patients": by_patient, "rest": rest},
+                "tables": tables,
+                "one_seed": {"decided": int(sum(single)), "pairs": len(single)},
+            }
+        ),
+        provenance=clock.provenance(),
+        code=records.code_of("anatolab.metrics.verdicts"),
+    )
+    records.write(record)
+    picture(rows)
+    return record
+
+
+def one_against_one(runs: SeedValues) -> Iterator[tuple[float, tuple[float, float], bool]]:
+    """Yields difference, interval over patients, and whether that excludes 0, of every two seeds of one method."""
+    for one, other in combinations(sorted(runs), 2):
+        differences = np.array([runs[one][p] - runs[other][p] for p in runs[one]])
+        low, high = bootstrap_interval(differences, draws=2_000)
+        yield float(differences.mean()), (low, high), low > 0 or high < 0
+
+
+def picture(rows: dict[str, SeedValues], most: int = 45) -> Path:
+    """Draws a method against itself: single seeds on the left, three against three on the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    rng = np.random.default_rng(0)
+    single = [found for runs in rows.values() for found in one_against_one(runs)]
+    single = [single[i] for i in rng.permutation(len(single))[:most]]
+    groups = []
+    for runs in rows.values():
+        for a, b in triples(sorted(runs), most // len(rows)):
+            sides = ({k: runs[s] for k, s in enumerate(group)} for group in (a, b))
+            compared = compare(*sides)
+            low, high = compared.interval
+            groups.append((compared.difference, compared.interval, low > 0 or high < 0))
+    for axis, found, title in zip(axes, (single, groups), ("one seed against one", "three against three"), strict=True):
+        for x, (difference, (low, high), decided) in enumerate(sorted(found)):
+            color = "#d0445f" if decided else "#808080"
+            axis.plot([x, x], [low, high], color=color, linewidth=2)
+            axis.plot([x], [difference], "o", color=color, markersize=3)
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_title(f"{title}: {sum(d for *_, d in found)} of {len(found)} decided", fontsize=10)
+        axis.set_xticks([])
+    axes[0].set_ylabel("difference in Dice")
+    path = records.root() / "figures" / "repeats.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def awaited() -> list[str]:
+    """Writes the experiments that the ledger names and nobody has recorded yet, one a line."""
+    sys.path.insert(0, str(records.PACKAGE.parent / "book" / "_ext"))
+    import anatolab_ledger as ledger
+
+    names = sorted({e for _, check in ledger.read().checks for e in check.experiments if not records.exists(e)})
+    path = ledger.path().with_name("awaited.txt")
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return names
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     again = commands.add_parser("repeats", help="train the same rows with 20 seeds")
     again.add_argument("--row", choices=ROWS, action="append", help="only this one")
+    commands.add_parser("rates", help="simulate what the rule decides, and draw one method against itself")
+    commands.add_parser("awaited", help="write book/awaited.txt anew")
     again.add_argument("--seeds", type=int, default=len(SEEDS), help="how many")
     given = parser.parse_args(arguments)
-    for row in given.row or ROWS:
-        repeats(row, range(given.seeds))
+    if given.command == "rates":
+        print(rates().values)
+    elif given.command == "awaited":
+        print(f"{len(awaited())} experiments are awaited")
+    else:
+        for row in given.row or ROWS:
+            repeats(row, range(given.seeds))
     return 0
 
 

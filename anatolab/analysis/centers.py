@@ -108,7 +108,8 @@ def class_similarity(features: Tensor, label: Tensor) -> Tensor:
     """
     if features.ndim != 2 or label.shape != features.shape[:1] or len(label.unique()) < 2:
         raise InputError(
-            f"features {tuple(features.shape)} and label {tuple(label.shape)} must be (n, d) and (n,), of two classes or more."
+            f"features {tuple(features.shape)} and label {tuple(label.shape)} must be (n, d) and (n,), "
+            "of two classes or more."
         )
     unit = F.normalize(features.detach().double(), dim=1)
     means = F.normalize(torch.stack([unit[label == c].mean(0) for c in label.unique()]), dim=1)

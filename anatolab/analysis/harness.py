@@ -78,7 +78,8 @@ def units(record: records.Record, metric: str) -> dict[str, float]:
     """Returns what a record says of a metric, unit by unit; a value that could not be measured is NaN.
 
     ``dice`` stands for ``per_patient.dice``. A key with ``*`` or ``|`` collects every value that fits, and
-    ``cases.*.LV|RV.dice`` is averaged over the cases and the organs of a patient. A key that leads to one number gives one unit without a name.
+    ``cases.*.LV|RV.dice`` is averaged over the cases and the organs of a patient. A key that leads to one number gives
+    one unit without a name.
 
     Raises:
         RecordError: Nothing is there.

@@ -1,4 +1,4 @@
-"""What the rule of verdicts decides where nothing differs: one method against itself, other seeds against others (A/A)."""
+"""What the rule of verdicts decides where nothing differs: one method against itself over other seeds (A/A)."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ def triples(seeds: list[int], pairs: int, *, seed: int = 0) -> list[tuple[tuple[
     generator, made = np.random.default_rng(seed), []
     while len(made) < pairs:
         order = generator.permutation(seeds).tolist()
-        for start in range(0, len(order) - 2 * SEEDS + 1, 2 * SEEDS):
-            made.append((tuple(order[start : start + SEEDS]), tuple(order[start + SEEDS : start + 2 * SEEDS])))
+        made += [
+            (tuple(order[start : start + SEEDS]), tuple(order[start + SEEDS : start + 2 * SEEDS]))
+            for start in range(0, len(order) - 2 * SEEDS + 1, 2 * SEEDS)
+        ]
     return made[:pairs]
 
 

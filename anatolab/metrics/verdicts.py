@@ -221,9 +221,9 @@ def decide(
 
     In this order, a claim is *not run* where there is no comparison; *agrees* or *opposite* by its sign where the
     comparison is not sampled; *undecided* below three common seeds; *no power* where a side lies at a floor or a
-    ceiling in every unit, or where even the smallest attainable p value would not pass the correction; *agrees* or *opposite*
-    where the 95 % interval excludes 0 and the adjusted p value is at most ``level``; else *undecided*. Claims that are
-    not run count in the correction, with p = 1: the claims were named before the runs.
+    ceiling in every unit, or where even the smallest attainable p value would not pass the correction; *agrees* or
+    *opposite* where the 95 % interval excludes 0 and the adjusted p value is at most ``level``; else *undecided*.
+    Claims that are not run count in the correction, with p = 1: the claims were named before the runs.
 
     Args:
         claims: Comparison of ``a - b`` and the claimed sign of it, a pair a claim.

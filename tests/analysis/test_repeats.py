@@ -40,7 +40,7 @@ def test_one_method_is_seldom_told_from_itself_and_two_methods_are() -> None:
     assert rate.pairs == 120
     assert not is_too_high(rate)
     low, high = runs(3, 0.002), runs(3, 0.002, key=1)
-    two = {s: v for s, v in low.items()} | {s + 3: {p: x - 0.3 for p, x in v.items()} for s, v in high.items()}
+    two = low | {s + 3: {p: x - 0.3 for p, x in v.items()} for s, v in high.items()}
     apart = [pair for pair in triples(list(range(6)), 60) if {*pair[0]} in ({0, 1, 2}, {3, 4, 5})]
     assert apart, "the groups that differ are among the pairs"
     assert repeat_rate(two, 60).decided >= len(apart)
