@@ -210,7 +210,7 @@ class Decision:
     """The outcome of one claim among those of its paper, and why it is not a decision where it is none."""
 
     outcome: Outcome
-    adjusted: float  # p value by Holm over the claims of the paper; NaN where nothing is tested
+    adjusted: float | None  # p value by Holm over the claims of the paper; None where nothing is tested
     reason: str = ""
 
 
@@ -246,14 +246,14 @@ def decide(
     made = []
     for (comparison, direction), place, ok in zip(claims, places, testable, strict=True):
         if comparison is None:
-            made.append(Decision("not run", float("nan")))
+            made.append(Decision("not run", None))
         elif not comparison.sampled:
-            made.append(Decision(_side(comparison, direction), float("nan")))
+            made.append(Decision(_side(comparison, direction), None))
         elif comparison.seeds < SEEDS:
             count = ("one seed", "two seeds")[comparison.seeds - 1]
-            made.append(Decision("undecided", float("nan"), count))
+            made.append(Decision("undecided", None, count))
         elif not ok:
-            made.append(Decision("no power", float("nan"), "at a floor or a ceiling"))
+            made.append(Decision("no power", None, "at a floor or a ceiling"))
         else:
             best = holm([comparison.smallest_p if i == place else v for i, v in enumerate(p)])[place]
             low, high = comparison.interval

@@ -7,7 +7,6 @@ decides for nothing.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import cache
 from html import escape
@@ -110,7 +109,7 @@ class LedgerDirective(RecordTable):
             text += f" [{low:+.3f}, {high:+.3f}], {compared.seeds} seed{'s' * (compared.seeds > 1)}"
             text += f" x {compared.patients} patients" if compared.patients > 1 else ""
             text += f", p = {compared.p_value:.2g}"
-            text += f", corrected {adjusted:.2g}" if adjusted is not None and math.isfinite(adjusted) else ""
+            text += f", corrected {adjusted:.2g}" if adjusted is not None else ""
         if compared.left_out:
             text += f" ({len(compared.left_out)} without a distance left out)"
         if check.size is not None:

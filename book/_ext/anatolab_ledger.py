@@ -248,7 +248,7 @@ def judge(ledger: Ledger, paper: str) -> list[Verdict]:
         decision, found = decided[entry.id], measured[entry.id]
         control = control_of(ledger, found)
         if found.comparison is None and not found.missing:
-            decision = Decision("no power", float("nan"), "no unit has the value in every run")
+            decision = Decision("no power", None, "no unit has the value in every run")
         scope: Scope | None = "mathematics" if entry.test.exact else None
         if scope is None and found.records:
             scope = scope_of(entry.about, setting_of(found.records[0]), control)
