@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from recording import Clock, rounded
@@ -51,7 +52,7 @@ def repeats(row: str, seeds: Sequence[int] = SEEDS) -> records.Record:
     refs = cohort.of(split.validation)
     config = kind.Config().for_size(size)
     name = f"repeats-{row.replace('_', '-')}"
-    settings = {"accelerator": "cpu"}
+    settings: dict[str, Any] = {"accelerator": "cpu"}
     described = records.plain(
         {
             "method": row,
@@ -123,7 +124,7 @@ def rates() -> records.Record:
     tables = {}
     for seeds in SEED_COUNTS:
         for patients in PATIENT_COUNTS:
-            cell = {}
+            cell: dict[str, Any] = {}
             for kind in ("normal", "skewed"):
                 shapes = ((TABLES, seeds, 1), (TABLES, 1, patients), (TABLES, seeds, patients))
                 drawn = [rng.normal(size=shape) for shape in shapes]

@@ -51,7 +51,8 @@ def triples(seeds: list[int], pairs: int, *, seed: int = 0) -> list[tuple[tuple[
     """
     if len(seeds) < 2 * SEEDS:
         raise InputError(f"{len(seeds)} seeds make no two groups of {SEEDS}; {2 * SEEDS} or more do.")
-    generator, made = np.random.default_rng(seed), []
+    generator = np.random.default_rng(seed)
+    made: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     while len(made) < pairs:
         order = generator.permutation(seeds).tolist()
         made += [
