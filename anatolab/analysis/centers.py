@@ -85,3 +85,33 @@ def effective_rank(features: Tensor) -> Tensor:
     unit = F.normalize(features.detach().double(), dim=-1)
     values = torch.linalg.eigvalsh(unit.mT @ unit / unit.shape[-2]).clamp_min(0)
     return torch.special.entr(values / values.sum(-1, keepdim=True)).sum(-1).exp()
+
+
+def class_similarity(features: Tensor, label: Tensor) -> Tensor:
+    r"""Returns the mean cosine between the mean directions of classes, which is 1 where all classes have collapsed.
+
+    The regular simplex, the best that K classes can do, has :math:`-1/(K-1)`.
+
+    Args:
+        features: ``(n, d)`` of any length, normalized here; no gradient flows.
+        label: Class of each row ``(n,)``.
+
+    Returns:
+        Scalar, float64, in [-1, 1].
+
+    Raises:
+        InputError: Shapes that do not fit, or fewer than two classes.
+
+    Example:
+        >>> round(float(class_similarity(torch.tensor([[1.0, 0], [2, 0], [0, 3]]), torch.tensor([0, 0, 1]))), 6)
+        0.0
+    """
+    if features.ndim != 2 or label.shape != features.shape[:1] or len(label.unique()) < 2:
+        raise InputError(
+            f"features {tuple(features.shape)} and label {tuple(label.shape)} must be (n, d) and (n,), "
+            "of two classes or more."
+        )
+    unit = F.normalize(features.detach().double(), dim=1)
+    means = F.normalize(torch.stack([unit[label == c].mean(0) for c in label.unique()]), dim=1)
+    apart = ~torch.eye(len(means), dtype=torch.bool, device=means.device)
+    return (means @ means.T)[apart].mean()

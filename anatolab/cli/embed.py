@@ -82,9 +82,9 @@ def embed(
         raise InputError(f"{cohort.root}: none of the {on} patients is annotated; name others with --on.")
     result = make(run, cohort, patients, of=of, layout=layout, per_class=per_class, seed=seed, dims=dims)
     title = f"{layout}, {dims}-D, of {len(result.points)} {_things(of)} of {len(patients)} {on} patients"
-    seen = sum(patient in info.split.train for patient in patients)
-    if seen:
-        title += f", {seen} of whom the run was trained on"
+    trained = sum(patient in info.split.train for patient in patients)
+    if trained:
+        title += f", {trained} of whom the run was trained on"
     write_atomically(out, page(result, title), overwrite=overwrite)
     if json:
         print_json({"page": out, "points": len(result.points), "patients": patients, "quality": result.quality})

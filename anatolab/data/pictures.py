@@ -99,8 +99,8 @@ def load_case(
         if len(values) > 1 and (values != values[:1]).any():
             raise InputError(f"{label}: is a color picture where class numbers are expected; save one channel of them.")
         checks.check_pair(image[0], values[0], images[0], label)
-        found = values[0]
-        mask = checks.map_label(found, label, codes, classes) if codes else checks.check_label(found, label, classes)
+        plane = values[0]
+        mask = checks.map_label(plane, label, codes, classes) if codes else checks.check_label(plane, label, classes)
     return Case(patient, "", image, mask, None, None, images[0], {}, window)
 
 

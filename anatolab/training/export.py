@@ -136,8 +136,8 @@ def readme(card: Mapping[str, Any]) -> str:
     if evaluation := card["evaluation"]:
         trained = evaluation["of_them_trained_on"]
         who = f"{evaluation['patients']} patients ({evaluation['on']})"
-        seen = f"; {trained} of them were trained on" if trained else ", none of whom was trained on"
-        lines += ["", f"Measured on {who}{seen}. Distances in {evaluation['unit']}.", ""]
+        overlap = f"; {trained} of them were trained on" if trained else ", none of whom was trained on"
+        lines += ["", f"Measured on {who}{overlap}. Distances in {evaluation['unit']}.", ""]
         lines += ["| | Dice | Jaccard | HD95 | ASSD | NSD |", "| --- | --- | --- | --- | --- | --- |"]
         for name in (*info["classes"][1:], "mean"):
             cells = [evaluation[metric].get(name) for metric in METRICS]

@@ -1,9 +1,10 @@
 """What the pages of this book can say beyond MyST: numbers, tables and verdicts that come from records, and page cards.
 
-Role ``{num}`` and the directives ``{record-table}``, ``{claim}``, ``{record-index}`` and ``{page-card}``; the page
-template (book/page-template.md) shows each. A record or value that does not exist is a warning that names page and
-value, which `make book` turns into an error; a page is read again when a record that it uses appears, changes or gets
-stale. The module also sets what depends on the one repository address, and helps the API pages to link.
+Role ``{num}`` and the directives ``{record-table}``, ``{record-index}`` and ``{page-card}``; the page template
+(book/page-template.md) shows each, and ``{claim}`` of ``anatolab_claims``. A record or value that does not exist is a
+warning that names page and value, which `make book` turns into an error; a page is read again when a record that it
+uses appears, changes or gets stale. The module also sets what depends on the one repository address, and helps the API
+pages to link.
 """
 
 from __future__ import annotations
@@ -290,70 +291,6 @@ class RecordIndex(RecordTable):
         return nodes.reference("", experiment, refuri=uri, internal=True)
 
 
-class ClaimBox(BookDirective):
-    """A paper's claim, what we measured, and a verdict that is computed from the records.
-
-    A side is an experiment, whose patients are compared, or ``experiment:key`` for a number a run: then the units are
-    the runs, each with a draw of the data of its own.
-    """
-
-    def build(self, body: Any) -> list[nodes.Node]:
-        from anatolab.metrics import Claim, compare, verdict
-
-        claim = Claim(body["direction"], body.get("size"), body.get("tolerance", 0.0))
-        metric = body.get("metric", "dice")
-        (ours_id, _, key), (against_id, _, other) = (str(body.get(s) or "").partition(":") for s in ("ours", "against"))
-        sides = [self.recorded(experiment) if experiment else None for experiment in (ours_id, against_id)]
-        comparison, units = None, "patients"
-        if sides[0] and sides[1] and key:
-            units = "draws of the data"
-            draws, others = (
-                {str(r.seed): float(records.get(r, k)) for r in f}
-                for f, k in zip(sides, (key, other), strict=True)
-                if f
-            )
-            common = sorted(draws.keys() & others.keys(), key=int)
-            comparison = compare({0: {s: draws[s] for s in common}}, {0: {s: others[s] for s in common}})
-            by_seed = [draws[s] - others[s] for s in common]
-        elif sides[0] and sides[1]:
-            a, b = (per_patient(side, f"per_patient.{metric}") for side in sides if side)
-            if shared := sorted(a.keys() & b.keys()):
-                comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
-                by_seed = list(comparison.per_seed.values())
-        word = verdict(comparison, claim)
-        spec = body.get("format", "+.3f")
-        ours: list[nodes.Node] = [nodes.Text("not run")]
-        if comparison and sides[0] and sides[1]:
-            ours = [
-                nodes.Text(f"{metric}, "),
-                nodes.reference("", body["ours"], refuri=self.json(ours_id), internal=True),
-                nodes.Text(" minus "),
-                nodes.reference("", body["against"], refuri=self.json(against_id), internal=True),
-                nodes.Text(
-                    f": {comparison.difference:{spec}}, 95 % interval [{comparison.interval[0]:{spec}}, "
-                    f"{comparison.interval[1]:{spec}}] over {comparison.patients} {units}, sign-flip p = "
-                    f"{comparison.p_value:.2g}; by seed: "
-                    + ", ".join(f"{v:{spec}}" for v in by_seed)
-                    + f"; {sides[0][0].provenance.get('device', 'machine unknown')}"
-                    + (f"; left out (no distance): {', '.join(comparison.left_out)}" if comparison.left_out else "")
-                ),
-            ]
-        pairs = [
-            ("Claim", self.inline(body["says"])),
-            ("Printed in", self.inline(body["source"])),
-            ("Measured here", ours),
-        ]
-        label: list[nodes.Node] = [badge(word)]
-        if any(map(stale, [*(sides[0] or []), *(sides[1] or [])])):
-            label += [nodes.Text(" "), badge("stale")]
-        pairs += [("Verdict", label)]
-        pairs += [("Why", self.inline(body["why"]))] if body.get("why") else []
-        return [nodes.container("", self.facts(pairs), classes=["al-claim"])]
-
-    def json(self, experiment: str) -> str:
-        return "../" * self.env.docname.count("/") + f"records/{experiment}.json"
-
-
 # -------------------------------------------------------------------------------------------------------- page cards
 class Late(nodes.inline):
     """Text that is known only when all pages have been read: what running this page took, how long it reads."""
@@ -605,7 +542,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("num", Num())
     app.add_directive("record-table", RecordTable)
     app.add_directive("record-index", RecordIndex)
-    app.add_directive("claim", ClaimBox)
     app.add_directive("page-card", PageCard)
     app.setup_extension("anatolab_results")
     if site_of(app):
