@@ -69,9 +69,9 @@ def read_decathlon(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
 
-    ending = str(about.get("file_ending", "")).lower()  # of nnU-Net; pictures may lie beside volumes as previews
+    declared = str(about.get("file_ending", "")).lower()  # of nnU-Net; pictures may lie beside volumes as previews
     volumes = any(is_image(path) for path in entries(root / "imagesTr"))
-    also = is_picture if ending in PICTURES or (not ending and not volumes) else (lambda path: False)
+    also = is_picture if declared in PICTURES or (not declared and not volumes) else (lambda path: False)
 
     def scan(folder: str) -> dict[str, Path]:
         files = pairs.scan([root / folder], r".+", root, ignored, problems, also)
