@@ -75,7 +75,7 @@ def save_head(folder: str | Path, head: nn.Module, card: Card, *, overwrite: boo
         raise InputError(f"{type(head).__name__}: is not a head of anatolab.robust; fit one of its methods.")
     # The frozen projection that a linear head or an adapter starts from is the model's own.
     tensors = {k: v.detach().clone().contiguous() for k, v in head.state_dict().items()}
-    extra: dict[str, Any] = {"scale": head.start.scale if hasattr(head, "start") else head.scale}
+    extra: dict[str, Any] = {"scale": getattr(head, "start", head).scale}
     if kind == "group prompts":
         extra["prompts_per_class"] = head.attributes
     write_atomically(folder / TENSORS, save(tensors), overwrite=overwrite)
