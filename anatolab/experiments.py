@@ -285,8 +285,8 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
     """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
     from anatolab.training import Settings
 
-    left_out = ("seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every")
-    left_out += ("validate_every", "logger")
+    left_out = {"seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every", "validate_every"}
+    left_out |= {"logger"}
     settings = Settings(**experiment.settings).resolved()
     return records.plain(
         {
