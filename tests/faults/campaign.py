@@ -48,10 +48,10 @@ class Campaign:
         tally, draw = self.tally, self.draw
         parts: dict[str, Callable[[], None]] = {
             kills.KIND: lambda: kills.at_random(tally, draw, 32, self.reference),
-            kills.AT_CALLS: lambda: kills.at_calls(tally, draw, self.reference, 50, draw.choice(kills.RUNS)),
-            injected.KIND: lambda: injected.run(tally, draw, 60),
-            rot.KIND: lambda: rot.run(tally, draw, 20),
-            writers.KIND: lambda: writers.run(tally, draw, 2),
+            kills.AT_CALLS: lambda: kills.at_calls(tally, draw, self.reference, 20, draw.choice(kills.RUNS)),
+            injected.KIND: lambda: injected.run(tally, draw, 24, each=4),
+            rot.KIND: lambda: rot.run(tally, draw, 5),
+            writers.KIND: lambda: writers.run(tally, draw, 1),
             mutations.KIND: lambda: mutations.run(tally, draw, 10),
             claims.KIND: lambda: claims.run(tally),
         }
