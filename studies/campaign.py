@@ -39,13 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"some of {', '.join(LONG)}; all where not given")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which nothing more is tried")
-    parser.add_argument("--anew", action="store_true", help="count from 0")
+    parser.add_argument("--anew", action="store_true", help="count these kinds from 0")
     given = parser.parse_args(arguments)
     clock, begin = Clock(), time.monotonic()
     path = records.path_of(NAME, 0)
     with lock(path.parent):  # counts of two campaigns at once would be lost
-        before = records.read(path) if path.exists() and not given.anew else None
+        before = records.read(path) if path.exists() else None
         tally = Tally.from_values(before.values) if before is not None else Tally()
+        if given.anew:
+            tally.forget(given.kinds or LONG)
         commits = list(before.config["commits"]) if before is not None else []
         commits += [c for c in (clock.before["commit"],) if c not in commits]
         done = sum(tally.of(kind) for kind in LONG)
