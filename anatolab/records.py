@@ -105,7 +105,8 @@ def read(path: Path) -> Record:
     sealed = raw.pop("seal", None)
     wrong = sealed is not None and seal(raw) != sealed
     wrong = wrong or bool(raw.keys() - Record.__dataclass_fields__.keys())
-    wrong = wrong or any(not isinstance(raw.get(k), dict) for k in ("values", "config", "provenance", "code", "arrays"))
+    wrong = wrong or any(not isinstance(raw.get(k, {}), dict) for k in ("config", "provenance", "code", "arrays"))
+    wrong = wrong or not isinstance(raw.get("values"), dict)
     if wrong:
         raise RecordError(f"{path}: was changed after it was written; restore it, or delete it and run `make records`.")
     if [path.parent.name, path.name] != [raw.get("experiment"), f"seed{raw.get('seed')}.json"]:

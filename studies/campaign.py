@@ -10,6 +10,7 @@ code 1: something did not survive, and the record says what. `make campaign` run
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ from tests.faults.tally import Tally
 NAME = "campaign"
 
 
-def write(tally: Tally, clock: Clock, commits: Sequence[str]) -> None:
-    """Writes the record of all counts so far."""
+def write(tally: Tally, clock: Clock, commits: Sequence[str], root: Path) -> None:
+    """Writes the record of all counts so far; what is tried names other folders of records."""
+    os.environ["ANATOLAB_RECORDS"] = str(root)
     values = {**tally.values(), "wanted": LONG}
     about = "faults that were tried on purpose"
     records.write(records.Record(NAME, 0, values, about, NAME, {"commits": list(commits)}, clock.provenance()))
@@ -39,13 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"some of {', '.join(LONG)}; all where not given")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which nothing more is tried")
-    parser.add_argument("--anew", action="store_true", help="count from 0")
+    parser.add_argument("--anew", action="store_true", help="count these kinds from 0")
     given = parser.parse_args(arguments)
     clock, begin = Clock(), time.monotonic()
-    path = records.path_of(NAME, 0)
+    root, path = records.root(), records.path_of(NAME, 0)
     with lock(path.parent):  # counts of two campaigns at once would be lost
-        before = records.read(path) if path.exists() and not given.anew else None
+        before = records.read(path) if path.exists() else None
         tally = Tally.from_values(before.values) if before is not None else Tally()
+        if given.anew:
+            tally.forget(given.kinds or LONG)
         commits = list(before.config["commits"]) if before is not None else []
         commits += [c for c in (clock.before["commit"],) if c not in commits]
         done = sum(tally.of(kind) for kind in LONG)
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if time.monotonic() - begin >= given.limit:
                     return int(bool(tally.failures))
                 campaign.some(kind)
-                write(tally, clock, commits)
+                write(tally, clock, commits, root)
                 counted = tally.values()[kind]
                 print(f"{kind}: {counted['survived']} of {counted['tried']} survived, {LONG[kind]} wanted", flush=True)
                 for wrong in tally.failures[failures:]:

@@ -58,10 +58,11 @@ class Calls:
             if half is not None and self.before is die:
                 half()
             self.before()
-        value = call()
-        if due and self.after is not None:
-            self.after()
-        return value
+        try:
+            return call()
+        finally:  # also where the system refuses, as for a folder whose parent is not there yet
+            if due and self.after is not None:
+                self.after()
 
     def watch(self, owner: Any, name: str) -> None:
         """Counts the calls of a function under the place ``name``."""

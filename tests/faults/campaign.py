@@ -21,6 +21,7 @@ import anatolab.cli.train
 import anatolab.robust  # noqa: F401
 from tests.faults import claims, injected, kills, mutations, rot, writers
 from tests.faults.tally import Tally
+from tests.faults.worlds import WORLDS
 
 IN_MEMORY = "/dev/shm"  # where flushing to a disk costs nothing
 LONG = {  # how many of each kind a whole campaign tries, at least
@@ -48,11 +49,11 @@ class Campaign:
         tally, draw = self.tally, self.draw
         parts: dict[str, Callable[[], None]] = {
             kills.KIND: lambda: kills.at_random(tally, draw, 32, self.reference),
-            kills.AT_CALLS: lambda: kills.at_calls(tally, draw, self.reference, 50, draw.choice(kills.RUNS)),
-            injected.KIND: lambda: injected.run(tally, draw, 60),
-            rot.KIND: lambda: rot.run(tally, draw, 20),
-            writers.KIND: lambda: writers.run(tally, draw, 2),
-            mutations.KIND: lambda: mutations.run(tally, draw, 10),
+            kills.AT_CALLS: lambda: kills.at_calls(tally, draw, self.reference, 16, draw.choice(kills.RUNS)),
+            injected.KIND: lambda: injected.run(tally, draw, 20, only=tuple(draw.sample(WORLDS, 2))),
+            rot.KIND: lambda: rot.run(tally, draw, 3),
+            writers.KIND: lambda: writers.run(tally, draw, 1),
+            mutations.KIND: lambda: mutations.run(tally, draw, 5),
             claims.KIND: lambda: claims.run(tally),
         }
         parts[kind]()

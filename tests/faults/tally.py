@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +43,14 @@ class Tally:
             yield
         finally:
             self.seconds[kind] += time.monotonic() - begin  # type: ignore[assignment]
+
+    def forget(self, kinds: Iterable[str]) -> None:
+        """Takes the counts of some kinds out, as where a fault lay in the campaign itself."""
+        for kind in kinds:
+            for member in [member for name, member in self.tried if name == kind]:
+                del self.tried[kind, member], self.survived[kind, member]
+            del self.seconds[kind]
+            self.failures = [wrong for wrong in self.failures if not wrong.startswith(f"{kind},")]
 
     def of(self, kind: str) -> int:
         """Returns how many faults of a kind were tried."""

@@ -65,6 +65,9 @@ def test_counts_add_up_and_go_on_from_a_record() -> None:
     assert again.values() == values
     again.count("kills", "b", None)
     assert (again.of("kills"), again.failures) == (4, ["kills, a: differs"])
+    again.count("kills at calls", "write", None)
+    again.forget(["kills"])
+    assert (again.of("kills"), again.of("kills at calls"), again.failures) == (0, 1, [])
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ SETTINGS = (
     "32-true",
 )
 
+WORLDS = (
+    *("a training", "a training that continues", "an evaluation", "a prediction"),
+    *("a cache", "a record", "features", "a cohort"),
+)
+
 
 def discs(seed: int, shape: tuple[int, int, int] = (16, 16, 3)) -> tuple[np.ndarray, np.ndarray]:
     """Returns an image of a disc within a disc, and its labels."""
