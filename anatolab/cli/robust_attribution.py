@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json as text
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +13,13 @@ from anatolab.cli.common import print_json
 from anatolab.errors import InputError
 from anatolab.files import check_target, write_atomically
 
-if TYPE_CHECKING:
-    from anatolab.cli.robust import Attribute
 
-MAPS = ("Grad-CAM", "integrated gradients")
+def attribute(flags: Any) -> int:
+    """Computes two maps of some test images, measures them against masks, and draws them.
 
-
-def attribute(flags: Attribute) -> int:
-    """Computes two maps of some test images, measures them against masks, and draws them."""
+    Args:
+        flags: Of the sub-command.
+    """
     import torch
 
     from anatolab.analysis.attribution import grad_cam, integrated_gradients, margin_through, outside_share
@@ -80,7 +79,7 @@ def attribute(flags: Attribute) -> int:
     return 0
 
 
-def _pair(flags: Attribute, card: dict[str, Any]) -> tuple[int, int]:
+def _pair(flags: Any, card: dict[str, Any]) -> tuple[int, int]:
     """Numbers of the two classes."""
     if flags.classes is None:
         return 0, 1
