@@ -13,14 +13,12 @@ from anatolab.cli.common import print_json
 from anatolab.errors import InputError
 from anatolab.files import check_target, write_atomically
 
-MAPS = ("Grad-CAM", "integrated gradients")
-
 
 def attribute(flags: Any) -> int:
     """Computes two maps of some test images, measures them against masks, and draws them.
 
     Args:
-        flags: The :class:`anatolab.cli.robust.Attribute` of the command line, which imports this module.
+        flags: Of the sub-command.
     """
     import torch
 
@@ -74,8 +72,8 @@ def attribute(flags: Any) -> int:
         print_json(result)
         return 0
     print(f"{files['maps.png']}: {len(part)} test images, margin of {result['margin']}")
-    for name, share in shares.items():
-        print(f"{name}: {share['share']:.2f} of its mass outside the masks, {share['lift']:.2f} of chance")
+    for name, measured in shares.items():
+        print(f"{name}: {measured['share']:.2f} of its mass outside the masks, {measured['lift']:.2f} of chance")
     if masks is None:
         print("note: without --masks a map is a picture and no measurement")
     return 0
