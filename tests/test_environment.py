@@ -50,7 +50,7 @@ def test_lines_that_the_lock_may_not_hold(line: str) -> None:
 
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(line for extra in ("book", "test", "dev") for line in PROJECT["optional-dependencies"][extra]),
+    *(line for extra in ("book", "test", "dev", "notebooks") for line in PROJECT["optional-dependencies"][extra]),
     *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
 ]
 
@@ -182,7 +182,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_all_workflows_are_there() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["book", "links", "test", "weekly"]
+    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "test", "weekly"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
