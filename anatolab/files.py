@@ -19,7 +19,7 @@ from anatolab.errors import InputError
 
 PARTIAL = ".partial"  # ending of a file that is being written
 LOCK = ".lock"  # in a folder that one process writes to
-NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # folders of some systems cannot be flushed
+NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}  # of some folders
 
 
 def write_atomically(
@@ -240,10 +240,15 @@ def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself reach the disk, where the system can."""
+    """Makes the rename itself reach the disk, where the system can open and flush folders."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -159,3 +159,20 @@ def test_runs_that_do_not_fit_are_refused(
     assert "--window" in complaint(
         capsys, "predict", "--run", runs[0], "--data", data, "--out", "x", "--window", "gaussian"
     )
+
+
+def test_a_mac_computes_on_its_gpu_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from anatolab.cli.common import device_of
+    from anatolab.types import InputError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for there, auto in ((True, "mps"), (False, "cpu")):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
+        assert (device_of("auto"), device_of("cpu")) == (auto, "cpu")
+        if there:
+            assert device_of("mps") == "mps"
+        else:
+            with pytest.raises(InputError, match="--accelerator mps: torch sees no such device here"):
+                device_of("mps")

@@ -95,7 +95,7 @@ def test_the_lock_serves_linux_macos_and_windows(platform: str, python: str) -> 
 
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(line for extra in ("book", "test", "dev") for line in PROJECT["optional-dependencies"][extra]),
+    *(line for extra in ("book", "test", "dev", "notebooks") for line in PROJECT["optional-dependencies"][extra]),
     *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
 ]
 
@@ -227,7 +227,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_all_workflows_are_there() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["book", "links", "test", "weekly"]
+    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "test", "weekly"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -81,6 +83,34 @@ def test_a_failure_at_any_call_is_one_sentence_and_leaves_nothing(
         write_atomically(tmp_path / "old", "text", overwrite=True)
     assert names(tmp_path) == ["old"]
     assert (tmp_path / "old").read_text() == "old"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are not opened there")
+@pytest.mark.parametrize("call", ["os.open", "os.fsync"])
+@pytest.mark.parametrize(("code", "written"), [(errno.EINVAL, True), (errno.EACCES, True), (errno.EIO, False)])
+def test_folders_that_cannot_be_flushed_are_left_alone(
+    tmp_path: Path, call: str, code: int, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open, real_sync = os.open, os.fsync
+
+    def opens(path: object, *more: int) -> int:
+        if call == "os.open" and path == tmp_path:
+            raise OSError(code, os.strerror(code))
+        return real_open(path, *more)  # type: ignore[arg-type]
+
+    def flushes(descriptor: int) -> None:
+        if call == "os.fsync" and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "open", opens)
+    monkeypatch.setattr(os, "fsync", flushes)
+    if written:
+        write_atomically(tmp_path / "a", "text", overwrite=False)
+    else:
+        with pytest.raises(InputError, match="could not be written"):
+            write_atomically(tmp_path / "a", "text", overwrite=False)
+    assert (tmp_path / "a").read_text() == "text"  # the rename was done before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sizes of files are not limited there")

@@ -34,7 +34,7 @@ def device_of(accelerator: str) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        return "cuda" if there["cuda"] else "cpu"
+        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
     if not there[accelerator]:
         raise InputError(f"--accelerator {accelerator}: torch sees no such device here; use cpu, or install its build.")
     return accelerator

@@ -78,17 +78,18 @@ def fit(
 
 
 def _rank() -> int:
-    """Which of the processes of a launcher this is."""
+    """Which of the processes this is that torchrun, SLURM or Fabric started; 0 where there is one."""
     import os
 
-    return int(os.environ.get("RANK", "0") or 0)
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0)
 
 
 def without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
     """Returns a command in which words stand for folders, for a description that may be handed on.
 
     Example:
-        >>> without_folders(["--data", "/home/doe", "--out=runs/doe", "base"])
+        >>> without_folders(["--data", "hearts", "--out=runs/doe", "base"])
         ('anatolab', 'train', '--data', 'DATA', '--out=OUT', 'base')
     """
     words = ["anatolab", "train"]
