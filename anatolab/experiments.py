@@ -283,10 +283,9 @@ def method_config(experiment: Experiment) -> Any:
 
 def config_of(experiment: Experiment) -> dict[str, Any]:
     """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
-    from anatolab.training import Settings
+    from anatolab.training.settings import FREE, Settings
 
-    left_out = {"seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every", "validate_every"}
-    left_out |= {"logger"}
+    left_out = ("seed", "devices", "nodes", "compile", *FREE)
     settings = Settings(**experiment.settings).resolved()
     return records.plain(
         {
