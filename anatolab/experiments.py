@@ -283,7 +283,8 @@ def method_config(experiment: Experiment) -> Any:
 
 def config_of(experiment: Experiment) -> dict[str, Any]:
     """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
-    from anatolab.training.settings import FREE, Settings
+    from anatolab.training import Settings
+    from anatolab.training.fingerprint import FREE
 
     left_out = ("seed", "devices", "nodes", "compile", *FREE)
     settings = Settings(**experiment.settings).resolved()

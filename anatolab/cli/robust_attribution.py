@@ -72,8 +72,8 @@ def attribute(flags: Any) -> int:
         print_json(result)
         return 0
     print(f"{files['maps.png']}: {len(part)} test images, margin of {result['margin']}")
-    for name, measured in shares.items():
-        print(f"{name}: {measured['share']:.2f} of its mass outside the masks, {measured['lift']:.2f} of chance")
+    for name, share in shares.items():
+        print(f"{name}: {share['share']:.2f} of its mass outside the masks, {share['lift']:.2f} of chance")
     if masks is None:
         print("note: without --masks a map is a picture and no measurement")
     return 0
