@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from anatolab.data.dicom import dicom_affine, holds_dicom, read_dicom
-from anatolab.data.files import ITK, NIFTI
+from anatolab.data.files import ITK, NIFTI, is_image
 from anatolab.data.geometry import Spacing, axes_note, slices_last
 from anatolab.data.itk import itk_affine, read_itk
 from anatolab.data.nifti import nifti_affine, read_with_notes
@@ -25,7 +25,7 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
         Values, affine and spacing; and what the header leaves open and how it was read, a sentence each.
     """
     notes: tuple[str, ...] = ()
-    if path.is_dir():
+    if path.is_dir() and not is_image(path):  # one named as a file is refused as a file
         values, affine, spacing = read_dicom(path)
     elif path.name.endswith(NIFTI):
         values, affine, spacing, notes = read_with_notes(path, ndim)
@@ -36,7 +36,7 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
 
 def read_affine(path: Path) -> np.ndarray | None:
     """Returns the affine (4, 4) from a volume's header without reading voxels; None if the header cannot be read."""
-    if path.is_dir():
+    if path.is_dir() and not is_image(path):
         return dicom_affine(path)
     if path.name.endswith(NIFTI):
         return nifti_affine(path)

@@ -41,7 +41,7 @@ def scan(
     named: dict[str, tuple[re.Match[str], Path]] = {}
     for folder in folders:
         for path in entries(folder):
-            name = path.name if path.is_dir() else stem(path)
+            name = path.name if path.is_dir() and not is_image(path) else stem(path)
             match = re.fullmatch(pattern, name) if is_image(path) or holds_dicom(path) or also(path) else None
             if match is None:
                 if path not in folders and not _is_part(path):
