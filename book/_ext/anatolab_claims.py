@@ -241,7 +241,7 @@ class LedgerSummary(LedgerDirective):
         head = [[nodes.Text("paper")], *([badge(kind)] for kind in kinds), [nodes.Text("claims")]]
         lines = [
             [
-                self.inline(f"{NAMES[paper]} {{cite:p}}`{paper}`"),
+                [nodes.Text(NAMES[paper])],
                 *([nodes.Text(str(n[kind]))] for kind in kinds),
                 [nodes.Text(str(n.total()))],
             ]
