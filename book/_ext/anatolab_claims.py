@@ -210,7 +210,7 @@ class LedgerPicture(LedgerDirective):
                 title = escape(f"{v.entry.id}: {v.words}. {v.entry.says}")
                 kind = f"al-{v.outcome.replace(' ', '-')}"
                 marks.append(
-                    f'<a href="#claim-{v.entry.id}"><title>{title}</title>'
+                    f'<a href="#claim-{v.entry.id}" aria-label="{title}"><title>{title}</title>'
                     f'<rect class="{kind}" x="{x}" y="{y}" width="{self.SIDE}" height="{self.SIDE}" rx="4"/>'
                     f'<text x="{x + self.SIDE / 2:g}" y="{y + 18}" text-anchor="middle">'
                     f"{self.LETTERS[v.scope] if v.outcome in ('agrees', 'opposite') else ''}</text></a>"
@@ -218,7 +218,7 @@ class LedgerPicture(LedgerDirective):
         everything = [v for verdicts in rows.values() for v in verdicts]
         alt = escape(" ".join(f"{NAMES[p]}: {tally(v)}" for p, v in rows.items()))
         svg = (
-            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{alt}">'
+            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="group" aria-label="{alt}">'
             + "".join(marks)
             + "</svg></figure>"
         )
