@@ -142,10 +142,7 @@ class LedgerTable(LedgerDirective):
         lines = []
         for v in verdicts:
             entry = v.entry
-            claim: list[nodes.Node] = [
-                nodes.emphasis("", f"“{entry.quote}” "),
-                *self.inline(entry.says),
-            ]
+            claim: list[nodes.Node] = [nodes.emphasis("", quoted(entry)), *self.inline(entry.says)]
             cell = [nodes.inline("", "", *claim, ids=[f"claim-{entry.id}"])]
             if entry.test is None:
                 how = [nodes.emphasis("", "Not tested. "), *self.inline(entry.not_tested)]
@@ -173,6 +170,11 @@ class LedgerTable(LedgerDirective):
         for text, uri in links:
             parts += [nodes.reference("", text, refuri=uri), nodes.Text(" · ")]
         return parts[:-1]
+
+
+def quoted(entry: ledger.Entry) -> str:
+    """The words of the abstract, in quotation marks."""
+    return "“" + entry.quote.replace(r"$\tau$", "τ") + "” "
 
 
 def tally(verdicts: list[ledger.Verdict]) -> str:
@@ -300,7 +302,7 @@ class ClaimBox(LedgerDirective):
             raise KeyError(f"no line {name!r} of the ledger")
         verdict = next(v for v in self.verdicts(entry.paper) if v.entry.id == name)
         link = nodes.reference("", "ledger", refuri=line_uri(self.env, name), internal=True)
-        quote = [nodes.emphasis("", f"“{entry.quote}” "), *self.inline(f"{{cite:p}}`{entry.paper}`, abstract")]
+        quote = [nodes.emphasis("", quoted(entry)), *self.inline(f"{{cite:p}}`{entry.paper}`, abstract")]
         pairs = [("Claim", self.inline(entry.says)), ("Quote", quote)]
         if entry.test is None:
             pairs += [("Not tested", self.inline(entry.not_tested))]
