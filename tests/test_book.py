@@ -200,6 +200,25 @@ def test_prose_and_tables_print_records(built: tuple[Mini, str, str]) -> None:
     assert "not run" in text
 
 
+def test_a_table_shows_its_seeds_and_neither_one_seed_nor_a_missed_organ_passes_for_more(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)
+    (mini.records / "demo-b" / "seed1.json").unlink()
+    for seed, missed in ((0, 1), (1, 0)):
+        values = {"assd": {"mean": 1.0}, "counts": {"missed": missed}}
+        record(mini.records, "near", seed, 0.5, values=values)
+        record(mini.records, "far", seed, 0.5, values={"assd": {"mean": 2.0}, "counts": {"missed": 0}})
+    columns = "columns: [{name: D, key: %s, format: .2f, best: %s}]\n```\n\n"
+    first = "```{record-table}\nrows: [[A, demo-a], [B, demo-b]]\n" + columns % ("dice.mean", "max")
+    second = "```{record-table}\nrows: [[N, near], [F, far]]\n" + columns % ("assd.mean", "min")
+    (mini.root / "src" / "index.md").write_text("# Mini\n\n" + first + second)
+    status, text, html = mini.build()
+    assert status == 0, html
+    assert html.count('class="al-one-seed"') == 3  # name, cell and number of the row B
+    assert text.count("seeds") >= 2
+    assert re.search(r"<strong>\s*<a [^>]*>0\.81</a>", html)
+    assert not re.search(r"<strong>\s*<a [^>]*>[12]\.00</a>", html)
+
+
 def test_a_statement_that_is_no_line_of_the_ledger_is_measured_and_gets_no_verdict(
     built: tuple[Mini, str, str],
 ) -> None:

@@ -55,10 +55,11 @@ def between(
         margin: Added to the difference, where a claim says "comparable".
 
     Returns:
-        ``ours`` minus ``against``, or None where no seed, or no unit with a value in every run, is on both sides.
+        ``ours`` minus ``against``, or None where an experiment was not run, or where no seed, or no unit with a value
+        in every run, is on both sides.
 
     Raises:
-        RecordError: An experiment has no record, or its records lack the value.
+        RecordError: The records of an experiment lack the value.
     """
     a = _side(ours, metric)
     if isinstance(against, int | float):
@@ -115,6 +116,8 @@ def limits_of(metric: str) -> tuple[float, float] | None:
 
 def _side(experiments: str | Sequence[str], metric: str) -> SeedValues:
     names = [experiments] if isinstance(experiments, str) else list(experiments)
+    if not all(map(records.exists, names)):
+        return {}
     first, *others = ({r.seed: units(r, metric) for r in records.load(name)} for name in names)
     seeds = [s for s in first if all(s in other for other in others)]
     return {s: {u: v - sum(other[s][u] for other in others) for u, v in first[s].items()} for s in seeds}

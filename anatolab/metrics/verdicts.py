@@ -82,7 +82,9 @@ def compare(
         (0.15, 2, 2)
     """
     if not a or a.keys() != b.keys():
-        raise InputError(f"Seeds {list(a)} and {list(b)} differ or are none; compare runs of the same seeds.")
+        raise InputError(
+            f"Seeds {list(a)} and {list(b)} must be the same, and one at least; compare runs of the same seeds."
+        )
     patients = list(a[next(iter(a))])
     for side, runs in (("a", a), ("b", b)):
         for run, values in runs.items():
@@ -214,9 +216,7 @@ class Decision:
     reason: str = ""
 
 
-def decide(
-    claims: Sequence[tuple[Comparison | None, Direction]], *, level: float = LEVEL, tests: int | None = None
-) -> list[Decision]:
+def decide(claims: Sequence[tuple[Comparison | None, Direction]], *, level: float = LEVEL) -> list[Decision]:
     """Decides the claims of one paper, one primary comparison a claim, with Holm's correction over them.
 
     In this order, a claim is *not run* where there is no comparison; *agrees* or *opposite* by its sign where the
@@ -228,7 +228,6 @@ def decide(
     Args:
         claims: Comparison of ``a - b`` and the claimed sign of it, a pair a claim.
         level: Chance of any false decision among the claims.
-        tests: Number of sampled claims of the paper, where more are to come than are given here.
 
     Example:
         >>> far = Comparison(0.03, (0.01, 0.05), 0.001, {}, patients=20, seeds=3)
@@ -241,7 +240,6 @@ def decide(
     testable = [c is not None and c.sampled and c.seeds >= SEEDS and not c.saturated for c, _ in claims]
     p = [c.p_value if ok and c else 1.0 for (c, _), ok in zip(claims, testable, strict=True) if not _exact(c)]
     places = np.cumsum([not _exact(c) for c, _ in claims]) - 1  # of a claim among the sampled ones
-    p += [1.0] * max(0, (tests or 0) - len(p))
     adjusted = holm(p) if p else np.empty(0)
     made = []
     for (comparison, direction), place, ok in zip(claims, places, testable, strict=True):

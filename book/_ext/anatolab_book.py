@@ -183,8 +183,15 @@ def per_patient(made: list[records.Record], key: str) -> dict[int, dict[str, flo
     return {r.seed: records.measured(records.get(r, key)) for r in made}
 
 
+def missed_organs(made: list[records.Record]) -> bool:
+    """Whether any run missed an organ, so that its distances are means over fewer of them."""
+    return any((r.values.get("counts") or {}).get("missed") for r in found)
+
+
 class RecordTable(BookDirective):
-    """Experiments by metrics: mean over seeds, spread over seeds, interval over patients, best in bold.
+    """Experiments by metrics: mean and spread over seeds, interval over patients, number of seeds, best in bold.
+
+    A row of a single seed is gray among rows of several, and the distance of a method that missed an organ is not bold.
 
     A row is an experiment, ``[label, experiment]``, or ``[label, experiment, part]``, where part goes before every key.
     """
@@ -198,6 +205,8 @@ class RecordTable(BookDirective):
         columns = [{"name": c, "key": c} if isinstance(c, str) else c for c in body["columns"]]
         made = {row[1]: self.recorded(row[1]) for row in rows}
         head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
+        most = max((len(record) for record in made.values() if record), default=0)
+        head += [[nodes.Text("seeds")]] if most > 1 else []  # like is compared with like, or it shows
         lines = []
         for label, experiment, *part in rows:
             record = made[experiment]
@@ -209,6 +218,10 @@ class RecordTable(BookDirective):
                 others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if made[e]]
                 named = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
                 cells.append(self.cell(record, named, others) if record else [badge("not run")])
+            if most > 1:
+                cells.append([nodes.Text(str(len(record)) if record else "")])
+            if record and len(record) == 1 < most:
+                name, *cells = ([nodes.inline("", "", *cell, classes=["al-one-seed"])] for cell in (name, *cells))
             lines.append([name, *cells])
         return [self.table(head, lines)]
 
@@ -229,7 +242,8 @@ class RecordTable(BookDirective):
         number: nodes.Node = cited_number(self.env, made, key, spec)
         if best := column.get("best"):
             means = [records.value(e, k) for e, k in others]
-            if records.value(made[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
+            leads = records.value(made[0].experiment, key) == {"max": max, "min": min}[best](means)
+            if leads and len(means) > 1 and not (best == "min" and missed_organs(made)):
                 number = nodes.strong("", "", number)
         cell: list[nodes.Node] = [number]
         if len(values) > 1 and all(isinstance(v, int | float) for v in values) and column.get("spread", True):

@@ -142,10 +142,7 @@ class LedgerTable(LedgerDirective):
         lines = []
         for v in verdicts:
             entry = v.entry
-            claim: list[nodes.Node] = [
-                nodes.emphasis("", f"“{entry.quote}” "),
-                *self.inline(entry.says),
-            ]
+            claim: list[nodes.Node] = [nodes.emphasis("", quoted(entry)), *self.inline(entry.says)]
             cell = [nodes.inline("", "", *claim, ids=[f"claim-{entry.id}"])]
             if entry.test is None:
                 how = [nodes.emphasis("", "Not tested. "), *self.inline(entry.not_tested)]
@@ -173,6 +170,11 @@ class LedgerTable(LedgerDirective):
         for text, uri in links:
             parts += [nodes.reference("", text, refuri=uri), nodes.Text(" · ")]
         return parts[:-1]
+
+
+def quoted(entry: ledger.Entry) -> str:
+    """The words of the abstract, in quotation marks."""
+    return "“" + entry.quote.replace(r"$\tau$", "τ") + "” "
 
 
 def tally(verdicts: list[ledger.Verdict]) -> str:
@@ -210,7 +212,7 @@ class LedgerPicture(LedgerDirective):
                 title = escape(f"{v.entry.id}: {v.words}. {v.entry.says}")
                 kind = f"al-{v.outcome.replace(' ', '-')}"
                 marks.append(
-                    f'<a href="#claim-{v.entry.id}"><title>{title}</title>'
+                    f'<a href="#claim-{v.entry.id}" aria-label="{title}"><title>{title}</title>'
                     f'<rect class="{kind}" x="{x}" y="{y}" width="{self.SIDE}" height="{self.SIDE}" rx="4"/>'
                     f'<text x="{x + self.SIDE / 2:g}" y="{y + 18}" text-anchor="middle">'
                     f"{self.LETTERS[v.scope] if v.outcome in ('agrees', 'opposite') else ''}</text></a>"
@@ -218,7 +220,7 @@ class LedgerPicture(LedgerDirective):
         everything = [v for verdicts in rows.values() for v in verdicts]
         alt = escape(" ".join(f"{NAMES[p]}: {tally(v)}" for p, v in rows.items()))
         svg = (
-            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{alt}">'
+            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="group" aria-label="{alt}">'
             + "".join(marks)
             + "</svg></figure>"
         )
@@ -241,7 +243,7 @@ class LedgerSummary(LedgerDirective):
         head = [[nodes.Text("paper")], *([badge(kind)] for kind in kinds), [nodes.Text("claims")]]
         lines = [
             [
-                self.inline(f"{NAMES[paper]} {{cite:p}}`{paper}`"),
+                [nodes.Text(NAMES[paper])],
                 *([nodes.Text(str(n[kind]))] for kind in kinds),
                 [nodes.Text(str(n.total()))],
             ]
@@ -300,7 +302,7 @@ class ClaimBox(LedgerDirective):
             raise KeyError(f"no line {name!r} of the ledger")
         verdict = next(v for v in self.verdicts(entry.paper) if v.entry.id == name)
         link = nodes.reference("", "ledger", refuri=line_uri(self.env, name), internal=True)
-        quote = [nodes.emphasis("", f"“{entry.quote}” "), *self.inline(f"{{cite:p}}`{entry.paper}`, abstract")]
+        quote = [nodes.emphasis("", quoted(entry)), *self.inline(f"{{cite:p}}`{entry.paper}`, abstract")]
         pairs = [("Claim", self.inline(entry.says)), ("Quote", quote)]
         if entry.test is None:
             pairs += [("Not tested", self.inline(entry.not_tested))]

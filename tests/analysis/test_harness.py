@@ -26,8 +26,9 @@ def test_a_pair_is_compared_over_the_seeds_that_both_have() -> None:
     found = between("toy-a", "toy-c")
     assert found is not None
     assert (found.seeds, found.patients, found.difference) == (2, 8, pytest.approx(0.3))
-    with pytest.raises(records.RecordError, match="toy-d"):
-        between("toy-a", "toy-d")
+    assert between("toy-a", "toy-d") is None
+    with pytest.raises(records.RecordError, match="no value"):
+        between("toy-a", "toy-c", "nobody")
     assert per_patient("toy-b", "hd95")[0]["p3"] != per_patient("toy-b", "hd95")[0]["p3"]
 
 
