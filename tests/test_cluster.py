@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +28,34 @@ def test_without_ray_a_sentence_says_what_to_install(
     monkeypatch.setattr(trainings, "_todo", lambda only, size: [])
     assert trainings.main(["records", "--ray"]) == 1
     assert capsys.readouterr().err.startswith("trainings: --ray: the package ray is missing")
+
+
+ATTEMPT = """
+import sys
+from pathlib import Path
+import torch
+from cluster import _work
+from tests.cluster_runs import Wanted, run
+result = _work(run, Wanted(sys.argv[1]), 0, Path(sys.argv[2]))
+torch.save({k: result[k] for k in ("found", "weights")}, sys.argv[2] + ".result")
+"""
+
+
+@pytest.mark.parametrize(("name", "code", "found"), [("lost", -9, 4), ("told", 1, 7)])
+def test_a_worker_that_ends_leaves_what_the_next_one_continues(
+    tmp_path: Path, name: str, code: int, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{root / 'studies'}")
+
+    def attempt(name: str, out: Path) -> int:
+        return subprocess.run([sys.executable, "-c", ATTEMPT, name, str(out)], cwd=root).returncode
+
+    out, whole = tmp_path / name / "seed0", tmp_path / "plain" / "seed0"
+    assert [attempt(name, out), attempt(name, out), attempt("plain", whole)] == [code, 0, 0]
+    result, plain = (torch.load(f"{path}.result", weights_only=True) for path in (out, whole))
+    assert (result["found"], plain["found"]) == (found, 0)
+    assert all(torch.equal(v, result["weights"][k]) for k, v in plain["weights"].items())
 
 
 @pytest.mark.timeout(280)
