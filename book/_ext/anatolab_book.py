@@ -185,7 +185,7 @@ def per_patient(made: list[records.Record], key: str) -> dict[int, dict[str, flo
 
 def missed_organs(made: list[records.Record]) -> bool:
     """Whether any run missed an organ, so that its distances are means over fewer of them."""
-    return any((r.values.get("counts") or {}).get("missed") for r in found)
+    return any((r.values.get("counts") or {}).get("missed") for r in made)
 
 
 class RecordTable(BookDirective):
