@@ -86,7 +86,7 @@ class Calls:
             keys = ("encoding", "errors", "newline")
             return io.TextIOWrapper(whole, **{k: options[k] for k in keys if k in options})
 
-        builtins.open = io.open = open_watched  # type: ignore[assignment]
+        builtins.open = io.open = open_watched
         for place, functions in names.items():
             for function in functions:
                 setattr(os, function, self._wrapped(place, getattr(os, function)))
@@ -97,7 +97,7 @@ class Calls:
                 return descriptor_of(path, flags, *more, **options)
             return self.reached("open", lambda: descriptor_of(path, flags, *more, **options))
 
-        os.open = os_open  # type: ignore[assignment]
+        os.open = os_open
         os.fsync = lambda number: (  # type: ignore[assignment]
             self.reached("fsync", lambda: synced(number)) if self.concerns(_name_of(number)) else synced(number)
         )
@@ -125,7 +125,7 @@ class _Raw(io.FileIO):
         super().__init__(name, mode)
         self.calls = calls
 
-    def write(self, data: Any) -> int:  # type: ignore[override]
+    def write(self, data: Any) -> int:
         piece = memoryview(data).cast("B")
         return self.calls.reached(
             "write", lambda: super(_Raw, self).write(data), lambda: super(_Raw, self).write(piece[: len(piece) // 2])
@@ -162,7 +162,7 @@ FAULTS = (
 )
 
 
-def _name_of(number: int) -> str:
+def _name_of(number: Any) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
     except OSError:

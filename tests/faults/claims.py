@@ -15,6 +15,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,8 @@ QUICK = tuple(name for name in FILES if not name.startswith(("a bomb", "gigabyte
 class _Zeros(bytes):
     """As many zeros as a length says, of which 16 MB exist."""
 
+    length: int
+
     def __new__(cls, length: int) -> _Zeros:
         made = super().__new__(cls, 1 << 24)
         made.length = length
@@ -311,6 +314,11 @@ def _dataset(root: Path, image: str) -> None:
     about = json.loads((root / "dataset.json").read_text())
     about["training"][0]["image"] = image
     (root / "dataset.json").write_text(json.dumps(about))
+
+
+def _archived(root: Path) -> None:
+    root.rmdir()
+    archive(root, {"dataset.json": b"{}"})
 
 
 def _row(root: Path, name: str) -> None:
@@ -329,9 +337,9 @@ PATHS = (
     "\\\\host\\secret.png",
 )
 FOLDERS: dict[str, tuple[Write, str]] = {  # and which file the sentence names
-    **{f"a table that names {p}": (lambda root, p=p: _row(root, p), "table.csv") for p in PATHS},
-    **{f"a list that names {p}": (lambda root, p=p: _dataset(root, p), "dataset.json") for p in PATHS},
-    "an archive in place of a folder": (lambda root: (root.rmdir(), archive(root, {"dataset.json": b"{}"})), ""),
+    **{f"a table that names {p}": (partial(_row, name=p), "table.csv") for p in PATHS},
+    **{f"a list that names {p}": (partial(_dataset, image=p), "dataset.json") for p in PATHS},
+    "an archive in place of a folder": (_archived, ""),
 }
 
 

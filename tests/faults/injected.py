@@ -27,7 +27,13 @@ def faulty(work: Callable[[], int], folder: Path, fault: Fault | None, number: i
 
     def run() -> int:
         places = fault.places if fault is not None else SYSTEM
-        calls = Calls(folder, places, number, before=fault and fault.act, lasting=bool(fault and fault.lasting))
+        calls = Calls(
+            folder,
+            places,
+            number,
+            before=fault.act if fault is not None else None,
+            lasting=bool(fault and fault.lasting),
+        )
         calls.watch_system()
         try:
             return work()

@@ -100,6 +100,11 @@ def _folder(path: Path, draw: random.Random) -> None:
     path.mkdir()
 
 
+def _pipe(path: Path, draw: random.Random) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _link(path: Path, draw: random.Random) -> None:
     path.unlink()
     path.symlink_to(draw.choice((path, Path(os.devnull), Path("/dev/zero"), path.parent, path.with_name("nowhere"))))
@@ -116,7 +121,7 @@ MUTATIONS: dict[str, Callable[[Path, random.Random], object]] = {
     "another file": _other,
     "a folder": _folder,
     "a link": _link,
-    "a pipe": lambda path, draw: (path.unlink(), os.mkfifo(path)),
+    "a pipe": _pipe,
     "renamed": lambda path, draw: path.rename(path.with_name(draw.choice((path.name.upper(), "x" + path.name, ".x")))),
     "twice": lambda path, draw: shutil.copy(path, path.with_name(draw.choice(("0" + path.name, "._" + path.name)))),
 }
