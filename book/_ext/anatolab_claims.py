@@ -317,7 +317,7 @@ class ClaimBox(LedgerDirective):
     def measurement(self, body: Any) -> list[nodes.Node]:
         spec, metric = body.get("format", "+.3f"), body.get("metric", "dice")
         (ours, _, key), (against, _, other) = (str(body.get(s) or "").partition(":") for s in ("ours", "against"))
-        sides = [self.found(experiment) if experiment else None for experiment in (ours, against)]
+        sides = [self.recorded(experiment) if experiment else None for experiment in (ours, against)]
         measured: list[nodes.Node] = [nodes.Text("not run")]
         compared = between(ours, against, key or metric, other) if all(sides) else None
         if compared:
