@@ -44,7 +44,7 @@ class Fit:
     """Fit one method and save its head."""
 
     data: Path
-    """Folder of images: Waterbirds, CelebA, MetaShift or CheXpert as released, ``train/CLASS/``, or a ``table.csv``."""
+    """Folder of images: Waterbirds, CelebA, MetaShift or CheXpert as released, train/CLASS, or a table.csv."""
     out: Path
     """Folder for the head, its card and its README."""
     model: Model
