@@ -29,7 +29,7 @@ class Member:
     precision: str = "32-true"
 
     def probabilities(self, case: Case, **rules: Any) -> Iterator[Tensor]:
-        """Yields the probabilities ``(classes, y, x)`` of each plane, fp32 on the CPU; see :func:`predict_scores`."""
+        """Yields the probabilities ``(classes, y, x)`` of each plane, fp32 on the CPU."""
         for scores in self.scores(case, **rules):
             yield from (torch.softmax(scores, 1) if len(self.size) == 2 else scores).cpu()
 

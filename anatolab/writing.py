@@ -91,8 +91,8 @@ def write_label_names(
 ) -> None:
     """Writes the names and colors of classes as ITK-SNAP and 3D Slicer read them, beside label volumes.
 
-    The label description of ITK-SNAP is :data:`ITKSNAP`, the color table of 3D Slicer, in whose names blanks become
-    underscores, :data:`SLICER`.
+    The label description of ITK-SNAP is ``labels_itksnap.txt``, the color table of 3D Slicer, in whose names blanks
+    become underscores, ``labels_slicer.ctbl``.
 
     Args:
         classes: Background first.

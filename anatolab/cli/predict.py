@@ -19,7 +19,7 @@ from anatolab.errors import InputError
 from anatolab.files import check_target
 from anatolab.types import Case
 
-__all__ = ["command", "label_name", "predict"]
+__all__ = ["Form", "Keep", "KeepAll", "Runs", "command", "label_name", "predict"]
 
 Runs = Annotated[list[Path], tyro.conf.UseAppendAction]
 Keep = Annotated[Flag, tyro.conf.arg(name="largest-component", help="Keep the largest component of each organ alone.")]

@@ -26,7 +26,7 @@ class Model:
     model: str = "scenes-vit"
     """A model of open_clip by name, a folder that holds one, or scenes-vit or scenes-rn of the package."""
     pretrained: str | None = None
-    """Weights of a model by name: a tag such as openai, or a file."""
+    """Weights of a model by name, a tag such as openai or a file."""
     class_prompt: tuple[str, ...] = ()
     """What the text encoder reads for each class, in their order; their names where not given."""
     group_prompt: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Fit:
     """Fit one method and save its head."""
 
     data: Path
-    """Folder of images: Waterbirds, CelebA, MetaShift or CheXpert as released, train/CLASS, or a table.csv."""
+    """Folder of images, laid out as Waterbirds, CelebA, MetaShift or CheXpert, as train/CLASS, or with a table.csv."""
     out: Path
     """Folder for the head, its card and its README."""
     model: Model

@@ -41,7 +41,7 @@ class Bench:
 
     @property
     def zero_shot_labels(self) -> Labels:
-        """The labels that zero-shot looks at: none, or classes where class means stand for the text."""
+        """Returns which labels zero-shot reads, none or classes where class means stand for the text."""
         return ("y",) if GROUP_PROMPTS not in self.names and "zero_shot" in self.names else ()
 
 
@@ -62,7 +62,7 @@ def bench(
         images: The data set.
         prompts: What the text encoder reads for each class, in their order; the names of the classes where None. If a
             small model knows no such word, unit class means of the training rows take the place of the text.
-        group_prompts: A prompt for each group, in the order of :attr:`LabeledImages.group_names`.
+        group_prompts: A prompt for each group, in the order of the images' ``group_names``.
         templates: With ``{}`` where a prompt goes.
         splits: Which splits are needed.
         **extraction: Of :func:`anatolab.robust.extract`.
