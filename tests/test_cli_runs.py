@@ -109,9 +109,9 @@ def test_every_command_answers_in_json(
 @pytest.mark.parametrize("module", ["anatolab", "anatolab.cli"])
 def test_python_runs_the_package_and_its_command_line(module: str) -> None:
     for arguments, code, said in (
-        (["--help"], 0, "cohort,check,train,evaluate,predict,embed,export"),
+        (["--help"], 0, "cohort,check,train,evaluate,predict,robust,embed,export"),
         (["--version"], 0, "."),
-        ([], 2, "anatolab: name one of cohort, check, train, evaluate, predict, embed, export."),
+        ([], 2, "anatolab: name one of cohort, check, train, evaluate, predict, robust, embed, export."),
         (["trian"], 2, "anatolab: 'trian' is not one of its commands"),
     ):
         done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
