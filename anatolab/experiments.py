@@ -100,6 +100,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-center", "ACTION++ without the pull to the center", {"center_weight": 0.0}),
         ("no-aaco", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
         ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
+        ("sg", "ACTION++ with ARCO's stratified sampling", {"pixel_sampler": "stratified"}),
     ],
     "mona": [
         ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
@@ -111,6 +112,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-tailness", "ARCO-SG without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "ARCO-SG without diversity", {"neighbor_weight": 0.0}),
         ("released", "ARCO with the released sampler of list positions", {"pixel_sampler": "released"}),
+        ("naive", "ARCO with naive sampling", {"pixel_sampler": "naive"}),
         *[(f"grid-{g}", f"ARCO-SG on {g} x {g} cells", {"grid": g}) for g in (1, 2, 8)],
     ],
 }
@@ -231,14 +233,18 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("abdomen96", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
     *[
         run
-        for cohort in ("acdc96", "abdomen96")
+        for cohort, network in (
+            ("acdc96", "basic_unet"),
+            ("abdomen96", "basic_unet"),
+            ("acdc96", "light_unet"),
+        )
         for run in _methods(
             cohort,
             0,
             10,
             [("supervised", "supervised", "backbone alone", _ALL), ("morse", "morse", "MORSE", _ALL)],
-            network="basic_unet",
-            suffix="-basic-unet",
+            network=network,
+            suffix=f"-{network.replace('_', '-')}",
         )
     ],
     # Then, as time allows.

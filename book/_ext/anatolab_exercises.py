@@ -5,7 +5,8 @@
 An answer is code that the solution shows, as `name = ...` or as a block; where it gives a formula, the same in code
 stands in `book/solutions.yml`. It runs in place of the `None` of the cell after its exercise, behind those statements
 of the chapter that the cell needs, found by the names they bind: no network is trained for a check that does not look
-at one.
+at one. Tagged cells in the notebooks would write some forty answers a second time, beside the solution that shows
+them, and would still need this slicing.
 """
 
 from __future__ import annotations

@@ -281,7 +281,7 @@ def control_of(ledger: Ledger, values: Measured) -> Control | None:
     run, setting = values.records[0].experiment, setting_of(values.records[0])
     printed = ledger.printed.get(setting.data, {})
     start = run.split("-")[0]
-    end = next((end for end in ("-basic-unet", "-segresnet") if run.endswith(end)), "")
+    end = next((end for end in ("-basic-unet", "-light-unet", "-segresnet") if run.endswith(end)), "")
 
     def bound(labels: str) -> float | None:
         name = f"{start}-{labels}-supervised{end}"
