@@ -115,11 +115,11 @@ def test_names_of_classes_stand_beside_the_labels_once(
 ) -> None:
     images, out = sorted((data / "imagesTr").iterdir()), tmp_path / "p"
     for image in images[:2]:  # twice into one folder
-        assert main(["predict", "--run", str(runs[0]), "--images", str(image), "--out", str(out)]) == 0
+        assert main(["predict", "--run", str(runs[0]), "--images", str(image), "--out", str(out), "--label-names"]) == 0
     assert '1 43 127 208 1 1 1 "outer"' in (out / "labels_itksnap.txt").read_text()
     assert "2 inner 185 138 0 255" in (out / "labels_slicer.ctbl").read_text()
     (out / "labels_itksnap.txt").write_text("of another run\n")
-    said = complaint(capsys, "predict", "--run", runs[0], "--images", images[2], "--out", out)
+    said = complaint(capsys, "predict", "--run", runs[0], "--images", images[2], "--out", out, "--label-names")
     assert "labels_itksnap.txt: exists and is not replaced" in said
     assert not (out / "case_02.nii.gz").exists()
 

@@ -41,6 +41,7 @@ def predict(
     average: Flag = False,
     probabilities: Form | None = None,
     uncertainty: Flag = False,
+    label_names: Flag = False,
     largest_component: Keep = False,
     every_component: KeepAll = False,
     stride: Stride | None = None,
@@ -55,8 +56,7 @@ def predict(
         run: Folder of a run, the --out of train, or of an export. Given more than once, the mean probability of these
             runs decides; they must have the same classes and channels.
         out: Folder for the label volumes, named as the images, without the number of the channel; those of the atrial
-            challenge, whose images are all called lgemri.nrrd, as their folders. Names and colors of the classes are
-            written beside them, for ITK-SNAP and 3D Slicer.
+            challenge, whose images are all called lgemri.nrrd, as their folders.
         images: NIfTI, NRRD or MetaImage files, pictures (PNG, JPEG, TIFF, BMP), or folders of them; folders of a DICOM
             series, or of such folders; for a run on several channels case_0000.nii.gz, case_0001.nii.gz, ..., 4-D
             files, or color pictures.
@@ -67,6 +67,7 @@ def predict(
             integers with their scale), or an array (classes, z, y, x) in float16.
         uncertainty: Write the entropy of each voxel in nats, and of several runs the mutual information, which is large
             where they disagree.
+        label_names: Write names and colors of the classes beside the label volumes, for ITK-SNAP and 3D Slicer.
         largest_component: Keep the largest component of each organ alone; where neither flag is given, as the run says.
         every_component: Keep every component.
         stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given.
@@ -103,7 +104,8 @@ def predict(
         for path in target.values():
             check_target(path, overwrite=overwrite)
     colors = [class_color(name, number) for number, name in enumerate(info.classes)]
-    write_label_names(info.classes, colors, out, overwrite=overwrite, check=True)
+    if label_names:
+        write_label_names(info.classes, colors, out, overwrite=overwrite, check=True)
     notes = [
         f"the run {path} is not finished: step {i.step} of {i.updates} updates."
         if len(run) > 1
@@ -131,7 +133,8 @@ def predict(
                 pictures.write_label(labels, target["label"], overwrite=overwrite)
             else:
                 write_nifti(labels, source, target["label"], overwrite=overwrite)
-            write_label_names(info.classes, colors, out, overwrite=overwrite)
+            if label_names:
+                write_label_names(info.classes, colors, out, overwrite=overwrite)
             for name in ("entropy", "mutual_information"):
                 if name in target:
                     values = restored(getattr(predicted, name), cases[0], source)
