@@ -61,14 +61,14 @@ class Clock:
         self.offset = time.process_time() - self.stopped
 
 
-def data() -> tuple[Cohort, Split, str]:
-    """Returns cohort, split with three labeled patients, and the name of the data."""
+def data() -> tuple[Cohort, Split]:
+    """Returns a cohort and its split with three labeled patients."""
     root = os.environ.get("ANATOLAB_DATA")
     if root:
         cohort = open_cohort(Path(root) / "ACDC")
-        return cohort, split_patients(cohort, 3), "ACDC"
+        return cohort, split_patients(cohort, 3)
     cohort = phantoms.cardiac_cohort(24, seed=0)
-    return cohort, split_patients(cohort, 3, validation=6, seed=0), "generated hearts"
+    return cohort, split_patients(cohort, 3, validation=6, seed=0)
 
 
 def run(name: str, seed: int, updates: int | None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def run(name: str, seed: int, updates: int | None) -> dict[str, Any]:
         seconds[stage] = clock.read() - sum(seconds.values())
 
     size = SIZES["demo"] if updates is None else replace(SIZES["demo"], updates=updates)
-    cohort, split, _ = data()
+    cohort, split = data()
     view = find_field_of_view(cohort, split.labeled_patients)
     lap("field of view")
     rows = prepare(cohort, split.train, size=size.image, field_of_view=view)
@@ -136,12 +136,11 @@ def main() -> int:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
+    name = "ACDC" if os.environ.get("ANATOLAB_DATA") else "generated hearts"
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["ANATOLAB_CACHE"] = cache  # nothing is prepared beforehand
-        name = data()[2]
         runs = []
         for seed in args.seeds:
-            os.environ["ANATOLAB_CACHE"] = str(Path(cache) / str(seed))
+            os.environ["ANATOLAB_CACHE"] = str(Path(cache) / str(seed))  # nothing is prepared beforehand
             runs.append(run(args.method, seed, args.updates))
             stages = ", ".join(f"{stage} {s:.0f} s" for stage, s in runs[-1]["seconds"].items())
             print(f"{name}, {args.method}, seed {seed}: Dice {runs[-1]['dice']:.3f}; {stages}", flush=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
-from anatolab.cli.common import Json, Overwrite, print_json
+from anatolab.cli.common import Json, Overwrite, cohort_of, patients_of, print_json
 from anatolab.errors import InputError
 from anatolab.files import check_target, write_atomically
 
@@ -62,20 +62,16 @@ def embed(
         json: Print the quality as JSON.
     """
     from anatolab.analysis.embeddings import embed as make
-    from anatolab.cli.evaluate import _patients
-    from anatolab.data import open_cohort
     from anatolab.training import open_run
 
     check_target(out, overwrite=overwrite)
     if not 2 <= per_class <= 5_000:
         raise InputError(f"--per-class must be a whole number from 2 to 5000, not {per_class}.")
     _, info = open_run(run)
-    if data is None and not info.data:
-        raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
-    cohort = open_cohort(data or info.data, as_stored=True)
+    cohort = cohort_of(run, info, data)
     patients = [
         patient
-        for patient in _patients(info.adapted(cohort), info, on, run)
+        for patient in patients_of(run, info, info.adapted(cohort), on)
         if all(ref.labeled for ref in cohort.of([patient]))
     ]
     if not patients:

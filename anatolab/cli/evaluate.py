@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from anatolab.cli.common import Accelerator, Json, Overwrite, Stride, check_stride, device_of, one_of_these, print_json
-from anatolab.errors import InputError
+from anatolab.cli.common import (
+    Accelerator,
+    Json,
+    Overwrite,
+    Stride,
+    check_stride,
+    cohort_of,
+    device_of,
+    one_of_these,
+    patients_of,
+    print_json,
+)
 from anatolab.files import check_target, write_atomically
 
 METRICS = ("dice", "jaccard", "hd95", "assd", "nsd")
@@ -44,7 +54,6 @@ def evaluate(
     """
     import json as text
 
-    from anatolab.data import open_cohort
     from anatolab.inference import evaluate as measure
     from anatolab.metrics import summarize
     from anatolab.records import plain
@@ -55,11 +64,9 @@ def evaluate(
         check_target(json_file, overwrite=overwrite)
     method, info = open_run(run, device := device_of(accelerator))
     stride = check_stride(stride, info.patch)
-    if data is None and not info.data:
-        raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
-    stored = open_cohort(data or info.data, as_stored=True)
+    stored = cohort_of(run, info, data)
     cohort = info.adapted(stored)
-    patients = _patients(cohort, info, on, run)
+    patients = patients_of(run, info, cohort, on)
     refs = [ref for ref in cohort.of(patients) if ref.labeled or on != "all"]
     cases = measure(method, refs, info.classes, info.size, device=device, stride=stride, **info.rules)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
@@ -105,22 +112,6 @@ def evaluate(
     if missed or invented:
         print(f"missed organs: {missed}, invented: {invented} (Dice 0, distance not counted)")
     return 0
-
-
-def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
-    """Returns the patients to evaluate: those of a part of the run's split, or all annotated ones."""
-    if on == "all":
-        patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))
-        if not patients:
-            raise InputError(f"{cohort.root}: no patient is annotated, so nothing can be compared; use predict.")
-        return patients
-    patients = getattr(info.split, on)
-    if not patients:
-        flag = {"validation": "--held-out", "test": "--held-out-test", "development": "--development"}[on]
-        raise InputError(
-            f"{run}: its split has no {on} patients; train with --split-seed and {flag}, or give --on all."
-        )
-    return patients
 
 
 def _print_table(summary: Mapping[str, Any], classes: Sequence[str]) -> None:

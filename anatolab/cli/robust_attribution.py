@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json as text
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from anatolab.cli.common import print_json
+from anatolab.cli.robust_report import as_png
 from anatolab.errors import InputError
 from anatolab.files import check_target, write_atomically
 
@@ -132,6 +132,4 @@ def _sheet(
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return as_png(figure)

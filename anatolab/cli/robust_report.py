@@ -71,6 +71,11 @@ def draw_groups(results: Sequence[Any]) -> bytes:
     )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28 if len(results) < 6 else -0.14), ncols=3, fontsize=8)
     axes.grid(axis="x", alpha=0.3)
+    return as_png(figure)
+
+
+def as_png(figure: Any) -> bytes:
+    """Returns a matplotlib figure as the bytes of a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

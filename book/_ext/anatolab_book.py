@@ -178,11 +178,6 @@ def badge(text: str) -> nodes.inline:
     return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
 
 
-def per_patient(made: list[records.Record], key: str) -> dict[int, dict[str, float]]:
-    """Returns ``{seed: {patient: value}}``, as :func:`anatolab.metrics.compare` takes it."""
-    return {r.seed: records.measured(records.get(r, key)) for r in made}
-
-
 def missed_organs(made: list[records.Record]) -> bool:
     """Whether any run missed an organ, so that its distances are means over fewer of them."""
     return any((r.values.get("counts") or {}).get("missed") for r in made)
@@ -235,6 +230,7 @@ class RecordTable(BookDirective):
     def cell(
         self, made: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
     ) -> list[nodes.Node]:
+        from anatolab.analysis.harness import units
         from anatolab.metrics import bootstrap_interval
 
         key, spec = column["key"], column.get("format", "")
@@ -251,8 +247,8 @@ class RecordTable(BookDirective):
             spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
             cell.append(nodes.inline("", f" ± {formatted(float(spread), spec)}", classes=["al-spread"]))
         if patients := column.get("patients"):
-            by_seed = per_patient(made, patients)
-            means_of = [math.fsum(v[p] for v in by_seed.values()) / len(by_seed) for p in next(iter(by_seed.values()))]
+            by_seed = [units(record, patients) for record in made]
+            means_of = [math.fsum(v[p] for v in by_seed) / len(by_seed) for p in by_seed[0]]
             known = [m for m in means_of if math.isfinite(m)]
             low, high = bootstrap_interval(known)
             note = "" if len(known) == len(means_of) else f", {len(known)} of {len(means_of)} patients"
