@@ -12,6 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 # What every phase runs under: the small size, one thread a worker, no model hub.
 export ANATOLAB_SIZE ?= tiny
+export PYTHONUTF8 ?= 1
 export OMP_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1

@@ -48,7 +48,7 @@ def write_atomically(
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "new" / "a.txt"
         >>> write_atomically(path, "text", overwrite=False)
-        >>> path.read_text(), [p.name for p in path.parent.iterdir()]
+        >>> path.read_text(encoding="utf-8"), [p.name for p in path.parent.iterdir()]
         ('text', ['a.txt'])
     """
     check_target(path, overwrite=overwrite)

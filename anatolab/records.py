@@ -237,7 +237,7 @@ def git_state() -> dict[str, Any]:
 
     def git(*args: str) -> str:
         return subprocess.run(
-            ["git", *args], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=30
+            ["git", *args], cwd=PACKAGE.parent, capture_output=True, encoding="utf-8", check=True, timeout=30
         ).stdout.strip()
 
     try:

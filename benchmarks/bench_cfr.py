@@ -96,7 +96,7 @@ def main() -> int:
     print("passed" if passed else "FAILED: a limit was missed")
     if args.json:
         report = {"benchmark": "cfr", "passed": passed, "rows": rows, "fit_seconds": took}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if passed or args.report else 1
 
 

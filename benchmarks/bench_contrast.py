@@ -167,7 +167,9 @@ def main() -> int:
     print("passed" if passed else "FAILED: a floor was missed")
     if args.json:
         report = {"rows": rows, "apart": apart, "synchronizations": waits, "gflop": flops}
-        args.json.write_text(json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

@@ -209,7 +209,7 @@ def main() -> int:
     print("passed" if passed else "FAILED: a ratio is above its floor")
     if args.json:
         report = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if passed or args.report else 1
 
 

@@ -125,7 +125,9 @@ def main() -> int:
     passed = all(row["ratio"] <= row["floor"] for row in table)
     print("passed" if passed else "FAILED: a ratio is above its floor")
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": "step", "passed": passed, "rows": table}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "step", "passed": passed, "rows": table}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

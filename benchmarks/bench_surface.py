@@ -113,7 +113,9 @@ def main() -> int:
     print(f"worst case: {worst['case']}, {worst['ratio']:.1f}x")
     print("passed" if passed else f"FAILED: the floor is {FLOOR:g}x on the first case and {TOLERANCE:g} on every value")
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": "surface", "passed": passed, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "surface", "passed": passed, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

@@ -155,7 +155,7 @@ def main() -> int:
     print(f"Dice {TARGET}: {what} (limit {LIMIT:.0f})" + ("" if passed else ": FAILED"))
     if args.json:
         text = json.dumps({"benchmark": "time_to_dice", "data": name, "passed": passed, "runs": runs}, indent=1)
-        args.json.write_text(text.replace("Infinity", "null") + "\n")
+        args.json.write_text(text.replace("Infinity", "null") + "\n", encoding="utf-8")
     return 0 if passed or args.report else 1
 
 

@@ -175,7 +175,9 @@ class Mini:
     def build(self) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "src", "out"]
         env = os.environ | {"ANATOLAB_RECORDS": str(self.records), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-        done = subprocess.run(command, cwd=self.root, env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=self.root, env=env, capture_output=True, encoding="utf-8", timeout=120, check=False
+        )
         page = self.root / "out" / "index.html"
         html = page.read_text() if page.exists() else ""
         return done.returncode, re.sub(r"<[^>]+>", "", html), html + done.stdout + done.stderr

@@ -114,13 +114,15 @@ def test_python_runs_the_package_and_its_command_line(module: str) -> None:
         ([], 2, "anatolab: name one of cohort, check, train, evaluate, predict, robust, embed, export."),
         (["trian"], 2, "anatolab: 'trian' is not one of its commands"),
     ):
-        done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, encoding="utf-8"
+        )
         assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done
 
 
 def test_help_needs_no_torch() -> None:
     code = "import sys; from anatolab.cli import main; main(['--help']); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -481,5 +483,5 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
 def test_a_reader_that_goes_away_ends_the_command(data: Path) -> None:
     command = f"{sys.executable} -m anatolab check {data} | true"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert "Traceback" not in done.stderr

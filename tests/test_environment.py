@@ -176,7 +176,7 @@ TEXT = {
 def tracked() -> list[Path]:
     """The text files that git tracks; vendored scripts are others' words."""
     try:
-        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in done.stdout.splitlines() if "vendor/" not in name]
@@ -246,7 +246,7 @@ def test_workflows_parse_and_ask_for_little(path: Path) -> None:
                 assert re.fullmatch(r"[\w-]+/[\w-]+(/[\w-]+)*@[0-9a-f]{40}", step["uses"])  # a tag can be moved
             else:
                 assert "${{" not in step["run"]  # values reach a script as environment variables
-                subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
+                subprocess.run(["bash", "-n"], input=step["run"], encoding="utf-8", check=True)
 
 
 def test_pre_commit_hooks_need_no_network() -> None:
@@ -284,7 +284,7 @@ def checkout(tmp_path: Path) -> Path:
 def bash(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a script in the toy checkout with its uv first on PATH and a folder of wheels offered."""
     environment = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "UV_FIND_LINKS": "wheels"}
-    return subprocess.run(["bash", *arguments], cwd=checkout, env=environment, capture_output=True, text=True)
+    return subprocess.run(["bash", *arguments], cwd=checkout, env=environment, capture_output=True, encoding="utf-8")
 
 
 INSTALLED = ["pip sync no-links hashes", "pip install no-links"]
@@ -342,7 +342,7 @@ def test_every_phase_of_make_test_has_a_budget() -> None:
 
 def test_make_lists_its_targets() -> None:
     done = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        ["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True, stdin=subprocess.DEVNULL
     )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert {"env", "book", "test", "lint", "lock", "records", "campaign", "gpu", "clean", "help"} <= listed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from anatolab.files import lock, sha256_of_file, write_atomically
 from anatolab.types import InputError
 
+ROOT = Path(__file__).resolve().parent.parent
 FULL = OSError(28, "No space left on device")
 
 
@@ -122,7 +124,7 @@ from anatolab.files import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 write_atomically(Path({str(tmp_path / "a.pt")!r}), lambda f: torch.save(torch.zeros(1 << 16), f), overwrite=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.stderr.splitlines()[-1].startswith("anatolab.errors.InputError")
     assert "a.pt: could not be written (File too large)" in done.stderr
     assert names(tmp_path) == []
@@ -170,7 +172,7 @@ with lock(Path(sys.argv[1])):
 
 def test_a_lock_names_its_holder_and_is_lifted_when_that_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, encoding="utf-8")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "locked\n"
     (folder / ".last.pt.1-a.partial").write_text("half")
@@ -201,4 +203,13 @@ def test_a_lock_makes_the_folder_and_removes_it_where_nothing_was_written(tmp_pa
 
 def test_files_are_written_without_torch() -> None:
     code = "import anatolab.files, sys; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8").stdout == "False\n"
+
+
+def test_text_is_utf_8_whatever_the_locale() -> None:
+    """A library may set the locale of a process to "C", in which text without an encoding is read as ASCII."""
+    text_call = re.compile(r"\.(?:read|write)_text\((?![^\n]*encoding)(?!\s*\n[^\n]*encoding)|text=True")
+    for folder in ("anatolab", "benchmarks", "book/_ext", "studies", "tools"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found = text_call.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found}"

@@ -227,5 +227,5 @@ def test_no_reader_is_long() -> None:
 
 def test_import_anatolab_loads_nothing_heavy() -> None:
     code = "import anatolab, sys; print([m for m in ('torch', 'numpy', 'monai', 'matplotlib') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

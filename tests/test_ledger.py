@@ -258,7 +258,7 @@ PAGE = "# Mini\n\nA {line}`action-memory`.\n\n" + "\n".join(f"```{{{name}}}\n{bo
 def built(folder: Path) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "src", "out"]
     env = os.environ | {"ANATOLAB_RECORDS": str(folder / "records"), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=600, check=False)
     page = folder / "out" / "index.html"
     return done.returncode, page.read_text() if page.exists() else "", done.stderr
 

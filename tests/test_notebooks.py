@@ -162,7 +162,7 @@ def nbval(path: Path, *options: str) -> str:
     """Runs nbval on a notebook as the make target does; pytest's output."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(path.parent), *options]
     command += ["--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval.cfg"), str(path)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=path.parent).stdout
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=path.parent).stdout
 
 
 def test_nbval_compares_contract_cells_after_replacing_what_says_nothing(tmp_path: Path) -> None:

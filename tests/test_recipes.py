@@ -72,7 +72,7 @@ def run(tree: Path, code: str) -> str:
     """What Python code prints by the package of a tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "120"}
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert "Traceback" not in result.stderr, result.stderr[-2000:]
     return result.stdout
 
@@ -83,9 +83,9 @@ def hashes(tree: Path) -> dict[str, str]:
 
 
 def replaced(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def test_a_method_is_one_file_and_its_line_in_the_list(tree: Path) -> None:
@@ -163,12 +163,14 @@ def write_notebook(path: Path, source: str, printed: str | None) -> None:
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# A toy notebook"}
     cells = [title, code("seed = 0", ["parameters"], []), code(source, ["nbval-check-output", "keep_output"], outputs)]
     metadata = {"kind": "prose", "kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}))
+    path.write_text(
+        json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": cells}), encoding="utf-8"
+    )
 
 
 def checked(tree: Path, tool: str, *arguments: str) -> tuple[int, str]:
     """The exit status of one of the tree's tools, and what it prints."""
     command = [sys.executable, str(tree / "tools" / tool), *arguments]
-    result = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", check=False)
     assert "Traceback" not in result.stderr, result.stderr[-2000:]
     return result.returncode, result.stdout.strip()

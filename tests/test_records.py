@@ -57,8 +57,8 @@ def test_what_is_no_record_is_named(root: Path, text: str) -> None:
 
 
 def changed(path: Path, **changes: object) -> None:
-    held = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+    held = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 CHANGES = [

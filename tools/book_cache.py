@@ -54,11 +54,11 @@ def fingerprint(root: Path, size: str) -> str:
 def refresh(cache: Path, wanted: str) -> bool:
     """Empties the cache unless it was filled under the same fingerprint; whether it was emptied."""
     stamp = cache / "fingerprint"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return False
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return True
 
 
@@ -77,7 +77,7 @@ def chapters(root: Path) -> list[Path]:
     toc = root / "_toc.yml"
     if not toc.exists():
         return []
-    named = [root / Path(name).with_suffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
+    named = [root / Path(name).with_suffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text(encoding="utf-8")))]
     return [path for path in dict.fromkeys(named) if path.exists()]
 
 
@@ -101,7 +101,7 @@ def run(path: Path) -> ExecutionResult:
 def peak_memory_mb(pid: int | None) -> int | None:
     """Returns the peak resident memory of a process in MB, where the system reports it (Linux)."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
     peak = re.search(r"VmHWM:\s*(\d+) kB", status)

@@ -88,7 +88,7 @@ def trained(checkout: Path, experiment: str) -> dict[str, object]:
     """Returns state hash, last terms and hash of predicted classes of a short training with the code of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TRAIN, experiment, str(UPDATES), json.dumps(EASY)]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise SystemExit(f"{experiment} does not train by the code in {checkout.name}: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -149,7 +149,9 @@ def stale() -> str | None:
     from book_cache import fingerprint
 
     stamp = CACHE / "fingerprint"
-    if stamp.exists() and stamp.read_text() == fingerprint(ROOT, os.environ.get("ANATOLAB_SIZE", "tiny")):
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint(
+        ROOT, os.environ.get("ANATOLAB_SIZE", "tiny")
+    ):
         return None
     return "the outputs in _build are of another state of library, records or environment; run `make html` first"
 

@@ -217,7 +217,7 @@ def memory_budget() -> int:
 
         known += [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0],) if limit != resource.RLIM_INFINITY]
     with suppress(OSError, ValueError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min((k for k in known if k > 0), default=16_000_000_000) // 2
 
 

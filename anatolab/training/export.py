@@ -241,7 +241,7 @@ def write_onnx(method: nn.Module, info: RunInfo, path: Path, *, overwrite: bool 
     except ImportError as error:
         raise InputError(f"ONNX: the package {error.name} is missing; install anatolab[export].") from error
     image = torch.rand(2, info.in_channels, *info.size)
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as quiet:  # noqa: PTH123
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as quiet:  # noqa: PTH123
         target = Path(folder) / "model.onnx"
         try:
             with redirect_stdout(quiet), torch.no_grad():

@@ -420,12 +420,12 @@ def tidy(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
-        text = path.read_text("utf-8")
+        text = path.read_text(encoding="utf-8")
         mended = NEEDLESS.sub("", text)
         for pattern, instead in SPOKEN:
             mended = re.sub(pattern, instead, mended)
         if mended != text:
-            path.write_text(mended, "utf-8")
+            path.write_text(mended, encoding="utf-8")
 
 
 def write_records(app: Sphinx, error: Exception | None) -> None:
@@ -436,8 +436,11 @@ def write_records(app: Sphinx, error: Exception | None) -> None:
     folder.mkdir(exist_ok=True)
     used = {e for uses in getattr(app.env, "anatolab_uses", {}).values() for e in uses}
     for experiment in sorted(e for e in used if records.exists(e)):
-        stored = [json.loads(records.path_of(experiment, r.seed).read_text("utf-8")) for r in records.load(experiment)]
-        (folder / f"{experiment}.json").write_text(json.dumps(stored, indent=1), "utf-8")
+        stored = [
+            json.loads(records.path_of(experiment, r.seed).read_text(encoding="utf-8"))
+            for r in records.load(experiment)
+        ]
+        (folder / f"{experiment}.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- configuration

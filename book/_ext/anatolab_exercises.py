@@ -45,8 +45,8 @@ class Exercise:
 
 def exercises(path: Path) -> Iterator[Exercise]:
     """Yields the exercises of a notebook, in order."""
-    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text("utf-8"))["cells"]]
-    written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text("utf-8"))
+    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text(encoding="utf-8"))
     solved = {}
     for kind, text in cells:
         for match in re.finditer(BLOCK % "solution", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():

@@ -70,7 +70,7 @@ class Solutions(BookDirective):
                 continue
             self.env.note_dependency(str(path))
             section = nodes.section("", ids=[f"solutions-{path.stem.replace('_', '-')}"])
-            heading = json.loads(path.read_text("utf-8"))["cells"][0]["source"]
+            heading = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]
             section += nodes.title("", "", *self.inline("".join(heading).splitlines()[0].lstrip("# ")))
             uri = self.env.app.builder.get_relative_uri(self.env.docname, page)
             for exercise in solved:

@@ -24,9 +24,9 @@ Read = Callable[[Path], LabeledImages]
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 @pytest.mark.parametrize(("write", "read"), [(trees.waterbirds, read_waterbirds), (trees.celeba, read_celeba)])

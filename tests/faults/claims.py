@@ -161,7 +161,7 @@ def record(path: Path, **changes: Any) -> None:
     made = write(Record("toy", 0, {"dice": 0.5}))
     held = json.loads(made.read_text()) | changes
     made.unlink()
-    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
+    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 PLAIN = {"descr": "|u1", "fortran_order": False}

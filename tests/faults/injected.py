@@ -38,7 +38,7 @@ def faulty(work: Callable[[], int], folder: Path, fault: Fault | None, number: i
         try:
             return work()
         finally:
-            note.write_text(str(calls.counted))
+            note.write_text(str(calls.counted), encoding="utf-8")
 
     return run
 

@@ -146,7 +146,7 @@ def test_a_writer_that_writes_in_place_is_caught(tmp_path: Path, monkeypatch: py
 
     def in_place(path: Path, write: Any, *, overwrite: bool, previous: Path | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(write)
+        path.write_text(write, encoding="utf-8")
 
     monkeypatch.setattr("anatolab.records.write_atomically", in_place)
     monkeypatch.setattr("tests.faults.injected.worlds", lambda: only_record(tmp_path / "record"))

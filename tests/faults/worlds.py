@@ -229,7 +229,11 @@ def _is_run_file(path: Path) -> bool:
 
         if path.suffix == ".pt":
             return int("method" not in checkpoint.load(path))
-        lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        lines = (
+            path.read_text(encoding="utf-8").splitlines()
+            if path.suffix == ".jsonl"
+            else [path.read_text(encoding="utf-8")]
+        )
         return int(not all(isinstance(json.loads(line), dict) for line in lines))
 
     return fork(read).code == 0
@@ -244,4 +248,4 @@ def _is_nifti(path: Path) -> bool:
 def _is_cache_file(path: Path) -> bool:
     if path.suffix == ".npy":
         return np.load(path).size > 0
-    return isinstance(json.loads(path.read_text()), dict)
+    return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)

@@ -30,7 +30,7 @@ def test_two_processes_train_one_run_however_they_are_started(tmp_path: Path) ->
             [sys.executable, *launcher, *command, "--validate-every", "1", *METHOD],
             cwd=ROOT,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(f"finished at step 2: {out}") == 1  # one process speaks
