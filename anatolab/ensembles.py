@@ -69,14 +69,14 @@ def predict_ensemble(
         probabilities: Filled with the mean probabilities where given: ``(classes, z, y, x)``, a float type, or uint16
             in units of 1 / 65535.
         device: Where to compute.
-        stride: Of members on patches, see :func:`anatolab.inference.sliding_window`.
-        window: Of members on patches.
+        stride: Stride of members on patches, see :func:`anatolab.inference.sliding_window`.
+        window: Weighting of members on patches.
 
     Returns:
         The label volume without any post-processing, and the uncertainty.
 
     Raises:
-        InputError: As :func:`anatolab.inference.predict_scores`.
+        InputError: As for :func:`anatolab.inference.predict_scores`.
 
     Reference:
         Lakshminarayanan et al., Deep ensembles, NeurIPS 2017; mutual information as Smith and Gal, UAI 2018.
@@ -146,7 +146,7 @@ def averaged(predict: Callable[[Tensor], Tensor], moves: Sequence[Move]) -> Call
 
     Args:
         predict: From images to logits.
-        moves: Of :func:`moves_of`.
+        moves: The result of :func:`moves_of`.
 
     Returns:
         From images ``(b, c, *s)`` to the logarithm of the mean probability ``(b, classes, *s)``, which is used as

@@ -147,7 +147,7 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-# What was tried on the development patients, three settings a row at 2,000 updates: end of the id, row, overrides.
+# What was tried on the development patients, three settings per row at 2,000 updates: end of the id, row, overrides.
 # Rows on the shared base are tried at three weights of their own term; the sheets name the one that is reported.
 _TRIED: dict[str, tuple[str, tuple[float, ...]]] = {
     "supervised": ("sup_weight", (0.25, 0.5, 1.0)),
@@ -179,7 +179,7 @@ def _changes() -> list[Experiment]:
     return runs
 
 
-_ALL = {"labeled": 8}  # images an update where every patient is labeled: as many as other rows read
+_ALL = {"labeled": 8}  # images per update where every patient is labeled: as many as other rows read
 _SUPERVISED_ALL: list[Row] = [("supervised", "supervised", "supervised, all labels", _ALL)]
 _SGD = {"optimizer": "sgd"}  # the papers' optimizer
 _LONG = {"side": 128, "updates": 6_000}

@@ -42,7 +42,7 @@ def predict_logits(
         size: Height and width that the network was trained at.
         field_of_view: That of the training; outside of it the background is certain.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed"; logits are resized in fp32.
+        precision: Precision of the network, "32-true" or "bf16-mixed"; logits are resized in fp32.
         batch: Slices at a time.
 
     Yields:
@@ -108,7 +108,7 @@ def sliding_window(
             atrium, with patches of 80 x 112 x 112, is :data:`PUBLISHED_STRIDE`.
         window: Weight of a window's voxels in the mean: ``constant``, or ``gaussian``, largest in the middle (standard
             deviation of an eighth of the side, as MONAI and nnU-Net have it).
-        precision: Of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
+        precision: Precision of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
         batch: Windows at a time.
 
     Returns:
@@ -145,12 +145,12 @@ def slabs(
     Windows go along z last, so sums are kept of as many planes as a patch has, whatever the depth of the volume.
 
     Args:
-        predict: As of :func:`sliding_window`, as are patch, stride, window, precision and batch.
+        predict: From images to logits, as in :func:`sliding_window`.
         image: ``(c, z, y, x)`` in [0, 1]; sums are kept on its device.
         patch: Sides (z, y, x).
         stride: Steps (z, y, x).
         window: ``constant`` or ``gaussian``.
-        precision: Of the network.
+        precision: Precision of the network.
         batch: Windows at a time.
         device: The network's; that of the image where None.
 
@@ -158,7 +158,7 @@ def slabs(
         Probabilities ``(classes, n, y, x)`` of the next n planes, fp32, on the device of the image.
 
     Raises:
-        InputError: As :func:`sliding_window`.
+        InputError: As for :func:`sliding_window`.
     """
     step = tuple(stride or (max(1, side // 2) for side in patch))
     if not all(0 < s <= side for s, side in zip(step, patch, strict=True)):
@@ -231,15 +231,15 @@ def predict_scores(
         size: What the network was trained at: height and width of slices, or sides (z, y, x) of patches.
         field_of_view: That of the training, if any; what lies outside is background.
         device: Where to compute; patches are stitched on the CPU.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`; not read for slices.
-        window: Of the patches, see :func:`sliding_window`; not read for slices.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`; not read for slices.
+        window: Weighting of the patches, see :func:`sliding_window`; not read for slices.
 
     Yields:
         ``(n, classes, y, x)`` of the next n planes, fp32.
 
     Raises:
-        InputError: As :func:`anatolab.data.prepare`, or a setting is unknown.
+        InputError: As for :func:`anatolab.data.prepare`, or a setting is unknown.
     """
     if field_of_view is not None and field_of_view.dims != len(size):
         raise InputError(
@@ -302,12 +302,12 @@ def predict_volume(
         largest_component: Whether to keep only the largest component of each organ, see
             :func:`anatolab.postprocess.largest_component`.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`; not read for slices.
-        window: Of the patches, see :func:`sliding_window`; not read for slices.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`; not read for slices.
+        window: Weighting of the patches, see :func:`sliding_window`; not read for slices.
 
     Raises:
-        InputError: As :func:`predict_scores`.
+        InputError: As for :func:`predict_scores`.
     """
     parts = predict_scores(
         predict,
@@ -344,10 +344,10 @@ def evaluate(
         classes: Class names, background first.
         size: What the network was trained at: height and width of slices, or sides (z, y, x) of patches.
         field_of_view: That of the training, if any; organs are measured outside of it as well.
-        largest_component: As of :func:`predict_volume`.
+        largest_component: As in :func:`predict_volume`.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`.
         volumes: Filled with the predicted volume of each case, by case name, where given.
 
     Returns:

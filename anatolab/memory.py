@@ -17,7 +17,7 @@ class Bank(nn.Module):
 
     Args:
         size: Rows kept.
-        dtype: Of the rows kept, such as float16 for a large bank; as pushed where None.
+        dtype: Number type of the rows kept, such as float16 for a large bank; as pushed where None.
 
     Example:
         >>> bank = Bank(3)
@@ -76,7 +76,7 @@ class ClassBank(nn.Module):
         classes: Number of classes.
         size: Rows kept of each.
         dim: Length of a row.
-        dtype: Of the rows kept, such as float16 for large banks.
+        dtype: Number type of the rows kept, such as float16 for large banks.
 
     Example:
         >>> bank = ClassBank(2, 3, 1)

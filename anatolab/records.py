@@ -199,7 +199,7 @@ def provenance(
         started: Date and time, ISO.
         wall_s: Seconds.
         device: Where it was computed.
-        threads: Of the processor.
+        threads: Threads of the processor.
         before: :func:`git_state` when the run began. Its commit is that of the code that ran; where the state is
             another one by now, the record counts as made from changed code.
     """

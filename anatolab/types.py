@@ -56,7 +56,7 @@ class Case:
     """
 
     patient: str  # "patient001"
-    phase: str  # "ED", "ES", or "" where a data set has one volume a patient
+    phase: str  # "ED", "ES", or "" where a data set has one volume per patient
     image: np.ndarray  # (c, z, y, x) float32, the file's own intensities
     label: np.ndarray | None  # (z, y, x) uint8 class numbers, 255 = unknown; None where there is no annotation
     spacing: tuple[float, float, float] | None  # (z, y, x) mm; None where the files carry none
@@ -193,8 +193,8 @@ class Size:
     name: str
     side: int  # slices, or the planes of patches, are side x side pixels
     updates: int  # of the student in all, pre-training included
-    labeled: int  # labeled images a step
-    unlabeled: int  # unlabeled images a step
+    labeled: int  # labeled images per step
+    unlabeled: int  # unlabeled images per step
     network: str  # a key of anatolab.nn.NETWORKS
     patients: int  # of a generated cohort
     depth: int = 0  # planes of a 3-D patch; 0: 2-D slices
@@ -249,7 +249,7 @@ class Stage:
     name: str
     updates: int
     trainable: nn.Module | Sequence[nn.Parameter]
-    batch: tuple[int, int]  # labeled and unlabeled rows a step
+    batch: tuple[int, int]  # labeled and unlabeled rows per step
     step: Callable[[Batch, float], Losses]  # the batch, and the progress of this stage, in [0, 1)
     nesterov: bool = False  # whether SGD has Nesterov momentum in this stage, whatever the settings of the loop
 

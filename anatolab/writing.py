@@ -44,7 +44,7 @@ def write_nifti(label: np.ndarray, case: Case, path: Path, *, overwrite: bool = 
 
 
 def write_map(values: np.ndarray, case: Case, path: Path, *, overwrite: bool = False) -> None:
-    """Writes one number a voxel, such as an entropy, as float32; otherwise as :func:`write_nifti`."""
+    """Writes one number per voxel, such as an entropy, as float32; otherwise as :func:`write_nifti`."""
     _check_shape(values, case, path, "map")
     volume = np.ascontiguousarray(values.transpose(2, 1, 0).astype(np.float32))
     content = _image(volume, case).to_bytes()
@@ -96,7 +96,7 @@ def write_label_names(
 
     Args:
         classes: Background first.
-        colors: ``#rrggbb``, one a class.
+        colors: ``#rrggbb``, one per class.
         folder: Where the label volumes lie.
         overwrite: Whether files that say something else may be replaced.
         check: Write nothing, and only raise what writing would.

@@ -1,4 +1,4 @@
-"""Many trainings on many machines: the list of wanted runs as tasks of Ray Core, one task a run.
+"""Many trainings on many machines: the list of wanted runs as tasks of Ray Core, one task per run.
 
 A task runs where its share of CPUs and GPUs is free. Its record comes back to the machine that asked. A worker that is
 lost, killed or told to stop ends its task, and Ray starts it again, maybe elsewhere: the run continues from its last
@@ -33,9 +33,9 @@ def run_all(
         todo: Experiments, which have an ``id``, with their seeds, in the order in which they are started.
         run: Trains one of them.
         workdir: Where runs keep their checkpoints, an absolute path that means the same on all machines.
-        address: Of a running cluster, such as ``auto``; one of this machine is started where None.
-        cpus: Of each run; also its number of threads.
-        gpus: Of each run; a share lets runs use one GPU together.
+        address: Address of a running cluster, such as ``auto``; one of this machine is started where None.
+        cpus: CPUs of each run; also its number of threads.
+        gpus: GPUs of each run; a share lets runs use one GPU together.
         retries: How often a run is started again after its worker was lost.
 
     Raises:

@@ -98,7 +98,7 @@ def generator_of(name: str) -> str:
 
 
 def method_config(gate: Gate, method: str) -> Any:
-    """The recommended settings; where every patient is labeled, as many images an update as a split batch has."""
+    """The recommended settings; where every patient is labeled, as many images per update as a split batch has."""
     config = METHODS[method].Config().for_size(gate.size)
     return replace(config, labeled=config.labeled + config.unlabeled) if method == "supervised" else config
 

@@ -233,7 +233,7 @@ def make_records_on_ray(
 
     Args:
         only: Ids, all wanted runs where empty.
-        workdir: As of :func:`make_records`, on a disk that all machines see.
+        workdir: As in :func:`make_records`, on a disk that all machines see.
         size: Make only runs of this size.
         share: ``address``, ``cpus`` and ``gpus`` of :func:`cluster.run_all`.
 

@@ -32,7 +32,7 @@ PATIENTS, TRAIN, VALIDATION, LABELED = 40, 30, 10, 7  # generated hearts
 def repeats(row: str, seeds: Sequence[int] = SEEDS) -> records.Record:
     """Trains one method once per seed, all else equal, and records the Dice of each validation patient.
 
-    One record a row, ``repeats-<row>``, with ``dice.<seed>.<patient>``; it is rewritten after each training, and a
+    One record per row, ``repeats-<row>``, with ``dice.<seed>.<patient>``; it is rewritten after each training, and a
     call continues after the last one.
     """
     import torch
@@ -201,7 +201,7 @@ def picture(rows: dict[str, SeedValues], most: int = 45) -> Path:
 
 
 def awaited() -> list[str]:
-    """Writes the experiments that the ledger names and nobody has recorded yet, one a line."""
+    """Writes the experiments that the ledger names and nobody has recorded yet, one per line."""
     sys.path.insert(0, str(records.PACKAGE.parent / "book" / "_ext"))
     import anatolab_ledger as ledger
 

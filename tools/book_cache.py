@@ -30,7 +30,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"
-LIMIT = 60  # seconds a notebook, at size tiny
+LIMIT = 60  # seconds per notebook, at size tiny
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 

@@ -32,6 +32,7 @@ or as widely prepared, and your own in the layout of the Decathlon or nnU-Net.
 anatolab COMMAND --help lists the flags of a command; anatolab --version prints the version. Exit codes: 0 success,
 1 wrong input or problems in the data, 2 wrong flags, 3 training was stopped and can be continued, 130 interrupted."""
 NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # in what torch raises
+TOO_LITTLE_MEMORY = "memory: there is not enough of it; use fewer images per step, smaller patches, or fewer cases."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space.")
         except MemoryError:
-            return _fail("memory: there is not enough of it; use fewer images a step, smaller patches, or fewer cases.")
+            return _fail(TOO_LITTLE_MEMORY)
         except OverflowError as error:
             return _fail(f"a number is too large ({error}); give a smaller one.")
         except RecursionError:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             if not any(text in str(error) for text in NO_MEMORY):
                 raise
-            return _fail("memory: there is not enough of it; use fewer images a step, smaller patches, or fewer cases.")
+            return _fail(TOO_LITTLE_MEMORY)
         except KeyboardInterrupt:
             return _fail("interrupted.", 130)
 

@@ -55,9 +55,9 @@ def embed(
         on: Which patients: a part of the run's split, or all annotated ones. The page names them.
         of: A pixel in all decoder maps, its representation, means over patches, or means over slices.
         layout: t-SNE or UMAP.
-        dims: Of the map.
+        dims: Dimensions of the map.
         per_class: Points of each class, at most.
-        seed: Of the choice of points and of the layout.
+        seed: Seed of the choice of points and of the layout.
         overwrite: Replace the page.
         json: Print the quality as JSON.
     """
@@ -109,7 +109,7 @@ def page(embedding: Any, title: str) -> str:
 
 
 def figure(embedding: Any) -> Any:
-    """Returns a plotly figure of a map, a trace a class, whose points name patient and slice."""
+    """Returns a plotly figure of a map, a trace per class, whose points name patient and slice."""
     import plotly.graph_objects as go
 
     from anatolab.viz.colors import class_color

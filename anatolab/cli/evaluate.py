@@ -46,8 +46,8 @@ def evaluate(
         data: Folder of patients; the one the run was trained on where not given.
         on: Which patients: those that the run held out, those of its development, or all annotated ones of the folder.
         json_file: Write every case's values there.
-        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given; the papers' on
-            the left atrium is 4 18 18.
+        stride: For a run on 3-D patches: steps z y x of its sliding window; half a patch where not given. The papers
+            use 4 18 18 on the left atrium.
         accelerator: Where to compute.
         overwrite: Replace the file of --json-file.
         json: Print every case's values as JSON.

@@ -38,8 +38,8 @@ def export(
         onnx: Write the network as models/model.onnx, too; needs anatolab[export].
         evaluation: What evaluate --json-file wrote of this run, for the metrics of the card; evaluation.json in the
             folder of the run where there is one.
-        license: Of the weights; that of the data decides.
-        authors: Of the weights.
+        license: License of the weights; that of the data decides.
+        authors: Authors of the weights.
         overwrite: Replace files that exist.
         json: Print the card as JSON.
     """

@@ -28,7 +28,7 @@ def fit(
 
     Args:
         info: The description, a ``RunInfo``.
-        settings: Of the loop.
+        settings: Settings of the loop.
         cohort: Where the patients are.
         rows: The prepared training patients.
         out: The folder of the run.

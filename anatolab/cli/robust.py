@@ -51,7 +51,7 @@ class Fit:
     method: str = "cfr"
     """A method of anatolab.robust."""
     seed: int = 0
-    """Of every draw."""
+    """Seed of all random draws."""
     tune: Flag = False
     """Try the method's three settings, and keep the one that its rule likes best on validation."""
     no_groups: Flag = False
@@ -149,7 +149,7 @@ class Attribute:
     images: int = 8
     """How many images of the test split."""
     steps: int = 64
-    """Of integrated gradients."""
+    """Steps of integrated gradients."""
     overwrite: Overwrite = False
     json: Json = False
 

@@ -18,7 +18,7 @@ def attribute(flags: Any) -> int:
     """Computes two maps of some test images, measures them against masks, and draws them.
 
     Args:
-        flags: Of the sub-command.
+        flags: The flags of the sub-command.
     """
     import torch
 

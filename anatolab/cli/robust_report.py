@@ -12,7 +12,7 @@ def as_markdown(about: Mapping[str, Any], results: Sequence[Any]) -> str:
 
     Args:
         about: Data, model, seeds and notes.
-        results: Of :func:`anatolab.robust.comparison.compare`.
+        results: The results of :func:`anatolab.robust.comparison.compare`.
     """
     unit = results[0].scores["unit"]
     head = ["method", "labels in training", "labels in selection", f"worst {unit}", "mean", "gap", "worst by seed"]

@@ -1,4 +1,4 @@
-"""``anatolab train``: one sub-command a method, whose flags are the fields of its Config at the current size."""
+"""``anatolab train``: one sub-command per method, whose flags are the fields of its Config at the current size."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def split_of(
     Args:
         cohort: The patients.
         labeled: How many are labeled.
-        seed: Of the order; None for the published lists.
+        seed: Seed of the order; None for the published lists.
         held_out: For validation; None for the published list, or a fifth where there is none.
         held_out_test: For the test; None for the published list, or nobody.
         development: Taken out of the training patients.

@@ -44,7 +44,7 @@ def read_h5(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
         keys: Names of the arrays, such as ``image`` and ``label``.
 
     Returns:
-        One array a key, in the order of the keys.
+        One array per key, in the order of the keys.
 
     Raises:
         InputError: The file is missing, empty, truncated, damaged or no HDF5, lacks one of the arrays, claims more than
@@ -132,7 +132,7 @@ def _h5_spacing(file: Any, path: Path) -> Spacing | None:
         one = two = three = np.nan
     if not all(0 < mm < 1e4 for mm in (one, two, three)):
         raise InputError(
-            f"{path}: its attribute 'spacing' is {file.attrs['spacing']!r}; write three lengths in mm, one an axis."
+            f"{path}: its attribute 'spacing' is {file.attrs['spacing']!r}; write three lengths in mm, one per axis."
         )
     return one, two, three
 

@@ -38,12 +38,12 @@ RECIPE = {  # part of every cache's key: raise the version when a reader or anyt
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Slices of one size, one a row, with the case and patient that each comes from."""
+    """Slices of one size, one per row, with the case and patient that each comes from."""
 
     images: np.ndarray  # (n, c, h, w) float32 in [0, 1], memory-mapped and read-only where it comes from the cache
     labels: np.ndarray  # (n, h, w) uint8 class numbers, 255 = unknown
     names: list[str]  # "patient001_ED#05": case and slice, counted from 0 along axis 0 of the volume
-    patients: list[str]  # one a row
+    patients: list[str]  # one per row
     sha256: str  # of all of the above and the view
     view: tuple[int, int]  # height and width that a network sees: the middle of a row, or all of it
 
@@ -62,8 +62,8 @@ class Rows:
         Args:
             images: (n, c, h, w) float32 in [0, 1].
             labels: (n, h, w) uint8 class numbers, 255 = unknown.
-            patients: One a row.
-            names: One a row; patient and row number where not given.
+            patients: One per row.
+            names: One per row; patient and row number where not given.
             view: Height and width of the middle of a row that a network sees; the whole row where not given.
 
         Raises:
@@ -225,7 +225,7 @@ def slices_of(
     Args:
         case: The volume.
         size: Height and width that a network sees, in pixels.
-        field_of_view: Of two dimensions; the whole plane where None.
+        field_of_view: A 2-D field of view; the whole plane where None.
 
     Returns:
         Images (z, c, h, w) float32 in [0, 1], see :func:`scaled`, and labels (z, h, w) uint8, all 255 where the case

@@ -272,7 +272,7 @@ def check_features(features: Tensor | np.ndarray, y: Tensor | np.ndarray | None 
     if y is not None:
         labels = torch.as_tensor(y)
         if labels.shape != (len(h),):
-            raise InputError(f"{what}: {len(h)} rows have labels of shape {tuple(labels.shape)}; give one a row.")
+            raise InputError(f"{what}: {len(h)} rows have labels of shape {tuple(labels.shape)}; give one per row.")
         if len(labels.unique()) < 2:
             raise InputError(
                 f"{what}: all {len(h)} rows are of class {labels[0].item()}; give rows of several classes."

@@ -1,4 +1,4 @@
-"""A series of DICOM files, one a slice, as one volume in its geometry; nothing else of their headers is read."""
+"""A series of DICOM files, one per slice, as one volume in its geometry; nothing else of their headers is read."""
 
 from __future__ import annotations
 

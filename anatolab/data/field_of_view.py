@@ -22,8 +22,8 @@ SLACK = 0.36  # of the plane's side, see find_field_of_view
 class Box:
     """Some pixels of an array, which may reach beyond its borders."""
 
-    start: tuple[int, ...]  # first pixel, one an axis; negative before the array
-    size: tuple[int, ...]  # pixels, one an axis
+    start: tuple[int, ...]  # first pixel, one per axis; negative before the array
+    size: tuple[int, ...]  # pixels, one per axis
 
     def overlap(self, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Returns the slices of an array of this shape, and of the box, where the two overlap."""
@@ -65,7 +65,7 @@ class FieldOfView:
     """
 
     center: tuple[float, ...]  # as a share of each axis, (y, x) or (z, y, x)
-    side: tuple[float, ...]  # one an axis, in ``unit``
+    side: tuple[float, ...]  # one per axis, in ``unit``
     unit: Literal["share", "mm"] = "share"  # share: of sqrt(H W) in 2-D, of each axis in 3-D
     margin: float = 4 / 3  # 2-D: rows are stored this many times larger, so that a rotated view samples real pixels
 
@@ -154,9 +154,9 @@ def find_field_of_view(
 
     Args:
         cohort: Where the patients are.
-        labeled_patients: Of the split: their labels are read, and no case of any other patient is.
+        labeled_patients: The labeled patients of the split. No case of another patient is read.
         dims: 2 for slices, 3 for volumes.
-        unit: Of the side; "mm" needs cases with a spacing, and gives every row the same size of a pixel.
+        unit: Unit of the side; "mm" needs cases with a spacing, and gives every row the same size of a pixel.
         slack: Added to the extent, as a share of the plane's side (2-D) or of each axis (3-D).
         margin: See :class:`FieldOfView`.
 
@@ -167,7 +167,7 @@ def find_field_of_view(
         InputError: A patient is not in the cohort, or none of the labeled cases has a labeled organ, or a
             case has no spacing where the unit is mm.
     """
-    patient, shape_rows, scale_rows, edge_rows = [], [], [], []  # one entry a case with a labeled organ
+    patient, shape_rows, scale_rows, edge_rows = [], [], [], []  # one entry per case with a labeled organ
     for ref in cohort.of(labeled_patients):
         case = ref.load()
         if case.label is not None and (edge := _extent(case.label, dims)) is not None:
@@ -245,7 +245,7 @@ def _extent(label: np.ndarray, dims: int) -> list[tuple[int, int]] | None:
 
 
 def _mean_by(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the cases of each patient, one row a patient."""
+    """Returns the mean over the cases of each patient, one row per patient."""
     return np.stack([values[[q == p for q in patient]].mean(0) for p in dict.fromkeys(patient)])
 
 

@@ -226,8 +226,8 @@ def check_budget(path: Path, shape: Sequence[int], bytes_each: int, stored: int 
 
     Args:
         path: The file, for the message.
-        shape: Of the array that the header describes.
-        bytes_each: Of one of its values.
+        shape: Shape of the array that the header describes.
+        bytes_each: Size in bytes of one of its values.
         stored: Bytes of the file that hold the values, where the header must not claim more.
 
     Returns:
@@ -301,7 +301,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_list(path: Path, pattern: str, example: str) -> list[str]:
-    """Reads a list of names, one a line, with or without ``.h5``.
+    """Reads a list of names, one per line, with or without ``.h5``.
 
     Args:
         path: The text file.
@@ -343,7 +343,7 @@ def inside(folder: Path, text: str, source: Path) -> Path:
 
     Args:
         folder: Paths are relative to it.
-        text: As the table has it; backslashes are those of Windows.
+        text: The path as the table has it, possibly with the backslashes of Windows.
         source: The table, for the message.
 
     Raises:

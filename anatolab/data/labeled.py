@@ -33,7 +33,7 @@ class LabeledImages:
     y: np.ndarray  # (n,) int64
     a: np.ndarray  # (n,) int64
     split: np.ndarray  # (n,) int64, an index of SPLITS
-    files: tuple[Path, ...] = ()  # one a row; empty where the pixels are in memory
+    files: tuple[Path, ...] = ()  # one per row; empty where the pixels are in memory
     pixels: np.ndarray | None = None  # (n, h, w, 3) uint8, of generated images
     masks: np.ndarray | None = None  # (n, h, w) bool, the foreground of generated images
     provenance: dict[str, Any] = field(default_factory=dict)  # license and source, or generator, version and seed
@@ -152,10 +152,10 @@ def labeled_images(
 
     Args:
         table: The file that a message names.
-        name: Of the data set.
+        name: Name of the data set.
         classes: Names of the values of y.
         attributes: Names of the values of a.
-        files: One an image.
+        files: One per image.
         values: y, a and split of each.
         provenance: License and source.
 

@@ -35,7 +35,7 @@ def read_metashift(root: str | Path, seed: int = 42) -> LabeledImages:
 
     Args:
         root: The folder with ``train`` and ``test``, or one above it.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Raises:
         InputError: The folders are not there, or one of the four groups has no image.

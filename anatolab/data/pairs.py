@@ -84,7 +84,7 @@ def refs_of(
     """Builds one case per patient; an image or a label without its partner is a problem.
 
     Args:
-        images: The files of each patient, a file a channel.
+        images: The files of each patient, one per channel.
         labels: The label file of each patient that has one.
         load: Makes the function that reads the case.
         due: Where the label file of a patient belongs; None where the patient may be without.
@@ -125,7 +125,7 @@ def load_case(
 
     Args:
         patient: Its id.
-        images: A 3-D file a channel, or one 4-D file of all channels.
+        images: A 3-D file per channel, or one 4-D file of all channels.
         label: The label file, if any.
         classes: Class names, background first.
         codes: Class number of each value in the label file; the values are class numbers where not given.

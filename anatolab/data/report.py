@@ -137,7 +137,7 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
 
 
 def describe(report: Report) -> str:
-    """Returns the report as text, a fact a line; problems come last, a sentence each."""
+    """Returns the report as text, a fact per line; problems come last, a sentence each."""
     lines = [f"{report.folder}: {_headline(report)}"]
 
     def add(word: str, text: str) -> None:

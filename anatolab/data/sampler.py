@@ -21,9 +21,9 @@ class TwoStreamSampler:
     Args:
         labeled_rows: Rows with an annotation, such as ``rows.index_of(split.labeled_patients)``.
         unlabeled_rows: Rows without one; may be empty where ``num_unlabeled`` is 0.
-        num_labeled: Labeled rows a batch.
-        num_unlabeled: Unlabeled rows a batch.
-        seed: Of the private generator.
+        num_labeled: Labeled rows per batch.
+        num_unlabeled: Unlabeled rows per batch.
+        seed: Seed of the private generator.
 
     Raises:
         InputError: Rows are asked for from an empty list, a count is negative, or both counts are 0.
@@ -98,7 +98,7 @@ class _Stream:
         self.rows = torch.as_tensor(rows, dtype=torch.int64).flatten().clone()
         if count and not len(self.rows):
             raise InputError(
-                f"batch: {count} {name} rows a batch are asked for, and there are no {name} rows; "
+                f"batch: {count} {name} rows per batch are asked for, and there are no {name} rows; "
                 f"set their number to 0, or choose a split with {name} patients."
             )
         self.order = self.rows[:0]  # the permutation being shown; none yet

@@ -2,7 +2,7 @@
 
 A cache is a folder named by a hash of the recipe and of every source file's path, size and time of change. Sources are
 told by size and time and not by content, so that opening a cache does not read the data again; a file edited in
-place within the clock's resolution and to the same size would go unseen. The cached arrays carry a checksum a block:
+place within the clock's resolution and to the same size would go unseen. The cached arrays carry a checksum per block:
 small ones are verified when they are opened, large ones as their rows are read, so that opening takes no time.
 """
 
@@ -65,7 +65,7 @@ def cached(
         of these as they were written.
 
     Raises:
-        InputError: As :func:`anatolab.data.prepare`.
+        InputError: As for :func:`anatolab.data.prepare`.
     """
     if not patients or len(set(patients)) < len(patients):
         raise InputError(f"{cohort.root}: patients to prepare must be at least one, each named once.")
@@ -106,7 +106,7 @@ def open_or_build(
         name: What the folder holds, in a message of the system: "a cache".
         damaged: The same as the start of a sentence: "this cache is damaged".
         again: What is done about it: "building it".
-        stacklevel: Of the warning, counted from here.
+        stacklevel: Stack level of the warning, counted from here.
 
     Raises:
         InputError: The system refuses to read, or the folder stays damaged.

@@ -34,13 +34,13 @@ Sides = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """Volumes of any sizes, one a row, from which :meth:`take` cuts patches of one size at random places."""
+    """Volumes of any sizes, one per row, from which :meth:`take` cuts patches of one size at random places."""
 
     images: np.ndarray  # (voxels of all volumes, c) float32 in [0, 1], memory-mapped and read-only
     labels: np.ndarray  # (voxels of all volumes,) uint8 class numbers, 255 = unknown
-    shapes: list[Sides]  # (z, y, x), one a row
-    names: list[str]  # case ids, one a row
-    patients: list[str]  # one a row
+    shapes: list[Sides]  # (z, y, x), one per row
+    names: list[str]  # case ids, one per row
+    patients: list[str]  # one per row
     sha256: str  # of all of the above and the two below
     view: Sides  # (z, y, x) voxels of a patch
     foreground: float  # share of the labeled patches that are made to hold a foreground voxel
@@ -59,11 +59,11 @@ class Volumes:
         """Volumes that live in memory, named by their patients.
 
         Args:
-            images: (c, z, y, x) float32 in [0, 1], one a volume.
+            images: (c, z, y, x) float32 in [0, 1], one per volume.
             labels: (z, y, x) uint8 class numbers, 255 = unknown.
-            patients: One a volume.
+            patients: One per volume.
             size: Sides (z, y, x) of a patch, in voxels.
-            foreground: As of :func:`anatolab.data.prepare`.
+            foreground: As in :func:`anatolab.data.prepare`.
 
         Example:
             >>> volume, truth = np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), np.uint8)
@@ -164,9 +164,9 @@ def place(
     """Samples where a patch is cut from a volume, uniformly over all positions that contain ``voxel``.
 
     Args:
-        shape: Of the volume.
+        shape: Shape of the volume.
         patch: Its sides.
-        chance: Uniform in [0, 1), one an axis.
+        chance: Uniform in [0, 1), one per axis.
         voxel: A voxel that the patch must hold, if any.
 
     Returns:
@@ -192,7 +192,7 @@ def volume_of(case: Case, field_of_view: FieldOfView | None = None) -> np.ndarra
 
     Args:
         case: The volume.
-        field_of_view: Of three dimensions; the whole volume where None.
+        field_of_view: A 3-D field of view; the whole volume where None.
 
     Returns:
         (c, z, y, x) float32 in [0, 1], of the box of the field of view, on the grid of the case.

@@ -28,7 +28,7 @@ def anatomical_contrast(
 
     over the classes :math:`\mathcal C` present in the batch. A class without a hard pixel contributes 0 and still
     counts in :math:`|\mathcal C|`; with fewer than two classes present the loss is exactly 0. Gradient flows through
-    the anchors only. One matrix product a class; pixels are given by number, so that a literal implementation can be
+    the anchors only. One matrix product per class; pixels are given by number, so that a literal implementation can be
     handed the same ones.
 
     Args:

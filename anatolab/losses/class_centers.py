@@ -23,7 +23,7 @@ def simplex_centers(classes: int, dim: int, *, seed: int = 0) -> Tensor:
     Args:
         classes: K, background included, at least 2.
         dim: d, at least K.
-        seed: Of the rotation.
+        seed: Seed of the rotation.
 
     Returns:
         ``(classes, dim)`` float32, rows of norm 1 and sum 0; without gradient.
@@ -232,7 +232,7 @@ def sampled_center_contrast(
     norm: Literal["mean", "sum", "joint"] = "mean",
     centers_in_denominator: bool = True,
 ) -> dict[str, Tensor]:
-    r"""Estimates :func:`center_contrast` from a fixed number of sampled keys a class, at a cost linear in classes.
+    r"""Estimates :func:`center_contrast` from a fixed number of sampled keys per class, at a cost linear in classes.
 
     Anchors of class *c* share *p* keys sampled from its :math:`n_c` and *m* keys sampled from the :math:`N_c` of all
     other classes that are present:
@@ -266,7 +266,7 @@ def sampled_center_contrast(
         ``class`` and ``center``, scalars in nats; the loss is their sum (the weight is in ``center``).
 
     Reference:
-        You et al., ACTION++, MICCAI 2023; few positives a class as in Kang et al., Exploring balanced feature spaces,
+        You et al., ACTION++, MICCAI 2023; few positives per class as in Kang et al., Exploring balanced feature spaces,
         ICLR 2021.
     """
     dtype = torch.promote_types(features.dtype, torch.float32)

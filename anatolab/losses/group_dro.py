@@ -10,7 +10,7 @@ def group_losses(losses: Tensor, group: Tensor, groups: int) -> Tensor:
     """Returns the mean loss of each group; 0 for a group without rows.
 
     Args:
-        losses: One a row, ``(n,)``; gradient flows.
+        losses: One per row, ``(n,)``; gradient flows.
         group: ``(n,)`` int64.
         groups: Their number.
 

@@ -62,7 +62,7 @@ class MiningConfig(ContrastConfig):
     }
 
     def widths(self, size: Size) -> dict[str, Any]:
-        """Returns the widths of heads and banks at a size; in 3-D images are compared on 4 cells a side."""
+        """Returns the widths of heads and banks at a size; in 3-D images are compared on 4 cells per side."""
         cells = {"neighbor_cells": 4} if size.depth else {}
         return {**super().widths(size), **cells}
 
@@ -245,7 +245,7 @@ def _labeled_pixels(output: TeacherStudentOutput) -> int:
 
 
 def _pooled(representation: Tensor, cells: int) -> Tensor:
-    """Returns means over at most ``cells`` cells a side."""
+    """Returns means over at most ``cells`` cells per side."""
     sides: Any = [min(cells, side) for side in representation.shape[2:]]
     pool = F.adaptive_avg_pool2d if representation.ndim == 4 else F.adaptive_avg_pool3d
     return pool(representation, sides)

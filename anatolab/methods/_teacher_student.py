@@ -138,7 +138,7 @@ def mix_views(views: Views, mask: Tensor, blank: Tensor) -> Views:
     """Mixes each unlabeled image, its pseudo-labels and its confidences with those of its partner.
 
     Args:
-        views: Of :func:`weak_views`.
+        views: The result of :func:`weak_views`.
         mask: ``(b - n, *s)`` bool, pixels that come from the partner.
         blank: ``(b - n, *s)`` bool, pixels that are blanked and left out of the losses.
     """
@@ -184,7 +184,7 @@ def pseudo_label_terms(logits: Tensor, views: Views, config: PseudoLabelConfig, 
 
     Args:
         logits: The student's of all views ``(b, classes, *s)``, with gradient.
-        views: Of :func:`make_views`.
+        views: The result of :func:`make_views`.
         config: Form, weight, threshold and ramp of L_unsup.
         progress: Completed share of the stage, in [0, 1).
     """

@@ -24,7 +24,7 @@ absent; the equivariance computed and left out in 3-D; helper files swapped betw
 mode; thin-plate jitter of the warped image, and one mirror for a whole batch. Not reproduced, because they cost memory
 or do not matter to the idea: a bank of whole feature maps of unlabeled images (4.7 GB; here maps of all images, pooled
 to 16 x 16 cells); 512 negatives for each anchor (here shared by the anchors of a class); at most ``num_anchors`` new
-rows of a bank a step (all in the release); 50,000 rows of background (here 30,000 as of other classes: the rank rule
+rows of a bank per step (all in the release); 50,000 rows of background (here 30,000 as of other classes: the rank rule
 hardly fills them); the pyramid of 1 x 1 convolutions without activation, which is one linear map of the resized maps,
 as here; and the intensity changes, which are replaced by the augmentation that all methods of a table share. Anchors by
 position in a list belong to ARCO (:func:`anatolab.sampling.released_positions`). In 3-D the released weight of the

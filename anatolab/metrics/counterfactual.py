@@ -25,9 +25,9 @@ def counterfactual_scores(
     .. math:: SRR=\frac{\overline{|E_{bg}|}}{\overline{|E_{bg}|}+\overline{|E_{fg}|}}
 
     Args:
-        margins: ``(n, 2, 2)``, foreground then background, a set a row, in logits.
+        margins: ``(n, 2, 2)``, foreground then background, a set per row, in logits.
         level: Coverage of the intervals.
-        seed: Of the resampling of sets.
+        seed: Seed of the resampling of sets.
         draws: Number of resamples.
 
     Returns:

@@ -55,7 +55,7 @@ def evaluate_volume(
         spacing: Voxel size along each axis in mm, in array order; None measures in voxels.
         hd95: Definition of HD95, ``"pooled"`` (medpy) or ``"max"`` (MONAI).
         mode: Rule for empty masks, ``"strict"`` or ``"official"``.
-        tolerance: Of ``"nsd"``, in mm (in voxels if ``spacing`` is None); ``"nsd_1"`` is that at 1 beside it.
+        tolerance: Tolerance of ``"nsd"``, in mm (voxels if ``spacing`` is None); ``"nsd_1"`` has a tolerance of 1.
         case: What messages call this volume.
 
     Returns:

@@ -83,7 +83,7 @@ def rank_methods(values: Mapping[str, Mapping[str, float]], *, higher: bool = Tr
     Args:
         values: Method to patient to value, seeds averaged first; the same patients everywhere, all finite.
         higher: Whether larger is better.
-        level: Of the critical difference.
+        level: Level of the critical difference.
 
     Raises:
         InputError: Fewer than three methods or two units, units that differ, or a value that is not finite.

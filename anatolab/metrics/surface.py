@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 from anatolab.types import InputError
 
-Spacing = Sequence[float] | None  # one number an axis, in mm; None counts in voxels
+Spacing = Sequence[float] | None  # one number per axis, in mm; None counts in voxels
 HausdorffDefinition = Literal["pooled", "max"]
 _VOXELS_A_QUERY = (
     16  # a tree query costs about as much as 16 voxels of a feature transform (benchmarks/bench_surface.py)
@@ -76,7 +76,7 @@ def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: Spacing = None
         spacing: Voxel size along each axis in mm, in array order; None measures in voxels.
 
     Raises:
-        InputError: Shapes differ or are empty, or spacing is not one positive number an axis.
+        InputError: Shapes differ or are empty, or spacing is not one positive number per axis.
 
     Example:
         >>> ref = np.zeros((8, 8), bool)
@@ -184,7 +184,7 @@ def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int | Sequence[int] =
     Args:
         pred: Mask, bool, any number of axes.
         ref: Mask of the same shape.
-        width: Rim width in voxels, at least 1, or a number an axis: ``(0, 2, 2)`` gives each slice a rim of its own.
+        width: Rim width in voxels, at least 1, or a number per axis: ``(0, 2, 2)`` gives each slice a rim of its own.
 
     Raises:
         InputError: Shapes differ, or no width of at least 1.
@@ -226,7 +226,7 @@ def _voxel_size(spacing: Spacing, axes: int) -> np.ndarray:
     size = np.asarray(spacing, dtype=np.float64)
     if size.shape != (axes,) or not (np.isfinite(size) & (size > 0)).all():
         raise InputError(
-            f"spacing={spacing} does not fit an array of {axes} axes; give one positive number an axis in mm, or None "
+            f"spacing={spacing} does not fit an array of {axes} axes; give one positive number per axis in mm, or None "
             "to measure in voxels."
         )
     return size

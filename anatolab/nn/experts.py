@@ -56,7 +56,7 @@ class ExpertMask(nn.Module):
         strategy: ``uniform_count`` drops 0 to ``most`` of them, each number as likely, as released; ``bernoulli`` drops
             each with probability ``drop`` and draws again where none is left; ``dense`` drops none.
         most: K; all but one where None.
-        drop: Of ``bernoulli``.
+        drop: Probability of ``bernoulli``.
 
     Raises:
         InputError: The settings could drop all experts, or are unknown.
@@ -109,9 +109,9 @@ class Router(nn.Module):
     that choose an expert. There is noise in training only.
 
     Args:
-        channels: Of the input.
+        channels: Channels of the input.
         experts: N.
-        k: Experts a pixel, at most N.
+        k: Experts per pixel, at most N.
         dims: 2 or 3.
 
     Reference:
@@ -162,19 +162,19 @@ class Experts(nn.Module):
     """Fuses decoder maps by experts and a gate; see the head of this file.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
         dim: d, width of an expert.
         out: Channels of the fused features, and of the gate's hidden layer.
         hidden: Width of the head after the sum; ``dim`` where None.
         dims: 2 or 3.
-        gate_stride: Of the gate's grid; 1 as released. Finer maps are averaged down to it, and weights interpolated.
+        gate_stride: Stride of the gate's grid; 1 as released. Finer maps are averaged to it, and weights interpolated.
         mask: Which experts are kept in training.
         rescale: What becomes of the weights that are kept: ``none``, nothing, as released, so that sums are larger in
             evaluation; ``renorm``, they sum to 1 again; ``inverted``, they are divided by the share kept on average.
         router: Experts that each pixel chooses, by a :class:`Router` in place of the gate; 0 for none, as the paper.
-        dropout: Of whole channels, before the last layer.
-        padding: Of :func:`anatolab.nn.rendering.point_sample`.
+        dropout: Dropout of whole channels, before the last layer.
+        padding: As in :func:`anatolab.nn.rendering.point_sample`.
 
     Reference:
         You et al., MORSE, MICCAI 2023, stochastic mixture of experts.
@@ -263,9 +263,9 @@ class Concatenation(nn.Module):
     shifts maps by half a pixel. All its steps are linear in each pixel, so they make one linear map; here it is that.
 
     Args:
-        channels: Of each map, coarse to fine.
+        channels: Channels of each map, coarse to fine.
         out: Channels of the fused features.
-        padding: Of :func:`anatolab.nn.rendering.point_sample`.
+        padding: As in :func:`anatolab.nn.rendering.point_sample`.
     """
 
     def __init__(self, channels: Sequence[int], out: int = 256, *, padding: Padding = "border") -> None:

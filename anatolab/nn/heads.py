@@ -28,11 +28,11 @@ def mlp(*widths: int, linear: bool = False, dims: int = 0) -> nn.Sequential:
 
 
 class ImageProjector(nn.Module):
-    """One embedding an image: global average of the coarsest map, then two layers.
+    """One embedding per image: global average of the coarsest map, then two layers.
 
     Args:
-        channels: Of the coarsest map; also the width between the layers.
-        dim: Of the embedding.
+        channels: Channels of the coarsest map; also the width between the layers.
+        dim: Width of the embedding.
         linear: No ReLU between the layers, as in the released code of ACTION.
     """
 
@@ -46,9 +46,9 @@ class ImageProjector(nn.Module):
 
 
 class PatchProjector(nn.Module):
-    """One embedding a patch: class scores pooled to cells, two layers a cell, and the cells of overlapping windows.
+    """One embedding a patch: class scores pooled to cells, two layers per cell, and the cells of overlapping windows.
 
-    A patch is a square (or cube) of ``share`` of the image's shortest side, pooled to ``cells`` a side; patches lie
+    A patch is a square (or cube) of ``share`` of the image's shortest side, pooled to ``cells`` per side; patches lie
     half a patch apart and cover the last row and column. Pooling and layers are applied once to the whole image, since
     they act on each cell alone, and the overlapping windows only copy.
 
@@ -84,21 +84,21 @@ class PatchProjector(nn.Module):
         return windows.transpose(1, 2).flatten(2)
 
     def cell(self, sides: Sequence[int]) -> int:
-        """Pixels a side of a cell, at least 1."""
+        """Pixels per side of a cell, at least 1."""
         return max(1, round(self.share * min(sides) / self.cells))
 
 
 class PixelProjector(nn.Module):
-    """One embedding a pixel: the decoder's maps resized to one grid, concatenated, and one linear map of each pixel.
+    """One embedding per pixel: the decoder's maps resized to one grid, concatenated, and one linear map of each pixel.
 
     Each map passes its part of the linear map on its own grid and is resized afterwards: the same, because the linear
     map acts on each pixel alone, and cheaper. Embeddings come with channels last in memory, so that pixels are rows.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
-        dim: Of the embedding.
-        stride: Of the embedding's grid; finer maps are averaged down to it.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
+        dim: Width of the embedding.
+        stride: Stride of the embedding's grid; finer maps are averaged down to it.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], dim: int, *, stride: int = 4) -> None:
@@ -123,13 +123,13 @@ class PixelProjector(nn.Module):
 
 
 class ConvPixelProjector(PixelProjector):
-    """One embedding a pixel, as released with ACTION: the maps on one grid, a 3 x 3 and a 1 x 1 convolution.
+    """One embedding per pixel, as released with ACTION: the maps on one grid, a 3 x 3 and a 1 x 1 convolution.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
-        dim: Of the embedding.
-        stride: Of the embedding's grid; finer maps are averaged down to it.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
+        dim: Width of the embedding.
+        stride: Stride of the embedding's grid; finer maps are averaged down to it.
         dims: 2 or 3.
     """
 
@@ -150,7 +150,7 @@ class ConvPixelProjector(PixelProjector):
 
 
 def _pool(map_: Tensor, cell: int) -> Tensor:
-    """Means over cells of ``cell`` pixels a side."""
+    """Means over cells of ``cell`` pixels per side."""
     return F.avg_pool2d(map_, cell) if map_.ndim == 4 else F.avg_pool3d(map_, cell)
 
 

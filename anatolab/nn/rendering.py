@@ -94,11 +94,11 @@ def training_points(
 
     Args:
         logits: Coarse logits ``(b, classes, *s)``; no gradient flows.
-        num: Points an image.
+        num: Points per image.
         oversample: Candidates for each point.
         hard_share: Share of ``num`` that is taken by ambiguity, rounded down.
-        padding: Of :func:`point_sample`.
-        generator: Of the logits' device; torch's global one where None.
+        padding: As in :func:`point_sample`.
+        generator: Generator of the logits' device; torch's global one where None.
 
     Returns:
         ``(b, num, d)`` in [0, 1), the ambiguous ones first.
@@ -164,7 +164,7 @@ def refine(
     Args:
         logits: Coarse logits ``(b, classes, *s)``.
         render: From points ``(b, p, d)`` to logits ``(b, classes, p)``; the same for the same point.
-        num: Pixels a pass and image, all of them where there are fewer.
+        num: Pixels per pass and image, all of them where there are fewer.
         passes: How often.
         upsample: Double the grid before each pass, as PointRend does; MORSE does not, its logits are at full size.
 
@@ -248,7 +248,7 @@ class FourierEncoding(nn.Module):
 
         Args:
             points: Coordinates, last array axis first.
-            sides: Of the pixel grid, in array order; needed where there is a spacing.
+            sides: Sides of the pixel grid, in array order; needed where there is a spacing.
         """
         centered = 2 * points - 1
         if self.spacing is not None:
@@ -267,8 +267,8 @@ class PointHead(nn.Module):
 
     Args:
         features: Channels of the features, encoding included.
-        classes: Of the logits.
-        width: Of the hidden layers.
+        classes: Number of classes.
+        width: Width of the hidden layers.
         layers: Hidden layers.
         init: ``small``, ReLU gain and a last layer near 0, as in PointRend; ``torch``, torch's defaults, as released
             with the encoding.

@@ -1,4 +1,4 @@
-"""Group robustness on frozen features of CLIP: one method a file.
+"""Group robustness on frozen features of CLIP: one method per file.
 
 Every method is made from a :class:`anatolab.robust.Start` (projection, text head, scale), and its ``fit(features, y,
 groups=None, generator=None, validation=None)`` gives a head with ``logits(h)``. ``sees_in_training`` and

@@ -200,7 +200,7 @@ class Sgd:
     """How a projection is trained."""
 
     epochs: int = 100
-    batch: int = 128  # rows a step
+    batch: int = 128  # rows per step
     lr: float = 1e-2  # 1e-4 in the released commands, at the widths of real backbones
     momentum: float = 0.9
     weight_decay: float = 1e-5
@@ -213,8 +213,8 @@ def descend(
 
     Args:
         head: Trained in place. It counts as epoch 0 of the selection.
-        settings: Of SGD.
-        losses: Of an epoch, from 0: gives the loss of each step when it is asked for.
+        settings: Settings of SGD.
+        losses: Maps the number of an epoch, from 0, to an iterator over the losses of its steps.
         best: The rule of selection.
         clip: Largest norm of the gradient.
     """
@@ -272,8 +272,8 @@ def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | Non
     Args:
         pool: ``(m,)`` row numbers, m at least k.
         n: Rows.
-        k: Entries a row.
-        generator: Of the draw.
+        k: Entries per row.
+        generator: Generator of the draw.
 
     Returns:
         ``(n, k)``.

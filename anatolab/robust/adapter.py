@@ -71,7 +71,7 @@ class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
     class Config:
         width: int = 128  # of the hidden layer (code)
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=20, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
-        num: int = 16  # positives and negatives an anchor; 2048 in the code
+        num: int = 16  # positives and negatives per anchor; 2048 in the code
         neighbors: int = 64  # nearest other-class rows that negatives are drawn from; 4096 in the code
         temperature: float = 0.1  # code
         select: Select = "val_worst_group"

@@ -192,10 +192,10 @@ class Cfr(Method["Cfr.Config"]):
         """Both steps; groups of training rows are not looked at.
 
         Args:
-            features: Of the frozen trunk, ``(n, width)`` or ``(n, width, h, w)``.
+            features: Features of the frozen trunk, ``(n, width)`` or ``(n, width, h, w)``.
             y: ``(n,)`` int64.
             groups: Not used.
-            generator: Of every draw.
+            generator: Generator of all random draws.
             validation: Where the rule of selection looks; with groups only if it is ``val_worst_group``.
 
         Raises:

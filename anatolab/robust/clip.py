@@ -2,7 +2,7 @@
 
 Any model of open_clip whose image tower is a ViT or a ResNet with attention pooling will do, and two small ones come
 with the package, pre-trained on generated scenes (:mod:`anatolab.data.phantoms.scenes`). The image trunk gives a
-feature *h*, the projection P makes of it ``z = normalize(P(h))``, and the text head W, unit columns, one a class,
+feature *h*, the projection P makes of it ``z = normalize(P(h))``, and the text head W, unit columns, one per class,
 gives logits ``s z W``. For a ViT, *h* is the class token after the last norm and P one matrix; for a ResNet, *h* is
 the last feature map and P the whole attention pooling.
 """
@@ -102,7 +102,7 @@ class Clip:
         """The text head W: per name, the normalized mean over templates of normalized text embeddings.
 
         Args:
-            names: One a class, such as ``finch``; or whole prompts, with the template ``{}``.
+            names: One per class, such as ``finch``; or whole prompts, with the template ``{}``.
             templates: With ``{}`` where the name goes.
 
         Returns:

@@ -65,7 +65,7 @@ def bench(
         group_prompts: A prompt for each group, in the order of the images' ``group_names``.
         templates: With ``{}`` where a prompt goes.
         splits: Which splits are needed.
-        **extraction: Of :func:`anatolab.robust.extract`.
+        **extraction: Arguments of :func:`anatolab.robust.extract`.
 
     Raises:
         InputError: A split is missing or lacks a class, or prompts do not fit the classes or groups.
@@ -163,9 +163,9 @@ def fit(
 
     Args:
         data: The features.
-        name: Of the catalog.
+        name: Name of a method in the catalog.
         select: A rule of selection in place of the method's own.
-        seed: Of every draw.
+        seed: Seed of all random draws.
         tune: Try every setting of the catalog, and keep the one that the rule likes best on validation.
 
     Returns:
@@ -246,10 +246,10 @@ def measure(heads: Sequence[Head], rows: FeatureSet, images: LabeledImages, *, s
     """Measures heads on one split: accuracy of the worst group or class, the mean, and each group.
 
     Args:
-        heads: Of one method, one a seed.
+        heads: Heads of one method, one per seed.
         rows: The split; by class where its groups are None.
         images: Names groups and classes.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``mean``, ``worst``, ``gap`` (mean less worst), ``per_group`` by name, ``by_seed`` (``worst`` of each head),

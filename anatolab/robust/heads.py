@@ -60,7 +60,7 @@ def save_head(folder: str | Path, head: nn.Module, card: Card, *, overwrite: boo
 
     Args:
         folder: Made where it does not exist.
-        head: Of a method of :mod:`anatolab.robust`.
+        head: Head of a method of :mod:`anatolab.robust`.
         card: What the head is.
         overwrite: Replace a head that lies there.
 

@@ -1,7 +1,8 @@
 """Zero-shot: the class whose prompt is nearest; no training, no labels.
 
 The variant with group prompts has one prompt for each class and attribute, and a class scores as the best of its
-prompts. It needs the names of the attributes, though no row's attribute (recalled from Zhang and Re, NeurIPS 2022).
+prompts. It needs the names of the attributes but no row's attribute (Zhang and Re, NeurIPS 2022; from memory,
+unverified).
 
 Reference:
     Radford et al., Learning transferable visual models from natural language supervision, ICML 2021.
@@ -31,13 +32,13 @@ class GroupPromptHead(ProjectionHead):
 class ZeroShot(Method["ZeroShot.Config"]):
     """Reads the pre-trained model as it is.
 
-    The text head of its start has a column a class; or, with ``attributes`` above 1, a column a group in the order of
+    The text head of its start has one column per class or, with ``attributes`` above 1, one per group, in the order of
     the groups' numbers.
     """
 
     @dataclass(frozen=True)
     class Config:
-        attributes: int = 1  # prompts a class
+        attributes: int = 1  # prompts per class
 
     sees_in_training: Labels = ()
 

@@ -97,7 +97,7 @@ def newest(folder: Path, device: torch.device | str = "cpu", *, repair: bool = F
         repair: Remove the damaged file, so that the next one that is written does not displace the whole one.
 
     Raises:
-        InputError: As :func:`load`, and neither of the two can be read.
+        InputError: As for :func:`load`, and neither of the two can be read.
 
     Warns:
         Notice: The last one is damaged.

@@ -34,7 +34,7 @@ class Predictor(nn.Module):
     """The network that a run predicts with, from images in [0, 1] to logits, without the rest of its method.
 
     Args:
-        method: Of :func:`anatolab.training.open_run`.
+        method: A method of :func:`anatolab.training.open_run`.
     """
 
     def __init__(self, method: nn.Module) -> None:
@@ -59,7 +59,7 @@ def card_of(method: nn.Module, info: RunInfo, evaluation: Mapping[str, Any] | No
         method: The trained method.
         info: The description of its run.
         evaluation: What ``anatolab evaluate --json-file`` wrote, if anything.
-        license: Of the weights.
+        license: License of the weights.
 
     Raises:
         InputError: The evaluation is not of these weights.

@@ -187,7 +187,7 @@ def build(info: RunInfo, weights: Mapping[str, Tensor] | None = None) -> nn.Modu
 
     Args:
         info: The description.
-        weights: Of the network, in the place of the fresh ones of these names, see :mod:`anatolab.training.start`.
+        weights: Tensors that replace fresh ones of the same names in the network, see :mod:`anatolab.training.start`.
     """
     kind = METHODS[info.method]
     network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))

@@ -21,8 +21,8 @@ def start_from(folder: Path | str, info: RunInfo) -> tuple[dict[str, Tensor], di
     Where the classes differ in number, names or order, the layers that depend on them do so, too.
 
     Args:
-        folder: Of a run or an export.
-        info: Of the new run.
+        folder: Folder of a run or an export.
+        info: Description of the new run.
 
     Returns:
         Weights for :func:`anatolab.training.folder.build`, and ``RunInfo.start``: the method they come from, their

@@ -55,7 +55,7 @@ def untouched(method: nn.Module) -> Iterator[None]:
 
 
 class Log:
-    """Log lines in memory and, one JSON object a line, on disk; a resumed run goes on from its checkpoint's lines.
+    """Log lines in memory and, one JSON object per line, on disk; a resumed run goes on from its checkpoint's lines.
 
     Args:
         run: Has ``log``, a list of lines, and ``step``.

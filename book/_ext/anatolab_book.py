@@ -429,7 +429,7 @@ def tidy(app: Sphinx, error: Exception | None) -> None:
 
 
 def write_records(app: Sphinx, error: Exception | None) -> None:
-    """Puts the records that pages use beside the pages, one file an experiment."""
+    """Puts the records that pages use beside the pages, one file per experiment."""
     if error or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "records"

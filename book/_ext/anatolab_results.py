@@ -19,7 +19,7 @@ UP = "../"
 
 
 class Dashboard(RecordTable):
-    """Every record of the checkout, a line an experiment; a script beside the page filters and sorts it."""
+    """Lists every record of the checkout, one line per experiment; a script filters and sorts them."""
 
     COLUMNS = ("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95", "ASSD", "time (s)", "memory (MB)")
 
@@ -86,7 +86,7 @@ class Solutions(BookDirective):
         return sections
 
     def moved(self, text: str, chapter: str) -> str:
-        """Links of a solution as this page must write them."""
+        """Returns a solution with its links rewritten for this page."""
         text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", text)
         return re.sub(r"\]\(#", f"](../notebooks/{chapter}.ipynb#", text)
 

@@ -13,7 +13,7 @@ from anatolab.data.phantoms.scenes import (
     recombined_scenes,
 )
 
-KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once a patient
+KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once per patient
     "cardiac": (write_cardiac, "patient*/Info.cfg"),
     "abdomen": (write_abdomen, "label/*.nii.gz"),
     "atrium": (write_atrium, "ATR*/laendo.nrrd"),

@@ -17,7 +17,7 @@ def write_nifti(path: Path, volume: np.ndarray, spacing: tuple[float, float, flo
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
-        volume: Of a number type that NIfTI knows.
+        volume: Array of a number type that NIfTI knows.
         spacing: (z, y, x) mm.
     """
     import nibabel

@@ -35,9 +35,9 @@ def heart_slices(
 
     Args:
         cue: What gives the class away: a burned-in marker, or the contrast of the scanner.
-        patients: Of training, validation and test.
+        patients: Numbers of training, validation and test patients.
         aligned: Share of training slices of a class that come with the cue of the class; exact.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Returns:
         Images ``(n, 32, 32, 3)`` uint8, gray, with the mask of the heart (both ventricles and myocardium).

@@ -68,14 +68,14 @@ _PARTS: dict[str, tuple[tuple[float, float, float, float, float, int], ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Generated scenes, one a row."""
+    """Generated scenes, one per row."""
 
     images: np.ndarray  # (n, 32, 32, 3) uint8
     masks: np.ndarray  # (n, 32, 32) bool, where the object covers at least half of the pixel
     objects: np.ndarray  # (n,) int64, an index of OBJECTS
     backgrounds: np.ndarray  # (n,) int64, an index of BACKGROUNDS
     colors: np.ndarray  # (n,) int64, an index of COLORS
-    captions: tuple[str, ...] = ()  # one a row, where they were asked for
+    captions: tuple[str, ...] = ()  # one per row, where they were asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scen
     Args:
         n: Rows.
         rho: The difficulty: how often the background gives the object away, in [.25, 1]; .25 means never.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Raises:
         InputError: ``rho`` is not a probability of at least .25.
@@ -134,7 +134,7 @@ def finch_or_duck(
         sizes: Rows of training, validation and test.
         aligned: Share of training rows in which a finch is on land and a duck on water; counts are exact.
         ducks: Share of ducks in every split.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Example:
         >>> birds = finch_or_duck((400, 40, 40))
@@ -205,7 +205,7 @@ def recombined_scenes(
     images differ in what was chosen alone.
 
     Args:
-        seed: Of these.
+        seed: Seed of these draws.
         objects: Some of ``OBJECTS``, and ``"nothing"`` for the background alone.
 
     Returns:
@@ -249,7 +249,7 @@ def draw_scenes(
         objects: Indices of ``OBJECTS``, ``(n,)``.
         backgrounds: Indices of ``BACKGROUNDS``, ``(n,)``.
         colors: Indices of ``COLORS``, ``(n,)``.
-        rng: Of pose, texture and noise.
+        rng: Generator of pose, texture and noise.
         half: Half width of each object in pixels, ``(n,)``; random from 7.5 to 10.5 where None.
         striped: Which objects have dark stripes, ``(n,)`` bool; none where None.
 

@@ -46,7 +46,7 @@ def generated_world(
         sizes: Rows of training, validation and test.
         aligned: Share of training rows of a class whose cue is the usual one, of each cue by itself; ``none`` ignores
             it.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Raises:
         InputError: There is no such world, or ``aligned`` is no share from 0.5 to 1.

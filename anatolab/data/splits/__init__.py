@@ -176,7 +176,7 @@ def present(cohort: Cohort) -> Cohort:
     """Returns the same cohort, its published lists without the patients whose files are not here.
 
     Args:
-        cohort: Of which some patients are only on a list.
+        cohort: A cohort, some of whose patients may be on a list only.
 
     Returns:
         The cohort; ``provenance["absent"]`` and a note name those that were left out. A list of which nobody is here
