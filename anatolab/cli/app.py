@@ -1,4 +1,4 @@
-"""Picks the command, and turns what goes wrong in it into one sentence and an exit code."""
+"""Selects the command, and turns its failures into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any, TextIO
 from anatolab.errors import InputError, NonFiniteError, Notice
 
 COMMANDS = {  # each a module beside this one, imported when it is asked for
-    "cohort": "Generate patients and write them as the public data set of that anatomy comes.",
-    "check": "Say what a folder of patients is, and all that is wrong with it.",
-    "train": "Train a method; the same command continues a run that was interrupted.",
+    "cohort": "Generate patients in the layout of a public data set.",
+    "check": "Describe a folder of patients and list all its problems.",
+    "train": "Train a method; the same command resumes an interrupted run.",
     "evaluate": "Measure a run on annotated patients.",
     "predict": "Write the label volume of each image as NIfTI.",
-    "robust": "Fit and compare classifiers on frozen features that do not follow a spurious cue.",
-    "embed": "Draw a map of what a run has learned, t-SNE or UMAP, as one page.",
-    "export": "Write the weights of a run with a card, to be handed on.",
+    "robust": "Fit and compare group-robust classifiers on frozen features.",
+    "embed": "Draw the features of a run with t-SNE or UMAP, as one page.",
+    "export": "Write the weights of a run with a model card, for sharing.",
 }
 HELP = f"""usage: anatolab {{{",".join(COMMANDS)}}} ...
 
-Segment anatomy from few labeled patients. Data are recognized from disk: ACDC, LA, LiTS, MM-WHS and Synapse as released
-or as widely prepared, and your own in the layout of the Decathlon or nnU-Net.
+Segment anatomy from few labeled patients. Data sets are recognized by their files: ACDC, LA, LiTS, MM-WHS and Synapse
+as released or as widely preprocessed, and your own in the layout of the Decathlon or nnU-Net.
 
 {chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
 
@@ -36,7 +36,7 @@ TOO_LITTLE_MEMORY = "memory: there is not enough of it; use fewer images per ste
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; whatever goes wrong ends with one sentence and an exit code that is not 0.
+    """Runs one command; every failure ends with one sentence and a nonzero exit code.
 
     ``ANATOLAB_SIZE`` (``tiny``, ``demo`` or ``full``; ``demo`` where unset) decides the defaults that ``--help`` shows.
 

@@ -50,7 +50,7 @@ def predict(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Write the label volume of each image as NIfTI, in the geometry of the image; of a picture as PNG or TIFF.
+    """Write a label volume for each image: NIfTI in the image's geometry, or PNG or TIFF for pictures.
 
     Args:
         run: Folder of a run, the --out of train, or of an export. Several runs predict by their mean probability; they

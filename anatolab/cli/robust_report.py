@@ -8,7 +8,7 @@ from typing import Any
 
 
 def as_markdown(about: Mapping[str, Any], results: Sequence[Any]) -> str:
-    """Returns the table as Markdown, with what has to be known to read it.
+    """Returns the table as Markdown, with a description of data, model and settings.
 
     Args:
         about: Data, model, seeds and notes.
