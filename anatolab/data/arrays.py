@@ -1,4 +1,4 @@
-"""Arrays by name in HDF5 files and NumPy archives: no value from another file, no size before it is known to fit."""
+"""Reads named arrays of HDF5 files and NumPy archives, after checking links and sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anatolab.data.files import DAMAGE, NUMBERS, check_budget, check_file, unrea
 from anatolab.data.geometry import Spacing
 from anatolab.errors import InputError
 
-LINKS = 16  # within a file, one after the other
+LINKS = 16  # most links that are followed one after the other
 
 
 def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
@@ -98,7 +98,7 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
 
 
 def _check_links(file: Any, key: str, path: Path) -> None:
-    """Follows a name through the links of its file, and refuses the first that leads into another one."""
+    """Follows a name through links within its file; refuses a link into another file."""
     import h5py
 
     group, left, followed = file, [part for part in key.split("/") if part], 0

@@ -1,8 +1,8 @@
-"""The part of a scan that a network sees: a box around the organs, from the labels of the labeled patients alone.
+"""The part of a scan that a network sees: a box around the organs, found from the labeled patients alone.
 
-An organ of a tenth of the plane, resampled with the whole plane to 96 x 96 pixels, is a handful of pixels wide. A field
-of view spends the pixels on the organ. It is a setting of the run like any other, so it may depend on the labeled
-patients of the split, and on no other label.
+If the whole plane is resampled to 96 x 96 pixels, an organ that covers a tenth of it is only a few pixels wide. A field
+of view gives the organ more pixels. It is a setting of the run, so it may depend on the labels of the split's labeled
+patients only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Box:
         return result
 
     def inside(self, array: np.ndarray) -> np.ndarray:
-        """Returns what of the box lies within the last axes of an array, as a view."""
+        """Returns the part of the box within the last axes of an array, as a view."""
         return array[_last(self.overlap(array.shape[array.ndim - len(self.size) :])[0])]
 
     def paste(self, part: np.ndarray, array: np.ndarray) -> None:
@@ -59,9 +59,9 @@ def _last(axes: Sequence[slice]) -> tuple[Any, ...]:
 class FieldOfView:
     """A square of the plane in 2-D, or a box of the volume in 3-D, at the same relative place in every scan.
 
-    Resolution and place follow each scan: a share is a share of its own plane, and millimeters go through its own
-    spacing. ``dataclasses.asdict`` gives what JSON holds, ``FieldOfView(**fields)`` reads it again. Where no field of
-    view is given (``None``), the whole plane is resized, and patches come from the whole volume.
+    Position and resolution are relative to each scan: shares refer to its plane, millimeters to its spacing.
+    ``dataclasses.asdict`` gives JSON values, from which ``FieldOfView(**fields)`` is rebuilt. Without a field of view
+    (``None``), the whole plane is resized, and patches come from the whole volume.
     """
 
     center: tuple[float, ...]  # as a share of each axis, (y, x) or (z, y, x)
@@ -97,13 +97,13 @@ class FieldOfView:
         return tuple(round(n * self.margin / 2) * 2 for n in size)
 
     def boxes(self, case: Case) -> tuple[Box, Box]:
-        """Returns what is stored of each slice of a case, margin included, and what of it is the field of view.
+        """Returns two boxes: the stored part of each slice of a case, margin included, and the field of view.
 
         Args:
             case: Its shape and spacing are read, its label is not.
 
         Returns:
-            Two boxes of the plane in 2-D, which may reach beyond it. In 3-D both are the same box, inside the volume.
+            In 2-D, boxes of the plane, which may reach beyond it. In 3-D both are the same box, inside the volume.
 
         Raises:
             InputError: The field of view is in mm and the case has no spacing.
@@ -134,19 +134,19 @@ def find_field_of_view(
     slack: float = SLACK,
     margin: float = 4 / 3,
 ) -> FieldOfView:
-    """Finds where the organs of the labeled patients lie, with room for patients that were not seen.
+    """Finds a field of view around the organs of the labeled patients, with slack for other patients.
 
-    The center is the mean of the centers of their organs' bounding boxes, with the middle of the plane counted as one
-    patient more. The side is the mean of their largest extents plus ``slack`` times the side of the plane, and at least
+    The center is the mean of the centers of their organs' bounding boxes, with the middle of the plane as one further
+    patient. The side is the mean of their largest extents plus ``slack`` times the side of the plane, and at least
     large enough to hold every labeled voxel. Both are nearly the same for one labeled patient and for seventy, so that
     budgets are compared at one resolution.
 
     The slack was set on the labels of ACDC's 70 training patients: with the three that its published split labels, the
     square has a side of .686 and loses .02 % of the heart's voxels over all 70. From a single patient the side is .57
-    to .82, and less than .5 % is lost for 69 of the 70; from three drawn at random, less than .1 % in 99 of 100 draws.
-    (A side proportional to the organ needs .77 for the latter.) A scan is planned around its organ, so shares scatter
-    less between patients than millimeters do (generated hearts, one labeled patient: the worst organ keeps at least
-    99.9 % against 98.8 %).
+    to .82, and less than .5 % is lost for 69 of the 70; from three random patients, less than .1 % in 99 of 100 trials.
+    (A side proportional to the organ needs .77 for the latter.) A scan is planned around its organ, so shares vary less
+    between patients than millimeters do (generated hearts, one labeled patient: the worst organ keeps at least 99.9 %
+    against 98.8 %).
 
     In 3-D the rule is the same along each axis, patches are sampled in the box, and what lies outside is background. On
     atria that were cropped at the heart it keeps nearly the whole volume; it is worth more where the organ is a small
@@ -202,12 +202,12 @@ def find_field_of_view(
 
 
 def coverage(cohort: Cohort, patients: Sequence[str], field_of_view: FieldOfView) -> dict[str, float]:
-    """Counts how much of each labeled organ a field of view keeps.
+    """Computes how much of each labeled organ a field of view keeps.
 
     Args:
-        cohort: Where the patients are.
-        patients: Those whose labels are counted; cases without an annotation are passed over.
-        field_of_view: What is kept.
+        cohort: The patients' cohort.
+        patients: Patients whose labels are counted; cases without an annotation are skipped.
+        field_of_view: The field of view.
 
     Returns:
         The share of the labeled voxels of each organ, in [0, 1], over all cases; NaN where no case has the organ.
