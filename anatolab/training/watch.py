@@ -44,7 +44,7 @@ class Validation:
 
 @contextmanager
 def untouched(method: nn.Module) -> Iterator[None]:
-    """Puts a method into evaluation mode inside a ``with`` block; restores module modes and random states after it."""
+    """Restores the modes of all modules and the random states at the end of a ``with`` block."""
     states, modes = checkpoint.rng_state(), [(module, module.training) for module in method.modules()]
     try:
         yield

@@ -1,8 +1,7 @@
-"""The claims on the pages: the ledger's tables and picture, claim boxes, links to lines, slips, the A/A rate.
+"""Claims on pages: the ledger's tables and picture, claim boxes, links to lines, errata, the A/A rate.
 
-Directives ``{ledger}``, ``{ledger-picture}``, ``{ledger-summary}``, ``{claim}`` and ``{slips}`` read
-``book/ledger.yml`` through ``anatolab_ledger``, which computes every verdict; ``{repeats}`` prints how often the rule
-decides where nothing differs.
+The directives read ``book/ledger.yml`` through ``anatolab_ledger``, which computes every verdict; ``{repeats}`` prints
+the rate of decisions where nothing differs.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from html import escape
 from typing import Any, ClassVar, get_args
 
 import anatolab_ledger as ledger
-from anatolab_book import RecordTable, badge, earlier, runs, stale
+from anatolab_numbers import RecordTable, badge, earlier, runs, stale
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -48,7 +47,7 @@ def read() -> ledger.Ledger:
 
 
 class LedgerDirective(RecordTable):
-    """Reads and judges claims, and notes which records the page depends on."""
+    """A directive that reads and judges claims, and notes the records that the page depends on."""
 
     def book(self) -> ledger.Ledger:
         self.env.note_dependency(str(ledger.path()))

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from anatolab_book import BookDirective, RecordTable, badge, runs, stale
 from anatolab_exercises import exercises
+from anatolab_numbers import BookDirective, RecordTable, badge, runs, stale
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -95,6 +95,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives."""
     app.add_directive("dashboard", Dashboard)
     app.add_directive("solutions", Solutions)
-    app.setup_extension("anatolab_claims")
     app.add_js_file("anatolab-dashboard.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
