@@ -1,8 +1,8 @@
 """The pixel-contrastive loss, the teacher's update, host synchronizations, and the cost of a pre-training step.
 
 * Anatomical contrast, forward and backward, against the literal loop of ReCo-style code on the same indices: 4
-  classes, representations of 4 x 64 x 64 x 64 (batch, width, grid), 256 anchors a class, 512 negatives an anchor. The
-  values must agree to 1e-6; ours must be at least 10 times as fast.
+  classes, representations of 4 x 64 x 64 x 64 (batch, width, grid), 256 anchors per class, 512 negatives per anchor.
+  The values must agree to 1e-6; ours must be at least 10 times as fast.
 * The teacher's update in fused calls against one parameter after the other (no floor).
 * Host synchronizations inside a step of each stage of ACTION and ACTION++, counted by a dispatch tracer: 0.
 * Floating-point operations of a global pre-training step: the released one runs student and teacher as a whole and
@@ -159,7 +159,7 @@ def main() -> int:
         passed &= ratio >= floor
     print(f"values differ by {apart:.1e} (at most 1e-06)")
     waits = synchronizations(device)
-    print("host synchronizations a step:", ", ".join(f"{k} {v}" for k, v in waits.items()))
+    print("host synchronizations per step:", ", ".join(f"{k} {v}" for k, v in waits.items()))
     passed &= not any(waits.values())
     flops = operations()
     share = flops["ours"] / flops["released"]

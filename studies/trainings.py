@@ -1,10 +1,10 @@
-"""Makes the records of the book's trainings, here or on a lent GPU, and packs the data that travel there.
+"""Makes the records of the book's trainings, on this machine, a cluster or a GPU, and packs data for such a machine.
 
     python studies/trainings.py list                      # the wanted runs, and which are recorded
     python studies/trainings.py records acdc-3-action     # what is missing or stale; all where none is named
     python studies/trainings.py records --ray --address auto  # the same, on a cluster
     python studies/trainings.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
-    python studies/trainings.py pack-data                 # ACDC at one size, for a machine that data must travel to
+    python studies/trainings.py pack-data                 # ACDC at one size, for a machine without the data
 
 `anatolab/experiments.py` says which runs are wanted; `make records` runs this in a checkout of its own.
 """
@@ -137,7 +137,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
 
 
 def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns volume and ejection fraction of each left ventricle, predicted and annotated, and how they differ."""
+    """Returns predicted and annotated volume and ejection fraction of each left ventricle, and their errors."""
     from anatolab.metrics import beats, volume
 
     number = cohort.classes.index("LV")
@@ -198,7 +198,7 @@ def _around(drawn: np.ndarray, margin: int = 15) -> slice:
 def make_records(
     only: Sequence[str] = (), *, limit: float | None = None, workdir: Path | None = None, size: str | None = None
 ) -> list[str]:
-    """Makes what is missing or stale, most telling first; an interrupted run is continued by the next call.
+    """Makes missing and stale records in order of priority; the next call resumes an interrupted run.
 
     Args:
         only: Ids, all wanted runs where empty.
@@ -229,11 +229,11 @@ def make_records(
 def make_records_on_ray(
     only: Sequence[str] = (), *, workdir: Path | None = None, size: str | None = None, **share: Any
 ) -> tuple[list[str], list[str]]:
-    """Makes what is missing or stale on a Ray cluster; records are collected here.
+    """Makes missing and stale records on a Ray cluster, and collects them here.
 
     Args:
         only: Ids, all wanted runs where empty.
-        workdir: As of :func:`make_records`, on a disk that all machines see.
+        workdir: As in :func:`make_records`, on a disk that all machines see.
         size: Make only runs of this size.
         share: ``address``, ``cpus`` and ``gpus`` of :func:`cluster.run_all`.
 
@@ -261,7 +261,7 @@ def make_records_on_ray(
 
 
 def _todo(only: Sequence[str], size: str | None) -> list[tuple[Experiment, int]]:
-    """What is missing or stale, most telling first."""
+    """Returns missing and stale runs in order of priority."""
     import fingerprints
 
     chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
@@ -271,7 +271,7 @@ def _todo(only: Sequence[str], size: str | None) -> list[tuple[Experiment, int]]
 
 
 def pack_data(target: Path, *, side: int = 128) -> Path:
-    """Writes a small ACDC, for a machine that data must travel to, in the SSL4MIS layout, intensities as uint8.
+    """Writes a small copy of ACDC in the SSL4MIS layout, with intensities as uint8, for a machine without the data.
 
     Training slices have the training size, validation volumes their own, so that metrics stay on the native grid. It
     holds ACDC's images (CC BY-NC-SA 4.0) and is not for publication; git ignores the default folder.
@@ -308,7 +308,7 @@ def pack_data(target: Path, *, side: int = 128) -> Path:
 def gpu(limit: float, out: Path, *, dry_run: bool = False) -> int:
     """Runs the GPU tests, the benchmarks and every missing record within a time limit; writes one archive.
 
-    Needs only a Python with torch and the wheels that anatolab imports. Stopped and called again, it continues.
+    It needs only a Python with torch and the wheels that anatolab imports. A repeated call continues a stopped one.
     """
     import subprocess
 
@@ -349,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the wanted runs, and which are recorded")
-    make = commands.add_parser("records", help="make missing and stale records, most telling first")
+    make = commands.add_parser("records", help="make missing and stale records in order of priority")
     make.add_argument("only", nargs="*", metavar="ID", help="only these")
     make.add_argument("--limit", type=float, help="start no run after this many seconds")
     make.add_argument("--size", choices=list(SIZES), help="only runs of this size")
@@ -362,8 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lent.add_argument("--limit", type=float, default=3600.0, help="seconds")
     lent.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for results and the archive")
     lent.add_argument("--dry-run", action="store_true", help="on the CPU, without records")
-    pack = commands.add_parser("pack-data", help="ACDC at one size in one file, for a machine data must travel to")
-    pack.add_argument("--out", type=Path, default=Path(".pack"), help="becomes ANATOLAB_DATA there")
+    pack = commands.add_parser("pack-data", help="ACDC at one size in one file, for a machine without the data")
+    pack.add_argument("--out", type=Path, default=Path(".pack"), help="folder to write, the ANATOLAB_DATA there")
     given = parser.parse_args(arguments)
     if given.command == "list":
         for e in sorted(experiments.EXPERIMENTS, key=lambda e: e.priority):

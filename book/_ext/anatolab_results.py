@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from anatolab_book import BookDirective, RecordTable, badge, runs, stale
 from anatolab_exercises import exercises
+from anatolab_numbers import BookDirective, RecordTable, badge, runs, stale
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -19,7 +19,7 @@ UP = "../"
 
 
 class Dashboard(RecordTable):
-    """Every record of the checkout, a line an experiment; a script beside the page filters and sorts it."""
+    """Lists every record of the checkout, one line per experiment; a script filters and sorts them."""
 
     COLUMNS = ("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95", "ASSD", "time (s)", "memory (MB)")
 
@@ -86,7 +86,7 @@ class Solutions(BookDirective):
         return sections
 
     def moved(self, text: str, chapter: str) -> str:
-        """Links of a solution as this page must write them."""
+        """Returns a solution with its links rewritten for this page."""
         text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", text)
         return re.sub(r"\]\(#", f"](../notebooks/{chapter}.ipynb#", text)
 
@@ -95,6 +95,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives."""
     app.add_directive("dashboard", Dashboard)
     app.add_directive("solutions", Solutions)
-    app.setup_extension("anatolab_claims")
     app.add_js_file("anatolab-dashboard.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
