@@ -1,7 +1,9 @@
 """Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,24 @@ def test_gpu_dry_run_stops_at_its_limit_and_writes_an_archive(
     assert tool.main(["gpu", "--dry-run", "--limit", "0", "--out", str(out)]) == 0
     assert "time is up before" in capsys.readouterr().out
     assert (out / "records.tar.gz").stat().st_size <= 16 << 20
+
+
+def test_gpu_dry_run_calls_the_gpu_tests_and_every_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        assert 0 < how["timeout"] <= 60
+        return subprocess.CompletedProcess(command, 1 if "bench_step" in command[1] else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert tool.main(["gpu", "--dry-run", "--limit", "60", "--out", str(tmp_path)]) == 1  # one of them failed
+    assert calls[0][1:] == ["-m", "pytest", "-q", "tests/gpu"]
+    scripts = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("bench_*.py"))
+    assert len(scripts) >= 6
+    assert [command[1] for command in calls[1:]] == [str(path) for path in scripts]
+    assert all(command[2:4] == ["--report", "--json"] for command in calls[1:])
+    assert (tmp_path / "records.tar.gz").exists()
 
 
 @pytest.mark.real
