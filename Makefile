@@ -12,6 +12,7 @@ PYTEST := $(BIN)/python -m pytest
 
 # What every phase runs under: the small size, one thread a worker, no model hub.
 export ANATOLAB_SIZE ?= tiny
+export PYTHONUTF8 ?= 1
 export OMP_NUM_THREADS ?= 1
 export NUMBA_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
@@ -24,7 +25,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site strip lock records weights bench gpu clean
+.PHONY: help env book test lint unit doctest html notebooks site strip lock records campaign weights bench gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -73,10 +74,11 @@ site: env  ## checks of the built site (needs `make book` before, and Chromium f
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip
 
-lock: env  ## resolve requirements.lock anew from the ranges in pyproject.toml (keeps pins that still fit)
+lock: env  ## resolve requirements.lock, with hashes, from the ranges in pyproject.toml (keeps pins that still fit)
 	@uv=$$(command -v uv || echo .venv-uv/bin/uv); \
 	env -u UV_FIND_LINKS $$uv pip compile --quiet pyproject.toml --extra book --extra test --extra dev \
-	  --no-annotate --no-header --no-emit-index-url --python-version 3.11 --output-file requirements.lock
+	  --universal --generate-hashes --no-annotate --no-header --no-emit-index-url --python-version 3.11 \
+	  --output-file requirements.lock
 	@git --no-pager diff --stat -- requirements.lock
 
 # The runs behind the book's numbers work in a checkout of their own, so that editing here cannot change them midway.
@@ -85,6 +87,9 @@ records: env  ## make missing and stale records at HEAD, in a checkout of their 
 	  else git worktree prune && git worktree add --quiet --force --detach .cache/records HEAD; fi
 	@cd .cache/records && env -u ANATOLAB_SIZE ANATOLAB_RECORDS="$${ANATOLAB_RECORDS:-$(CURDIR)/book/records}" \
 	  PYTHONPATH="$(CURDIR)/.cache/records" nice -n 19 $(BIN)/python studies/trainings.py records $(ARGS)
+
+campaign: env  ## go on with the fault campaign behind the page on reliability (nice 10; ARGS="--limit 600")
+	@PYTHONPATH="$(CURDIR)" nice -n 10 $(BIN)/python -W ignore studies/campaign.py $(ARGS)
 
 weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
 	@$(BIN)/python studies/weights.py scenes-vit

@@ -62,12 +62,12 @@ LATER = ("cps", "fixmatch", "ua-mt", "arco-ns", "arco-sag")
 
 
 def _rows(*ends: str) -> list[Row]:
-    """The rows of these ends, of methods that exist."""
+    """Returns the rows with these endings, of methods that exist."""
     return [_OF[end] for end in ends if end in _OF]
 
 
 def _methods(start: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS, **more: Any) -> list[Experiment]:
-    """A run of each row, on so many labeled patients of a cohort; 0: on all. ``start`` is cohort and side."""
+    """Returns a run of each row on ``labeled`` patients of a cohort (0: all); ``start`` is cohort and side."""
     cohort = start.rstrip("0123456789")
     suffix = more.pop("suffix", "")
     return [
@@ -100,6 +100,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-center", "ACTION++ without the pull to the center", {"center_weight": 0.0}),
         ("no-aaco", "ACTION++ without L_aaco", {"aaco_weight": 0.0}),
         ("ten-dips", "ACTION++ with ten dips of the temperature", {"periods": 10.0}),
+        ("sg", "ACTION++ with ARCO's stratified sampling", {"pixel_sampler": "stratified"}),
     ],
     "mona": [
         ("no-tailness", "MONA without tailness", {"contrast_weight": 0.0}),
@@ -111,6 +112,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
         ("no-tailness", "ARCO-SG without tailness", {"contrast_weight": 0.0}),
         ("no-diversity", "ARCO-SG without diversity", {"neighbor_weight": 0.0}),
         ("released", "ARCO with the released sampler of list positions", {"pixel_sampler": "released"}),
+        ("naive", "ARCO with naive sampling", {"pixel_sampler": "naive"}),
         *[(f"grid-{g}", f"ARCO-SG on {g} x {g} cells", {"grid": g}) for g in (1, 2, 8)],
     ],
 }
@@ -129,7 +131,6 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("dice", "MORSE with Dice in the loss of its points", {"render_dice": True}),
 ]
 _COMPONENTS: list[Row] = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
-_MORSE: list[Row] = [("morse", "morse", "MORSE", {})]
 
 # What moves Dice: the base with one thing changed, at 1,000 updates. End of the id, title, fields of the experiment.
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
@@ -146,13 +147,35 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+# What was tried on the development patients, three settings a row at 2,000 updates: end of the id, row, overrides.
+# Rows on the shared base are tried at three weights of their own term; the sheets name the one that is reported.
+_TRIED: dict[str, tuple[str, tuple[float, ...]]] = {
+    "supervised": ("sup_weight", (0.25, 0.5, 1.0)),
+    "base": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "mean-teacher": ("consistency_weight", (1.0, 10.0, 100.0)),
+    "ua-mt": ("consistency_weight", (1.0, 10.0, 100.0)),
+    "fixmatch": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "unimatch": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "bcp": ("unsup_weight", (0.25, 0.5, 1.0)),
+    "cps": ("unsup_weight", (0.5, 1.0, 2.0)),
+    "action": ("anco_weight", (0.01, 0.1, 1.0)),
+    "actionpp": ("aaco_weight", (0.01, 0.1, 1.0)),
+    "mona": ("contrast_weight", (0.01, 0.1, 1.0)),
+    "arco-sg": ("contrast_weight", (0.01, 0.1, 1.0)),
+}
+TRIALS: dict[str, list[Row]] = {
+    end: [(f"{end}-{weight:g}", _OF[end][1], f"{_OF[end][2]}, {name} {weight:g}", {name: weight}) for weight in weights]
+    for end, (name, weights) in _TRIED.items()
+}
+
+
 def _changes() -> list[Experiment]:
     start = Experiment("acdc96-3-base-u1000", "base", "acdc", 3, "base", (0, 1), 6, updates=1_000)
     runs = [start]
     for end, title, changes in CHANGES:
-        own = {k: v for k, v in changes.items() if hasattr(start, k)}
-        fields = {k: v for k, v in changes.items() if k not in own}
-        runs.append(replace(start, id=f"{start.id}-{end}", title=title, overrides=fields, **own))
+        settings = {k: v for k, v in changes.items() if hasattr(start, k)}
+        fields = {k: v for k, v in changes.items() if k not in settings}
+        runs.append(replace(start, id=f"{start.id}-{end}", title=title, overrides=fields, **settings))
     return runs
 
 
@@ -166,6 +189,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("acdc96", 3, 0, _rows(*MAIN)),
     *_methods("acdc96", 0, 1, _SUPERVISED_ALL),
     *_methods("acdc96", 7, 1, _rows("supervised")),
+    *[
+        run
+        for rows in TRIALS.values()
+        for run in _methods("acdc-development96", 3, 1, rows, updates=2_000, suffix="-u2000", seeds=(0,))
+    ],
     # (b) The number of labels; with one, each seed labels another patient.
     *_methods("acdc96", 1, 2, _rows("supervised", "base", "unimatch", "actionpp", "arco-sg"), labeled_by_seed=True),
     *_methods("acdc96", 7, 3, _rows("base", "arco-sg")),
@@ -193,7 +221,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
             labeled_by_seed=True,
         )
     ],
-    # (e) The parts of each paper's method, where labels are few.
+    # (e) The parts of each paper's method, where labels are few, and the whole of those that (b) lacks.
+    *_methods("acdc96", 1, 7, _rows("action", "mona"), labeled_by_seed=True),
     *_methods("acdc96", 1, 7, _PARTS, labeled_by_seed=True),
     # (f) Real atria in 3-D; (g) generated abdomens with a long tail; MORSE on two networks and two cohorts.
     *_methods("la", 8, 8, _rows("supervised", "base", "arco-sg"), dims=3, seeds=(0, 1)),
@@ -204,14 +233,18 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *_methods("abdomen96", 0, 10, [("morse", "morse", "MORSE", _ALL)]),
     *[
         run
-        for cohort in ("acdc96", "abdomen96")
+        for cohort, network in (
+            ("acdc96", "basic_unet"),
+            ("abdomen96", "basic_unet"),
+            ("acdc96", "light_unet"),
+        )
         for run in _methods(
             cohort,
             0,
             10,
             [("supervised", "supervised", "backbone alone", _ALL), ("morse", "morse", "MORSE", _ALL)],
-            network="basic_unet",
-            suffix="-basic-unet",
+            network=network,
+            suffix=f"-{network.replace('_', '-')}",
         )
     ],
     # Then, as time allows.
@@ -229,7 +262,7 @@ def by_id(experiment: str) -> Experiment:
     """
     wanted = next((e for e in EXPERIMENTS if e.id == experiment), None)
     if wanted is None:
-        raise records.RecordError(f"{experiment!r} is no wanted run; `python studies/trainings.py list` names them.")
+        raise records.RecordError(f"{experiment!r} is not a wanted run; `python studies/trainings.py list` names them.")
     return wanted
 
 
@@ -257,8 +290,9 @@ def method_config(experiment: Experiment) -> Any:
 def config_of(experiment: Experiment) -> dict[str, Any]:
     """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
     from anatolab.training import Settings
+    from anatolab.training.fingerprint import FREE
 
-    left_out = ("seed", "accelerator", "devices", "nodes", "compile", "log_every", "checkpoint_every")
+    left_out = ("seed", "devices", "nodes", "compile", *FREE)
     settings = Settings(**experiment.settings).resolved()
     return records.plain(
         {

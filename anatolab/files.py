@@ -19,7 +19,7 @@ from anatolab.errors import InputError
 
 PARTIAL = ".partial"  # ending of a file that is being written
 LOCK = ".lock"  # in a folder that one process writes to
-NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)  # folders of some systems cannot be flushed
+NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}  # of some folders
 
 
 def write_atomically(
@@ -42,12 +42,13 @@ def write_atomically(
     Raises:
         InputError: The file exists and must not be replaced, or the system refuses (a full disk, no permission);
             nothing is left behind then.
+        MemoryError: Memory runs out while a library writes, whatever that library makes of it.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "new" / "a.txt"
         >>> write_atomically(path, "text", overwrite=False)
-        >>> path.read_text(), [p.name for p in path.parent.iterdir()]
+        >>> path.read_text(encoding="utf-8"), [p.name for p in path.parent.iterdir()]
         ('text', ['a.txt'])
     """
     check_target(path, overwrite=overwrite)
@@ -75,6 +76,8 @@ def write_atomically(
         cause = error if isinstance(error, OSError) else watched and watched.error
         if cause is None:  # a RuntimeError that no failed write led to
             raise
+        if isinstance(cause, MemoryError):
+            raise cause from error
         raise InputError(
             f"{path}: could not be written ({cause.strerror or cause}); free space there, or name another place."
         ) from error
@@ -87,7 +90,7 @@ def write_atomically(
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, a file that could not be written afterwards.
+    """Checks, before any work is done, that a file can be written afterwards.
 
     Args:
         path: The file that will be written.
@@ -115,7 +118,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hexadecimal digits; an ``OSError`` is the caller's."""
+    """Returns the SHA-256 of a file's bytes as hexadecimal digits; passes an ``OSError`` on."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -156,7 +159,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock on a file that still has its name."""
+    """Returns a file descriptor that holds the lock, after checking that the file still has its name."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -201,12 +204,12 @@ class _Watched:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.error: OSError | None = None
+        self.error: OSError | MemoryError | None = None
 
     def write(self, data: Any) -> int:
         try:
             return self._file.write(data)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.error = error
             raise
 
@@ -237,10 +240,15 @@ def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself reach the disk, where the system can."""
+    """Makes the rename itself reach the disk, where the system can open and flush folders."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

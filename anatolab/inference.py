@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from anatolab.metrics import evaluate_volume
 from anatolab.types import Case, CaseRef, InputError
 
 PUBLISHED_STRIDE = (4, 18, 18)  # (z, y, x) voxels, of Yu et al., UA-MT, MICCAI 2019, on the left atrium
+Window = Literal["constant", "gaussian"]
 CERTAIN = 20.0  # logit of the background, and minus that of every organ, outside the field of view
 
 
@@ -83,13 +85,13 @@ def _compute(predict: Callable[[Tensor], Tensor], image: Tensor, precision: str)
     return logits.float()
 
 
-@torch.no_grad()
 def sliding_window(
     predict: Callable[[Tensor], Tensor],
     image: Tensor,
     patch: Sequence[int],
     *,
     stride: Sequence[int] | None = None,
+    window: Window = "constant",
     precision: str = "32-true",
     batch: int = 4,
 ) -> Tensor:
@@ -104,6 +106,8 @@ def sliding_window(
         patch: Sides (z, y, x) that the network was trained at.
         stride: Steps (z, y, x) between windows, at most the patch; half the patch where None. The papers' on the left
             atrium, with patches of 80 x 112 x 112, is :data:`PUBLISHED_STRIDE`.
+        window: Weight of a window's voxels in the mean: ``constant``, or ``gaussian``, largest in the middle (standard
+            deviation of an eighth of the side, as MONAI and nnU-Net have it).
         precision: Of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
         batch: Windows at a time.
 
@@ -111,7 +115,7 @@ def sliding_window(
         Probabilities ``(classes, z, y, x)``, fp32, without gradient.
 
     Raises:
-        InputError: The stride leaves voxels out, or is not positive.
+        InputError: The stride leaves voxels out, or is not positive; or the window is unknown.
 
     Example:
         >>> volume = torch.rand(1, 3, 9, 7)
@@ -119,30 +123,161 @@ def sliding_window(
         >>> torch.allclose(probability[0], torch.sigmoid(2 * volume[0]))
         True
     """
+    return torch.cat(
+        list(slabs(predict, image, patch, stride=stride, window=window, precision=precision, batch=batch)), 1
+    )
+
+
+@torch.no_grad()
+def slabs(
+    predict: Callable[[Tensor], Tensor],
+    image: Tensor,
+    patch: Sequence[int],
+    *,
+    stride: Sequence[int] | None = None,
+    window: Window = "constant",
+    precision: str = "32-true",
+    batch: int = 4,
+    device: torch.device | str | None = None,
+) -> Iterator[Tensor]:
+    """Yields the result of :func:`sliding_window` in slabs, each as soon as no later window holds its planes.
+
+    Windows go along z last, so sums are kept of as many planes as a patch has, whatever the depth of the volume.
+
+    Args:
+        predict: As of :func:`sliding_window`, as are patch, stride, window, precision and batch.
+        image: ``(c, z, y, x)`` in [0, 1]; sums are kept on its device.
+        patch: Sides (z, y, x).
+        stride: Steps (z, y, x).
+        window: ``constant`` or ``gaussian``.
+        precision: Of the network.
+        batch: Windows at a time.
+        device: The network's; that of the image where None.
+
+    Yields:
+        Probabilities ``(classes, n, y, x)`` of the next n planes, fp32, on the device of the image.
+
+    Raises:
+        InputError: As :func:`sliding_window`.
+    """
     step = tuple(stride or (max(1, side // 2) for side in patch))
     if not all(0 < s <= side for s, side in zip(step, patch, strict=True)):
         raise InputError(f"stride: {step} is not between 1 and the patch {tuple(patch)}; choose smaller steps.")
+    weight = _weight(window, patch).to(image.device)
     short = [max(side - size, 0) for side, size in zip(patch, image.shape[1:], strict=True)]
     pads = [(s // 2, s - s // 2) for s in short]
-    padded = F.pad(image, [n for pair in reversed(pads) for n in pair])
+    padded = F.pad(image, [n for pair in reversed(pads) for n in pair]) if any(short) else image
     starts = [
         [min(i * s, size - side) for i in range(-(-(size - side) // s) + 1)]
         for size, side, s in zip(padded.shape[1:], patch, step, strict=True)
     ]
-    windows = [tuple(slice(a, a + side) for a, side in zip(start, patch, strict=True)) for start in product(*starts)]
-    total, count = None, torch.zeros_like(padded[0])
-    for first in range(0, len(windows), batch):
-        some = windows[first : first + batch]
-        patches = torch.stack([padded[(slice(None), *window)] for window in some])
-        probabilities = torch.softmax(_compute(predict, patches, precision), 1)
+    inside = tuple(slice(before, size - after) for (before, after), size in zip(pads, padded.shape[1:], strict=True))
+    corners, first = list(product(*starts)), 0  # ``first``: the plane that the sums begin with
+    total: Any = None
+    count = padded.new_zeros(patch[0], *padded.shape[2:])
+    for begin in range(0, len(corners), batch):
+        some = corners[begin : begin + batch]
+        windows = [tuple(slice(a, a + side) for a, side in zip(corner, patch, strict=True)) for corner in some]
+        patches = torch.stack([padded[(slice(None), *window)] for window in windows]).to(device or image.device)
+        probabilities = torch.softmax(_compute(predict, patches, precision), 1).to(image.device)
         if total is None:
-            total = probabilities.new_zeros(probabilities.shape[1], *padded.shape[1:])
-        for window, probability in zip(some, probabilities, strict=True):
-            total[(slice(None), *window)] += probability
-            count[window] += 1
-    assert total is not None  # there is always one window
-    inside = tuple(slice(before, size - after) for (before, after), size in zip(pads, count.shape, strict=True))
-    return (total / count)[(slice(None), *inside)]
+            total = probabilities.new_zeros(probabilities.shape[1], *count.shape)
+        for (planes, *plane), probability in zip(windows, probabilities, strict=True):
+            if (steps := planes.start - first) > 0:
+                yield (total[:, :steps] / count[:steps])[(..., *inside[1:])]  # a volume padded along z is one slab
+                _advance(total, 1, steps)
+                _advance(count, 0, steps)
+                first = planes.start
+            total[(slice(None), slice(None), *plane)] += probability if weight.ndim == 0 else probability * weight
+            count[(slice(None), *plane)] += weight
+    yield (total / count)[(slice(None), inside[0] if short[0] else slice(None), *inside[1:])]
+
+
+def _weight(window: str, patch: Sequence[int]) -> Tensor:
+    """The weight of a window's voxels in the mean, ``(z, y, x)``, or one for all of them."""
+    if window == "constant":
+        return torch.ones(())
+    if window != "gaussian":
+        raise InputError(f"window must be 'constant' or 'gaussian', not {window!r}.")
+    from monai.data.utils import compute_importance_map
+
+    return compute_importance_map(tuple(patch), mode="gaussian")
+
+
+def _advance(sums: Tensor, axis: int, steps: int) -> None:
+    """Moves planes to the front of an axis by so many steps, in place, and zeroes those behind them."""
+    depth = sums.shape[axis]
+    for z in range(depth - steps):
+        sums.select(axis, z).copy_(sums.select(axis, z + steps))
+    sums.narrow(axis, depth - steps, steps).zero_()
+
+
+def predict_scores(
+    predict: Callable[[Tensor], Tensor],
+    case: Case,
+    size: Sequence[int],
+    *,
+    field_of_view: FieldOfView | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    stride: Sequence[int] | None = None,
+    window: Window = "constant",
+) -> Iterator[Tensor]:
+    """Predicts a volume some planes at a time, on the native grid: logits of slices, probabilities of patches.
+
+    Args:
+        predict: From images to logits, e.g. ``method.predict``.
+        case: The volume.
+        size: What the network was trained at: height and width of slices, or sides (z, y, x) of patches.
+        field_of_view: That of the training, if any; what lies outside is background.
+        device: Where to compute; patches are stitched on the CPU.
+        precision: Of the network, "32-true" or "bf16-mixed".
+        stride: Of the patches, see :func:`sliding_window`; not read for slices.
+        window: Of the patches, see :func:`sliding_window`; not read for slices.
+
+    Yields:
+        ``(n, classes, y, x)`` of the next n planes, fp32.
+
+    Raises:
+        InputError: As :func:`anatolab.data.prepare`, or a setting is unknown.
+    """
+    if field_of_view is not None and field_of_view.dims != len(size):
+        raise InputError(
+            f"size: {tuple(size)} and a field of view of {field_of_view.dims} dimensions do not fit; give those of one "
+            "training."
+        )
+    if len(size) == 2:
+        yield from predict_logits(
+            predict, case, (size[0], size[1]), field_of_view=field_of_view, device=device, precision=precision
+        )
+        return
+    image = torch.from_numpy(volume_of(case, field_of_view))
+    parts = slabs(predict, image, size, stride=stride, window=window, precision=precision, device=device)
+    if field_of_view is None:
+        yield from (part.transpose(0, 1) for part in parts)
+        return
+    planes, *plane = field_of_view.boxes(case)[0].overlap(case.image.shape[1:])[0]
+    native = case.image.shape[1:]
+    for number, part in enumerate(parts):
+        if not number:
+            yield from _outside(planes.start, part, native)
+        whole = _certain_background(part.shape[1], part, native)
+        whole[(slice(None), slice(None), *plane)] = part.transpose(0, 1)
+        yield whole
+    yield from _outside(native[0] - planes.stop, part, native)
+
+
+def _outside(planes: int, like: Tensor, native: Sequence[int]) -> Iterator[Tensor]:
+    """Planes outside of the field of view, a few at a time."""
+    for begin in range(0, planes, 8):
+        yield _certain_background(min(8, planes - begin), like, native)
+
+
+def _certain_background(planes: int, like: Tensor, native: Sequence[int]) -> Tensor:
+    """Probabilities of planes ``(n, classes, y, x)`` in which the background has probability 1."""
+    result = like.new_zeros(planes, len(like), *native[1:])
+    result[:, 0] = 1
+    return result
 
 
 def predict_volume(
@@ -155,6 +290,7 @@ def predict_volume(
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     stride: Sequence[int] | None = None,
+    window: Window = "constant",
 ) -> np.ndarray:
     """Predicts the class of every voxel, ``(z, y, x)`` uint8 on the native grid.
 
@@ -168,27 +304,22 @@ def predict_volume(
         device: Where to compute.
         precision: Of the network, "32-true" or "bf16-mixed".
         stride: Of the patches, see :func:`sliding_window`; not read for slices.
+        window: Of the patches, see :func:`sliding_window`; not read for slices.
 
     Raises:
-        InputError: As :func:`anatolab.data.prepare`, or the precision is unknown.
+        InputError: As :func:`predict_scores`.
     """
-    if field_of_view is not None and field_of_view.dims != len(size):
-        raise InputError(
-            f"size: {tuple(size)} and a field of view of {field_of_view.dims} dimensions do not fit; give those of one "
-            "training."
-        )
-    if len(size) == 2:
-        parts = predict_logits(
-            predict, case, (size[0], size[1]), field_of_view=field_of_view, device=device, precision=precision
-        )
-        label = np.concatenate([part.argmax(1).to(torch.uint8).cpu().numpy() for part in parts])
-    else:
-        image = torch.from_numpy(volume_of(case, field_of_view)).to(device)
-        probability = sliding_window(predict, image, size, stride=stride, precision=precision)
-        label = probability.argmax(0).to(torch.uint8).cpu().numpy()
-        if field_of_view is not None:
-            part, label = label, np.zeros(case.image.shape[1:], np.uint8)
-            field_of_view.boxes(case)[0].paste(part, label)
+    parts = predict_scores(
+        predict,
+        case,
+        size,
+        field_of_view=field_of_view,
+        device=device,
+        precision=precision,
+        stride=stride,
+        window=window,
+    )
+    label = np.concatenate([part.argmax(1).to(torch.uint8).cpu().numpy() for part in parts])
     return postprocess.largest_component(label) if largest_component else label
 
 

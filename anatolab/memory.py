@@ -100,7 +100,7 @@ class ClassBank(nn.Module):
         """Stores of ``rows`` (classes, k, d) the first ``count`` (classes,) of each class; k is at most the size."""
         size = self.rows.shape[1]
         if rows.shape[1] > size:
-            raise ValueError(f"{rows.shape[1]} rows a class do not fit a bank of {size} at once; push fewer.")
+            raise ValueError(f"cannot push {rows.shape[1]} rows per class into a bank of {size} at once; push fewer.")
         processes = [gathered(rows.detach()[None]), gathered(count[None])]
         for new, n in zip(*processes, strict=True):
             slot = torch.arange(new.shape[1], device=new.device)
@@ -113,7 +113,7 @@ class ClassBank(nn.Module):
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """The rows ``(n, ...)`` of all processes by rank, without gradient; ``rows`` itself where there is one process."""
+    """Gathers the rows ``(n, ...)`` of all processes by rank, without gradient; one process returns ``rows`` itself."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         return rows

@@ -19,7 +19,7 @@ SIZES_3D = {  # the same three for volumes
 
 
 def current_size(dims: int = 2) -> Size:
-    """The budget that ``ANATOLAB_SIZE`` names, ``tiny`` where it is not set, for slices or for volumes.
+    """Returns the size named by ``ANATOLAB_SIZE`` (default ``tiny``), for slices or for volumes.
 
     Example:
         >>> SIZES["demo"].updates, SIZES_3D["full"].image

@@ -49,7 +49,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("experts", "fused", "hidden"), Range(1, 1e4)),
     **dict.fromkeys(("grid", "cells", "neighbor_cells", "gate_stride", "representation_stride"), Range(1, 1_024)),
     **dict.fromkeys(("seed", "centers_seed"), Range(0, 2**32 - 1)),
-    **dict.fromkeys(("most_dropped", "router", "ramp_updates"), MANY),
+    **dict.fromkeys(("most_dropped", "router", "ramp_updates", "validate_every"), MANY),
     **dict.fromkeys(("lr", "clip"), POSITIVE),
     **dict.fromkeys(("weight_decay", "momentum", "floor", "warm_up", "power"), Range(0, 10)),
     **dict.fromkeys(("momentum", "floor", "warm_up"), SHARE),

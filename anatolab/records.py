@@ -6,6 +6,7 @@ environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -56,43 +57,71 @@ class Record:
 
 
 def root() -> Path:
-    """The folder that holds all records."""
+    """Returns the folder that holds all records."""
     return Path(os.environ.get("ANATOLAB_RECORDS") or PACKAGE.parent / "book" / "records")
 
 
 def path_of(experiment: str, seed: int) -> Path:
-    """Where the record of this run lies, or would lie."""
+    """Returns the path of this run's record, which need not exist."""
     return root() / experiment / f"seed{seed}.json"
 
 
 def write(record: Record) -> Path:
-    """Writes a record atomically: a reader sees the whole file or none."""
+    """Writes a record atomically, with a seal: a reader sees all of it or nothing, and whether it was changed."""
     path = path_of(record.experiment, record.seed)
-    text = json.dumps(plain(asdict(record)), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    held = plain(asdict(record))
+    text = json.dumps({**held, "seal": seal(held)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, text, overwrite=True)
     return path
+
+
+def seal(held: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of what a record holds, however its file is laid out.
+
+    Example:
+        >>> seal({"a": 1, "b": [2.0]}) == seal({"b": [2.0], "a": 1}), seal({"a": 1}) == seal({"a": 2})
+        (True, False)
+    """
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 
 def read(path: Path) -> Record:
     """Reads one record file.
 
+    A record from before there were seals has none, and is read without.
+
     Raises:
-        RecordError: The file is no record of a schema that this version reads.
+        RecordError: The file is not a record of a schema that this version reads, was changed after it was written, or
+            belongs to another run.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: no readable record ({error}); delete it and run `make records`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"{path}: cannot be read as a record ({reason}); delete it and run `make records`."
+        raise RecordError(message) from error
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         raise RecordError(f"{path}: not a record of schema {SCHEMA}; delete it and run `make records`.")
-    return Record(**{k: v for k, v in raw.items() if k in Record.__dataclass_fields__})
+    sealed = raw.pop("seal", None)
+    wrong = sealed is not None and seal(raw) != sealed
+    wrong = wrong or bool(raw.keys() - Record.__dataclass_fields__.keys())
+    wrong = wrong or any(not isinstance(raw.get(k, {}), dict) for k in ("config", "provenance", "code", "arrays"))
+    wrong = wrong or not isinstance(raw.get("values"), dict)
+    if wrong:
+        raise RecordError(f"{path}: was changed after it was written; restore it, or delete it and run `make records`.")
+    if [path.parent.name, path.name] != [raw.get("experiment"), f"seed{raw.get('seed')}.json"]:
+        raise RecordError(
+            f"{path}: is the record of {raw.get('experiment')!r} with seed {raw.get('seed')}; "
+            "move it back, or delete it."
+        )
+    return Record(**raw)
 
 
 def load(experiment: str) -> list[Record]:
-    """All runs of an experiment, by seed.
+    """Returns all runs of an experiment, by seed.
 
     Raises:
-        RecordError: There is none.
+        RecordError: There is no run.
     """
     paths = (root() / experiment).glob("seed*.json")
     records = sorted((read(p) for p in paths), key=lambda r: r.seed)
@@ -102,40 +131,40 @@ def load(experiment: str) -> list[Record]:
 
 
 def exists(experiment: str) -> bool:
-    """Whether at least one run of the experiment is recorded."""
+    """Returns whether at least one run of the experiment is recorded."""
     return any((root() / experiment).glob("seed*.json"))
 
 
 def get(record: Record, key: str) -> Any:
-    """The value at a dotted key of one record, e.g. ``dice.mean``.
+    """Returns the value at a dotted key of one record, e.g. ``dice.mean``.
 
     Raises:
         RecordError: The record has no such value.
     """
-    found: Any = record.values
+    value: Any = record.values
     for part in key.split("."):
-        if isinstance(found, Mapping) and part in found:
-            found = found[part]
-        elif isinstance(found, Sequence) and not isinstance(found, str) and part.isdigit() and int(part) < len(found):
-            found = found[int(part)]
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
         else:
             raise RecordError(f"record {record.experiment!r} (seed {record.seed}) has no value {key!r}.")
-    return found
+    return value
 
 
 def value(experiment: str, key: str) -> Any:
-    """The mean over seeds of a number, or the value itself where there is one seed or it is no number.
+    """Returns the mean of a number over seeds; the value itself for one seed, or if it is not a number.
 
-    Unmeasured entries (``None``) make the mean ``nan``: they are not left out in silence.
+    Unmeasured entries (``None``) make the mean ``nan``: they are not silently left out.
     """
-    found = [get(record, key) for record in load(experiment)]
-    if len(found) == 1 or not all(v is None or isinstance(v, int | float) for v in found):
-        return found[0]
-    return math.fsum(math.nan if v is None else v for v in found) / len(found)
+    values = [get(record, key) for record in load(experiment)]
+    if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
+        return values[0]
+    return math.fsum(math.nan if v is None else v for v in values) / len(values)
 
 
 def measured(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The numbers of units, such as patients, as a record holds them; one that could not be measured is ``nan``.
+    """Returns the recorded numbers of units such as patients; those that could not be measured are ``nan``.
 
     Example:
         >>> measured({"p0": 0.5, "p1": None})
@@ -164,7 +193,7 @@ def plain(value: Any) -> Any:
 def provenance(
     *, started: str, wall_s: float, device: str, threads: int, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a number needs beside it to be believed: commit, versions, machine, time, memory.
+    """Collects the provenance of a run: commit, versions, machine, time, memory.
 
     Args:
         started: Date and time, ISO.
@@ -190,7 +219,7 @@ def provenance(
 
 
 def installed_version(distribution: str) -> str:
-    """The installed version of a distribution, or ``absent``."""
+    """Returns the installed version of a distribution, or ``absent``."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -198,17 +227,17 @@ def installed_version(distribution: str) -> str:
 
 
 def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The commit that ran, and whether any other code may have run with it."""
+    """Returns the commit that ran, and whether uncommitted code may have run with it."""
     now = git_state()
     return now if before is None else {**before, "dirty": before["dirty"] or dict(before) != now}
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the checkout and whether tracked files of the package differ from it."""
+    """Returns the commit of the checkout and whether tracked files of the package differ from it."""
 
     def git(*args: str) -> str:
         return subprocess.run(
-            ["git", *args], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=30
+            ["git", *args], cwd=PACKAGE.parent, capture_output=True, encoding="utf-8", check=True, timeout=30
         ).stdout.strip()
 
     try:

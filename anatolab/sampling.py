@@ -115,7 +115,7 @@ def sample_anchors(pool: PixelPool, num: int, generator: torch.Generator | None 
 
 
 def negative_class_odds(prototypes: Tensor, present: Tensor, temperature: float) -> Tensor:
-    r"""How likely anchors of class *c* draw their negatives from class *v*: the more alike, the likelier.
+    r"""Returns the probability that anchors of class *c* draw negatives from class *v*, larger for similar classes.
 
     .. math:: p(v \mid c) \propto \exp(\cos(\bar r_c, \bar r_v)/\tau), \quad v \ne c \text{ and } v \text{ present}
 
@@ -270,12 +270,12 @@ def _draws_of_cells(count: Tensor, slices: int, generator: torch.Generator | Non
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
-    """``values[index]`` of a vector, which takes a third of the time this way on a CPU."""
+    """Computes ``values[index]`` of a vector in a third of the time of indexing on a CPU."""
     return values.index_select(0, index.flatten()).view_as(index)
 
 
 def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:
-    """What the released sampler of ARCO draws: positions in a list of candidates; for comparison only, on the host.
+    """Samples positions in a list of candidates as ARCO's released code does; for comparison only, on the host.
 
     It sees no coordinates. Positions are read as a square picture of side ``round(sqrt(count))``, which is cut into
     4 x 4 blocks, the last row and column bigger than the others; each block gives as many draws, and what is missing is
@@ -308,6 +308,6 @@ def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tenso
 
 
 def _pixel_at_share(pool: PixelPool, start: Tensor, count: Tensor, chance: Tensor) -> Tensor:
-    """The pixel at a share in [0, 1) of a run of ``order``; float32 times a count below 2^24 rounds to at most it."""
+    """Returns the pixel at a share in [0, 1) of a run of ``order``; float32 is exact enough for counts below 2^24."""
     offset = torch.minimum((chance * count).long(), (count - 1).clamp_min(0))
     return pool.order[(start + offset).clamp_max(len(pool.order) - 1)]

@@ -79,7 +79,7 @@ class Temperature:
     def __post_init__(self) -> None:
         if self.shape not in SHAPES or not 0 < self.low <= self.high:
             raise InputError(
-                f"temperature: shape {self.shape!r} from {self.high} to {self.low} is none; "
+                f"temperature: shape {self.shape!r} from {self.high} to {self.low} is invalid; "
                 f"use one of {', '.join(SHAPES)}, and 0 < low <= high."
             )
 

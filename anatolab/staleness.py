@@ -99,7 +99,7 @@ class _Source:
         self.modules: dict[str, _Module] = {}
 
     def path(self, module: str) -> Path | None:
-        """The file of a module of anatolab; None where there is none."""
+        """Returns the file of a module of anatolab; None where there is none."""
         first, *parts = module.split(".")
         base = self.package.joinpath(*parts)
         candidates = (base.with_suffix(".py"), base / "__init__.py") if parts else (base / "__init__.py",)
@@ -116,7 +116,7 @@ class _Source:
         return self.modules[name]
 
     def contents(self, module: str) -> Iterator[Key]:
-        """The definitions of a module, and what a package re-exports."""
+        """Yields the definitions of a module, and what a package re-exports."""
         for name in self.module(module).definitions:
             yield module, name
         path = self.path(module)
@@ -127,7 +127,7 @@ class _Source:
                     yield resolved
 
     def resolve(self, module: str, name: str) -> Key | None:
-        """The definition or, with an empty name, the module that a name of a module refers to; None if not ours."""
+        """Returns the definition that a module's name refers to (a module: an empty name); None if not ours."""
         if not name:
             return (module, "") if self.path(module) else None
         if self.path(module) is not None:
@@ -140,7 +140,7 @@ class _Source:
 
 
 def _is_silent(node: ast.stmt) -> bool:
-    """Whether a statement does nothing that a result could depend on: docstrings, imports, declarations of names."""
+    """Returns whether no result can depend on a statement: docstrings, imports, declarations of names."""
     if isinstance(node, ast.If):
         return "TYPE_CHECKING" in ast.unparse(node.test)
     if isinstance(node, ast.Expr):
@@ -149,7 +149,7 @@ def _is_silent(node: ast.stmt) -> bool:
 
 
 def _imported(node: ast.stmt) -> dict[str, Binding]:
-    """What one import statement binds; ruff bans relative imports."""
+    """Returns what one import statement binds; ruff bans relative imports."""
     if isinstance(node, ast.Import):
         return {
             a.asname or a.name.split(".")[0]: (a.name if a.asname else a.name.split(".")[0], "") for a in node.names
@@ -160,7 +160,7 @@ def _imported(node: ast.stmt) -> dict[str, Binding]:
 
 
 def _defined(node: ast.stmt) -> set[str]:
-    """The names that a top-level statement binds, or whose content it changes."""
+    """Returns the names that a top-level statement binds, or whose content it changes."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return {node.name}
     stored = [n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Subscript | ast.Attribute)]
@@ -272,7 +272,7 @@ class _Description:
             self.fields(value=node.value, attr=node.attr)
 
     def module_of(self, node: ast.expr) -> str | None:
-        """The module of anatolab that an expression names; None where it names something else."""
+        """Returns the module of anatolab that an expression names; None where it names something else."""
         if isinstance(node, ast.Name):
             imported = self.imported(node.id)
             resolved = self.source.resolve(*imported) if imported else None
@@ -283,7 +283,7 @@ class _Description:
         return resolved[0] if resolved is not None and not resolved[1] else None
 
     def holder(self, name: str) -> _Scope | None:
-        """The scope that binds a name; None for a name of the module, of builtins, or of nothing."""
+        """Returns the scope that binds a name; None for a name of the module, of builtins, or of nothing."""
         for depth, scope in enumerate(reversed(self.scopes)):
             if scope.kind == "class" and depth:
                 continue  # functions in a class do not see its names
@@ -292,7 +292,7 @@ class _Description:
         return None
 
     def imported(self, name: str) -> Binding | None:
-        """What an import, in the innermost scope that binds the name or of the module, binds it to."""
+        """Returns what an import, in the innermost scope that binds the name or of the module, binds it to."""
         scope = self.holder(name)
         return self.source.module(self.home).imports.get(name) if scope is None else scope.imports.get(name)
 
@@ -323,7 +323,7 @@ class _Description:
             self.pieces.append(f"local {number}")
 
     def _is_unhashed(self, node: ast.stmt) -> bool:
-        """Whether a statement of a class, or a declaration of a function, is one that does not count."""
+        """Returns whether a statement of a class, or a declaration of a function, is one that does not count."""
         if not self.scopes:
             return False
         if self.scopes[-1].kind != "class":
@@ -334,7 +334,7 @@ class _Description:
 
 
 def _scope_of(kind: str, body: Sequence[ast.AST], parameters: frozenset[str] = frozenset()) -> _Scope:
-    """The scope of a function or class with this body, or of the targets of a comprehension."""
+    """Returns the scope of a function or class with this body, or of the targets of a comprehension."""
     nodes = list(_of_one_scope(body))
     inner = {id(n) for c in nodes if isinstance(c, COMPREHENSIONS) for g in c.generators for n in ast.walk(g.target)}
     scope, elsewhere = _Scope(kind, set(), parameters), set(parameters)
@@ -355,7 +355,7 @@ def _scope_of(kind: str, body: Sequence[ast.AST], parameters: frozenset[str] = f
 
 
 def _of_one_scope(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """All nodes that lie in the scope of these; of functions and classes in it only the outside."""
+    """Yields all nodes that lie in the scope of these; of functions and classes in it only the outside."""
     todo = list(body)
     while todo:
         node = todo.pop()

@@ -297,7 +297,7 @@ def mixing_mask(image: Tensor, label: Tensor, classes: int, kind: str) -> tuple[
         Two masks ``(b, *s)`` bool.
 
     Raises:
-        InputError: The kind is none of the four.
+        InputError: The kind is unknown.
     """
     nothing = torch.zeros_like(label, dtype=torch.bool)
     if kind == "none":
@@ -309,23 +309,6 @@ def mixing_mask(image: Tensor, label: Tensor, classes: int, kind: str) -> tuple[
     if kind == "cutout":
         return nothing, cut_mask(image)
     raise InputError(f"mix must be 'cutmix', 'classmix', 'cutout' or 'none', not {kind!r}.")
-
-
-def mix_unlabeled(image: Tensor, probability: Tensor, augmentation: Augmentation) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixes unlabeled images and the teacher's probabilities with the next image each, as ``augmentation.mix`` says.
-
-    Args:
-        image: ``(b, c, *s)``.
-        probability: The teacher's ``(b, classes, *s)``.
-        augmentation: Only ``mix`` is read.
-
-    Returns:
-        Mixed image, mixed probability, and a mask ``(b, *s)`` of the pixels that losses may read (all but those that
-        cutout blanked).
-    """
-    mask, blank = mixing_mask(image, probability.argmax(1), probability.shape[1], augmentation.mix)
-    image, probability = mix(mask, image, probability)
-    return torch.where(blank[:, None], 0.0, image), probability, ~blank
 
 
 def _uniform(n: int, half_width: float, like: dict[str, Any]) -> Tensor:

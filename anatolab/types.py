@@ -109,7 +109,7 @@ class Cohort:
         return tuple(dict.fromkeys(ref.patient for ref in self.refs))
 
     def of(self, patients: Sequence[str]) -> tuple[CaseRef, ...]:
-        """The cases of these patients, in the order given.
+        """Returns the cases of these patients, in the order given.
 
         Raises:
             InputError: A patient is not in this cohort.
@@ -216,12 +216,12 @@ class Batch:
 
     @property
     def labeled(self) -> tuple[Tensor, Tensor]:
-        """Image ``(b_l, c, *s)`` and label ``(b_l, *s)`` of the labeled rows."""
+        """Returns image ``(b_l, c, *s)`` and label ``(b_l, *s)`` of the labeled rows."""
         return self.image[: self.num_labeled], self.label[: self.num_labeled]
 
     @property
     def unlabeled(self) -> Tensor:
-        """Image ``(b_u, c, *s)`` of the unlabeled rows."""
+        """Returns image ``(b_u, c, *s)`` of the unlabeled rows."""
         return self.image[self.num_labeled :]
 
 

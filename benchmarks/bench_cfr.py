@@ -64,12 +64,12 @@ def fits(folder: Path) -> dict[str, float]:
     clip = load_clip("scenes-vit")
     images = finch_or_duck()
     train, val = (rows_of(clip, images.of(split), cache=folder) for split in ("train", "val"))
-    start, found = start_of(clip, images.classes), {}
+    start, seconds = start_of(clip, images.classes), {}
     for name, method in (("erm", ErmProjection(start)), ("cfr", Cfr(start))):
         begin = time.process_time()
         method.fit(train.h, train.y, None, torch.Generator().manual_seed(0), val)
-        found[name] = time.process_time() - begin
-    return found
+        seconds[name] = time.process_time() - begin
+    return seconds
 
 
 def main() -> int:
@@ -96,7 +96,7 @@ def main() -> int:
     print("passed" if passed else "FAILED: a limit was missed")
     if args.json:
         report = {"benchmark": "cfr", "passed": passed, "rows": rows, "fit_seconds": took}
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if passed or args.report else 1
 
 

@@ -103,7 +103,7 @@ def contrast(device: torch.device) -> tuple[dict[str, Callable[[], None]], float
 
 
 def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
-    """One update of the teacher of the published U-Net, fused and one parameter after the other."""
+    """Measures one teacher update of the published U-Net, fused and parameter by parameter."""
     student = basic_unet(1, CLASSES).to(device)
     teacher = Teacher(student)
 
@@ -116,8 +116,8 @@ def teacher_update(device: torch.device) -> dict[str, Callable[[], None]]:
 
 
 def synchronizations(device: torch.device) -> dict[str, int]:
-    """Host synchronizations of one step of each stage."""
-    size, found = SIZES["tiny"], {}
+    """Counts host synchronizations of one step of each stage."""
+    size, counts = SIZES["tiny"], {}
     label = torch.randint(0, CLASSES, (8, size.side, size.side), device=device)
     label[4:] = IGNORE
     batch = Batch(torch.rand(8, 1, size.side, size.side, device=device), label, 4)
@@ -128,12 +128,12 @@ def synchronizations(device: torch.device) -> dict[str, int]:
             with Synchronizations() as mode:
                 stage.step(batch, 0.5).total.backward()
                 method.after_step()
-            found[f"{kind.__name__}, {stage.name}"] = mode.found.total()
-    return found
+            counts[f"{kind.__name__}, {stage.name}"] = mode.found.total()
+    return counts
 
 
 def operations() -> dict[str, float]:
-    """Floating-point operations (1e9) of a global pre-training step: forward of student and teacher, and backward."""
+    """Counts the operations (GFLOP) of a global pre-training step: forward of student and teacher, and backward."""
     size = SIZES["full"]
     method = Action(basic_unet(1, CLASSES), Action.Config().for_size(size)).train()
     stage = method.stages()[0]
@@ -150,12 +150,12 @@ def operations() -> dict[str, float]:
         logits, maps = method.student(batch.image)  # the decoder runs, and no gradient is asked of it
         (method.distiller.image_predictor(method.student.image(maps[0])).sum() + 0 * logits.sum()).backward()
 
-    found = {}
+    flops = {}
     for name, work in (("ours", lambda: stage.step(batch, 0.0).total.backward()), ("released", released)):
         with FlopCounterMode(display=False) as counter:
             work()
-        found[name] = counter.get_total_flops() / 1e9
-    return found
+        flops[name] = counter.get_total_flops() / 1e9
+    return flops
 
 
 def main() -> int:
@@ -192,7 +192,9 @@ def main() -> int:
     print("passed" if passed else "FAILED: a floor was missed")
     if args.json:
         report = {"rows": rows, "apart": apart, "synchronizations": waits, "gflop": flops}
-        args.json.write_text(json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

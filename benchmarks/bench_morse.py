@@ -47,7 +47,7 @@ CLASSES = 4
 
 
 def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
-    """Label, network, size, settings, images a call, floor."""
+    """Returns label, network, size, settings, images per call, floor."""
     flat, deep = SIZES["demo"], SIZES_3D["demo"]
     demo_2d, demo_3d = Morse.Config().for_size(flat), Morse.Config().for_size(deep)
     wide = Morse.Config(points=demo_2d.points, render_points=demo_2d.render_points)
@@ -62,14 +62,16 @@ def cases() -> list[tuple[str, str, Size, Morse.Config, int, float | None]]:
 
 
 def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
-    """What rendering cannot do without, as a call: backbone, experts, gate, and the layers at a pass's points."""
+    """Returns a call of what rendering needs: backbone, experts, gate, and the layers at one pass's points."""
     fusion, head = method.student.fusion, method.student.head
     assert isinstance(fusion, Experts)
     logits, maps = method.student(image)
     gate = fusion(maps).gate
     assert gate is not None
     num = min(method.config.render_points, logits[0, 0].numel())
-    seen = torch.rand(len(image), fusion.experts[0][2].out_channels * len(maps), *gate.shape[2:], device=image.device)
+    features = torch.rand(
+        len(image), fusion.experts[0][2].out_channels * len(maps), *gate.shape[2:], device=image.device
+    )
     weights = [m.weight[:, :, 0] for m in (*fusion.head, *head.hidden, head.last) if isinstance(m, torch.nn.Conv1d)]
     inputs = [torch.rand(w.shape[1], num, device=image.device) for w in weights]
 
@@ -77,7 +79,7 @@ def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
         method.student(image)
         for expert, map_ in zip(fusion.experts, maps, strict=True):
             expert(map_)
-        fusion.gate(seen)
+        fusion.gate(features)
         for _ in image:
             for weight, x in zip(weights, inputs, strict=True):
                 torch.mm(weight, x)
@@ -86,7 +88,7 @@ def needed(method: Morse, image: Tensor) -> Callable[[], Any]:
 
 
 def new_share(method: Morse, image: Tensor) -> float:
-    """Share of the pixels of the later passes that no earlier pass rendered."""
+    """Returns the share of pixels of later passes that no earlier pass rendered."""
     counts: list[int] = []
     logits, maps = method.student(image)
     render = method.student.renderer(logits, maps)
@@ -100,7 +102,7 @@ def new_share(method: Morse, image: Tensor) -> float:
 
 
 def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
-    """The fused map as the released code makes it: every expert at full size, then the gate, the sum, the head."""
+    """Computes the fused map as the released code does: every expert at full size, then gate, sum and head."""
     mode = "bilinear" if len(sides) == 2 else "trilinear"
     each = [
         F.interpolate(e(m), sides, mode=mode, align_corners=False) for e, m in zip(fusion.experts, maps, strict=True)
@@ -111,17 +113,17 @@ def released(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Ten
 
 
 def chunked(fusion: Experts, maps: list[Tensor], sides: tuple[int, ...]) -> Tensor:
-    """The same map, 4,096 pixels at a time."""
+    """Computes the same map, 4,096 pixels at a time."""
     return fused_map(fusion, fusion(maps), sides, chunk=4096)
 
 
 def at_points(fusion: Experts, maps: list[Tensor], points: Tensor) -> Tensor:
-    """The same features at some pixels."""
+    """Computes the same features at some pixels."""
     return fusion.sample(fusion(maps), points)
 
 
 def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
-    """Memory that a call takes at its peak, beyond what was there, in MiB."""
+    """Measures the additional peak memory of a call, in MiB."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -206,8 +208,8 @@ def main() -> int:
     passed = all(row["ratio"] <= row["floor"] for row in rows if row["floor"] is not None)
     print("passed" if passed else "FAILED: a ratio is above its floor")
     if args.json:
-        found = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        report = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if passed or args.report else 1
 
 

@@ -58,7 +58,9 @@ def main() -> int:
         print(f"{name:<24}{us:>9.0f}{times:>8.2f}{floor:>10}")
     print("passed" if passed else "FAILED: above its limit")
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": "sampling", "passed": passed, "rows": results}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "sampling", "passed": passed, "rows": results}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

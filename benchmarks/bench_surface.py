@@ -32,7 +32,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def heart(shift: tuple[float, float], grow: float) -> list[np.ndarray]:
-    """RV, Myo and LV of a short-axis stack that tapers to the apex, as three masks."""
+    """Draws RV, Myo and LV of a short-axis stack that tapers to the apex, as three masks."""
     y, x, z = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
     taper = np.sqrt(np.clip(1 - ((z - 1) / 9) ** 2, 0, 1)) * ((z > 0) & (z < 9))
 
@@ -44,7 +44,7 @@ def heart(shift: tuple[float, float], grow: float) -> list[np.ndarray]:
 
 
 def cases() -> dict[str, list[Pair]]:
-    """The named case first, then the worst ones."""
+    """Returns the named case first, then the worst ones."""
     rng = np.random.default_rng(0)
     full = np.ones(SHAPE, bool)
     core = full.copy()
@@ -63,8 +63,8 @@ def cases() -> dict[str, list[Pair]]:
 
 
 def ours(pairs: list[Pair]) -> list[float]:
-    found = [surface_distances(pred, ref, SPACING) for pred, ref in pairs]
-    return [metric(distances) for distances in found for metric in (hd95, assd)]
+    measured = [surface_distances(pred, ref, SPACING) for pred, ref in pairs]
+    return [metric(distances) for distances in measured for metric in (hd95, assd)]
 
 
 def peer(pairs: list[Pair]) -> list[float]:
@@ -75,12 +75,12 @@ def monai(pairs: list[Pair]) -> list[float]:
     """The same two metrics by MONAI."""
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-    found = []
+    values = []
     for pair in pairs:
         pred, ref = (torch.from_numpy(mask)[None, None] for mask in pair)
-        found.append(float(compute_hausdorff_distance(pred, ref, percentile=95, spacing=SPACING)))
-        found.append(float(compute_average_surface_distance(pred, ref, symmetric=True, spacing=SPACING)))
-    return found
+        values.append(float(compute_hausdorff_distance(pred, ref, percentile=95, spacing=SPACING)))
+        values.append(float(compute_average_surface_distance(pred, ref, symmetric=True, spacing=SPACING)))
+    return values
 
 
 def measure(name: str, pairs: list[Pair], repeats: int) -> dict[str, float | str]:
@@ -127,7 +127,9 @@ def main() -> int:
         else f"FAILED: at least {FLOOR:g}x on the first case, {TOLERANCE:g} on every value, ahead of MONAI"
     )
     if args.json:
-        args.json.write_text(json.dumps({"benchmark": "surface", "passed": passed, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(
+            json.dumps({"benchmark": "surface", "passed": passed, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0 if passed or args.report else 1
 
 

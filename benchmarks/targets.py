@@ -46,8 +46,8 @@ def largest(report: Report, part: str, cases: str = "") -> str:
 
 def row(report: Report, key: str, name: str, value: str = "ratio") -> str:
     """The ratio of the row whose ``key`` begins with a name."""
-    found = next((r for r in report["rows"] if str(r[key]).startswith(name)), None)
-    return "-" if found is None else f"{found[value]:.2f}"
+    match = next((r for r in report["rows"] if str(r[key]).startswith(name)), None)
+    return "-" if match is None else f"{match[value]:.2f}"
 
 
 NO_RELEASED = "the released files of the peer are not part of this repository"

@@ -37,12 +37,12 @@ def interleaved(
     work: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int, *, warm_up: int = 2
 ) -> list[dict[str, float]]:
     """Seconds of each part in each round; every second round runs backward, so that no part always comes after one."""
-    found = []
+    taken_rounds = []
     for i in range(rounds + warm_up):
         order = list(work)[:: 1 if i % 2 else -1]
         taken = {name: seconds(work[name], device) for name in order}
-        found.append({name: taken[name] for name in work})
-    return found[warm_up:]
+        taken_rounds.append({name: taken[name] for name in work})
+    return taken_rounds[warm_up:]
 
 
 def milliseconds(rounds: list[dict[str, float]], part: str) -> float:

@@ -37,7 +37,7 @@ SETS, MAPPED, STEPS = 100, 16, 64
 
 
 def methods_of(tower: str, start: Start) -> dict[str, Any]:
-    """The four methods at the settings of the chapter."""
+    """Returns the four methods at the settings of the chapter."""
     if tower == "vit":
         return {"zero-shot": ZeroShot(start), "ERM": ErmProjection(start), "CFR": Cfr(start), "DFR": Dfr(start)}
     short = Sgd(epochs=8)
@@ -47,7 +47,7 @@ def methods_of(tower: str, start: Start) -> dict[str, Any]:
 
 
 def maps_of(model: Any, margin: Any, images: Tensor) -> dict[str, np.ndarray]:
-    """Three maps of each image, ``(b, 32, 32)``: finer ones are averaged, which keeps shares."""
+    """Computes three maps of each image, ``(b, 32, 32)``; finer ones are averaged, which preserves shares."""
     signed = integrated_gradients(margin, images, torch.zeros_like(images), STEPS)
     maps = {
         "Grad-CAM": grad_cam(model, margin, images),
@@ -73,8 +73,8 @@ def measured(tower: str, seed: int) -> records.Record:
     for name, method in methods_of(tower, start).items():
         head = method.fit(train.h, train.y, train.groups, torch.Generator().manual_seed(seed), val)
         model, margin = margin_through(clip, head)
-        found = predict(head, test.h).numpy()
-        groups = group_accuracy(found, test.y.numpy(), test.groups.numpy(), train_counts=birds.of("train").counts)
+        predicted = predict(head, test.h).numpy()
+        groups = group_accuracy(predicted, test.y.numpy(), test.groups.numpy(), train_counts=birds.of("train").counts)
         scores = counterfactual_scores(counterfactual_margins(margin, clip, sets.images))
         shares = {
             kind: {key: float(np.nanmean(v)) for key, v in outside_share(maps, masks).items()}

@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {"lr": 0.1}
 
 @torch.no_grad()
 def dice_of(method: Any, rows: Any, classes: int) -> float:
-    """Mean over organs and patients, the slices of a patient pooled, at the size of the training."""
+    """Returns the mean over organs and patients, the slices of a patient pooled, at the size of the training."""
     patients = np.asarray(rows.patients)
     overlap, total = np.zeros((2, classes, len(patients)))
     method.eval()
@@ -59,8 +59,8 @@ def dice_of(method: Any, rows: Any, classes: int) -> float:
             p, t = predicted == c, label == c
             overlap[c, index] = (p & t).sum((1, 2))
             total[c, index] = p.sum((1, 2)) + t.sum((1, 2))
-    found = [2 * overlap[1:, patients == p].sum(1) / total[1:, patients == p].sum(1) for p in np.unique(patients)]
-    return float(np.mean(found))
+    scores = [2 * overlap[1:, patients == p].sum(1) / total[1:, patients == p].sum(1) for p in np.unique(patients)]
+    return float(np.mean(scores))
 
 
 def follow(name: str, size: Size, updates: int, folder: Path) -> None:
@@ -127,22 +127,22 @@ def points_of(read: dict[str, Any], of: str, moment: int) -> Points:
 
 def mapped(read: dict[str, Any]) -> dict[str, Any]:
     """Maps and quality of one method."""
-    found: dict[str, Any] = {"dice": np.round(read["dice"], 4), "moments": read["moments"], "stages": read["stages"]}
+    values: dict[str, Any] = {"dice": np.round(read["dice"], 4), "moments": read["moments"], "stages": read["stages"]}
     for of in ("decoder", "representation"):
         points = [points_of(read, of, i) for i in range(len(read[of]))]
         if points:
             rows = [measure(p, p.features, NEIGHBORS) for p in points]
-            found[of] = {key: [round(row[key], 4) for row in rows] for key in rows[0]}  # of the features themselves
+            values[of] = {key: [round(row[key], 4) for row in rows] for key in rows[0]}  # of the features themselves
     points = [points_of(read, "decoder", i) for i in range(len(read["decoder"]))]
     features = [p.features for p in points]
     maps = aligned_maps(features, PERPLEXITY)
-    found["x"], found["y"] = (np.round([m[:, axis] for m in maps], 2) for axis in (0, 1))
+    values["x"], values["y"] = (np.round([m[:, axis] for m in maps], 2) for axis in (0, 1))
     rows = [measure(p, m, NEIGHBORS) for p, m in zip(points, maps, strict=True)]
     others = [
         [measure(p, m, NEIGHBORS) for p, m in zip(points, course, strict=True)]
         for course in (aligned_maps(features, PERPLEXITY, init="random", seed=seed) for seed in range(STARTS))
     ]
-    found["map"] = {
+    values["map"] = {
         key: {
             "value": [round(row[key], 4) for row in rows],
             "low": [round(min(course[i][key] for course in others), 4) for i in range(len(rows))],
@@ -150,11 +150,11 @@ def mapped(read: dict[str, Any]) -> dict[str, Any]:
         }
         for key in rows[0]
     }
-    return found
+    return values
 
 
 def by_patient(read: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """At the last moment, of each patient's pixels: the share of neighbors in other patients that have their class."""
+    """Returns, at the last checkpoint, per patient the share of pixel neighbors in other patients with equal class."""
     points = points_of(read, "decoder", len(read["decoder"]) - 1)
     hit = hits(points.features, points.label, NEIGHBORS, apart=points.patient)
     return {"class_hit": {p: round(float(hit[points.patient == p].mean()), 4) for p in sorted(set(points.patient))}}

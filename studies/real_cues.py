@@ -53,19 +53,19 @@ ANIMALS = ("bear", "bird", "cat", "dog", "elephant")
 ALIGNED, BALANCED = 0.95, 21  # share of the training rows of cue conflict; rows of each group of BAR in validation
 
 
-def rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, at: np.ndarray) -> FeatureSet:
-    h, label, group = x[at].astype(np.float32), y[at].astype(np.int64), (2 * y + a)[at].astype(np.int64)
+def rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, index: np.ndarray) -> FeatureSet:
+    h, label, group = x[index].astype(np.float32), y[index].astype(np.int64), (2 * y + a)[index].astype(np.int64)
     return FeatureSet(torch.from_numpy(h), torch.from_numpy(label), torch.from_numpy(group))
 
 
 def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
-    """Training, balanced validation and test; five, two and three of the ten contents of each shape."""
+    """Returns training, balanced validation and test rows: five, two and three of the ten contents of each shape."""
     data = np.load(root / "cueconflict_effnetlite0.npz", allow_pickle=False)
     y, a = np.isin(data["shape"], ANIMALS).astype(int), np.isin(data["texture"], ANIMALS).astype(int)
     content = np.empty(len(y), int)
     for shape in np.unique(data["shape"]):
-        own = data["shape"] == shape
-        content[own] = rng.permutation(10)[data["content"][own] - 1]
+        same_shape = data["shape"] == shape
+        content[same_shape] = rng.permutation(10)[data["content"][same_shape] - 1]
     train = np.flatnonzero(content < 5)
     same = y[train] == a[train]
     few = round(same.sum() * (1 - ALIGNED) / ALIGNED)
@@ -77,21 +77,21 @@ def cue_conflict(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, Feat
 
 
 def bar(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, FeatureSet]:
-    """Training of the usual place only, balanced validation, and test."""
+    """Returns training rows on the usual background only, balanced validation, and test."""
     data = np.load(root / "bar_effnetlite0.npz", allow_pickle=False)
     y, a = data["y"].astype(int), data["conflicting"].astype(int)
     parts: list[list[np.ndarray]] = [[], [], []]
     for g in range(12):
-        own = rng.permutation(np.flatnonzero(2 * y + a == g))
-        rest, cut = own[BALANCED:], 0 if g % 2 else round(0.7 * len(own))
-        for part, at in zip(parts, (rest[:cut], own[:BALANCED], rest[cut:]), strict=True):
-            part.append(at)
+        group = rng.permutation(np.flatnonzero(2 * y + a == g))
+        rest, cut = group[BALANCED:], 0 if g % 2 else round(0.7 * len(group))
+        for part, index in zip(parts, (rest[:cut], group[:BALANCED], rest[cut:]), strict=True):
+            part.append(index)
     train, val, test = (rows(data["X"], y, a, np.concatenate(part)) for part in parts)
     return train, val, test
 
 
 def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Tensor, torch.Tensor]:
-    """Principal components for a projection, class means for a text; and what standardizes the features."""
+    """Returns principal components as projection, class means as text head, and the standardization of the features."""
     mean, std = train.h.mean(0), train.h.std(0).clamp_min(1e-6)
     h = (train.h - mean) / std
     projection = torch.linalg.svd(h, full_matrices=False).Vh[:d].T
@@ -101,7 +101,7 @@ def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Ten
 
 
 def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> dict[str, Any]:
-    """Every method on one set."""
+    """Runs every method on one set."""
     start, mean, std = start_without_text(train)
     train, val, test = (FeatureSet((r.h - mean) / std, r.y, r.groups) for r in (train, val, test))
     pooled = FeatureSet(torch.cat([train.h, val.h]), torch.cat([train.y, val.y]))
@@ -123,7 +123,7 @@ def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> di
     epochs = -(-300 // max(len(train.y) // 128, 1))
     for lr in (1e-4, 1e-3, 1e-2):
         todo[f"cfr_{lr:.0e}"] = Cfr(start, Cfr.Config(reference="zero_shot", sgd=Sgd(epochs=epochs, lr=lr)))
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     assert test.groups is not None
     for name, method in todo.items():
         use = pooled if name == "erm_pooled" else train
@@ -132,23 +132,23 @@ def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> di
                 warnings.simplefilter("ignore", UserWarning)
                 head = method.fit(use.h, use.y, use.groups, torch.Generator().manual_seed(seed), val)
         except InputError as error:
-            found[name] = {"refused": str(error)}
+            results[name] = {"refused": str(error)}
             continue
         scores = group_accuracy(predict(head, test.h).numpy(), test.y.numpy(), test.groups.numpy())
-        found[name] = {k: scores[k] for k in ("worst", "group_mean", "mean", "per_group")}
-        found[name]["train_errors"] = int((predict(head, use.h) != use.y).sum())
+        results[name] = {k: scores[k] for k in ("worst", "group_mean", "mean", "per_group")}
+        results[name]["train_errors"] = int((predict(head, use.h) != use.y).sum())
         if isinstance(method, Cfr) and method.calibration is not None:
-            found[name]["anchors"] = len(method.calibration.anchors)
-            found[name]["selection"] = max(method.best.scores)  # type: ignore[union-attr]
-    longer = {name: found[name] for name in found if name.startswith("cfr_1e")}
-    found["cfr_longer"] = max(longer.values(), key=lambda row: row["selection"])
+            results[name]["anchors"] = len(method.calibration.anchors)
+            results[name]["selection"] = max(method.best.scores)  # type: ignore[union-attr]
+    longer = {name: results[name] for name in results if name.startswith("cfr_1e")}
+    results["cfr_longer"] = max(longer.values(), key=lambda row: row["selection"])
     assert train.groups is not None
     counts = {k: torch.bincount(r.groups).tolist() for k, r in (("train", train), ("val", val), ("test", test))}  # type: ignore[arg-type]
-    return {"methods": found, "counts": counts}
+    return {"methods": results, "counts": counts}
 
 
 def clip(root: Path) -> dict[str, Any]:
-    """Zero-shot of real CLIP RN50 on the first 256 training images of Waterbirds."""
+    """Measures zero-shot accuracy of real CLIP RN50 on the first 256 training images of Waterbirds."""
     data = np.load(root / "wb_rn50_first256.npz", allow_pickle=False)
     image, text = data["image"].astype(np.float32), data["text"].astype(np.float32)
     scores = group_accuracy(
@@ -158,7 +158,7 @@ def clip(root: Path) -> dict[str, Any]:
 
 
 def picture(root: Path) -> None:
-    """Eight cue conflicts side by side; the images are CC BY 4.0, see LICENSE.md beside the picture."""
+    """Draws eight cue conflicts side by side; the images are CC BY 4.0, see LICENSE.md beside the picture."""
     files = sorted((root / "cue_conflict_112").glob("*/*.jpg"))
     chosen = [file for file in files if file.parent.name in ANIMALS][:: len(files) // 25][:4]
     chosen += [file for file in files if file.parent.name not in ANIMALS][:: len(files) // 7][:4]
@@ -182,13 +182,13 @@ def main() -> None:
     for seed in args.seeds:
         clock, cpu = Clock(), time.process_time()
         sets = {"cue_conflict": cue_conflict, "bar": bar}
-        found: dict[str, Any] = {
+        results: dict[str, Any] = {
             name: study(*of(root, np.random.default_rng((seed, k))), seed) for k, (name, of) in enumerate(sets.items())
         }
-        values = {**found, "clip": clip(root), "cpu_s": time.process_time() - cpu}
+        values = {**results, "clip": clip(root), "cpu_s": time.process_time() - cpu}
         config = {"aligned": ALIGNED, "balanced": BALANCED, "components": 64}
         keep("real-cues", seed, "real images with a known cue, last layers", config, values, clock)
-        print({k: {m: v.get("worst") for m, v in found[k]["methods"].items()} for k in sets}, flush=True)
+        print({k: {m: v.get("worst") for m, v in results[k]["methods"].items()} for k in sets}, flush=True)
 
 
 if __name__ == "__main__":

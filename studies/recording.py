@@ -19,7 +19,7 @@ class Clock:
         self.before = records.git_state()
 
     def provenance(self) -> dict[str, Any]:
-        """That of what was measured on this processor since then."""
+        """Returns the provenance of what this process has measured since the clock started."""
         seconds, threads = time.monotonic() - self.begin, torch.get_num_threads()
         return records.provenance(
             started=self.started, wall_s=seconds, device="cpu", threads=threads, before=self.before
@@ -27,7 +27,7 @@ class Clock:
 
 
 def rounded(value: Any) -> Any:
-    """The same with every float at five decimals."""
+    """Rounds every float to five decimals."""
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list):

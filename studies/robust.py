@@ -1,96 +1,96 @@
-"""Measures the methods on frozen features of CLIP on generated scenes, and writes records.
+"""Measures the methods on frozen features on generated images, and writes records.
 
-    python studies/robust.py methods --on vit --seeds 0 1 2 3 4 5    # robust-vit: every method, every rule of selection
-    python studies/robust.py cells                                   # cfr-cells: CFR with one setting changed at a time
-    python studies/robust.py cost                                    # cfr-cost: against fine-tuning the image tower
+    python studies/robust.py choose --seeds 100 101        # robust-choice: each method's three settings, on two draws
+    python studies/robust.py report --on vit               # robust-fair-vit: chosen settings on ten fresh draws
+    python studies/robust.py report --on stripes size two-cues none    # other worlds
+    python studies/robust.py sweep                         # robust-sweep: from a cue that means nothing to a strong one
+    python studies/robust.py cells                         # cfr-cells: CFR with one setting changed at a time
 
-A seed draws the data downstream (training, validation, test, counterfactual sets) and everything in training; the
-pre-trained weights stay. Difficulties: `vit` has the shipped weights and 95 % aligned training rows, `vit-aligned-90`
-and `-99` other shares, `vit-rho-95` other weights, pre-trained with a stronger cue (they must lie under the cache:
-`studies/weights.py scenes-vit --rho 0.95 --folder $ANATOLAB_CACHE/weights-rho-95`), `rn` the ResNet. Settings are the
-defaults of each method: none is chosen here, and nothing is chosen on test rows.
+A seed draws the data (training, validation, test, counterfactual sets) and everything in training; the pre-trained
+weights stay. A method chooses among its three settings (:data:`anatolab.robust.catalog.METHODS`) by its own rule, by
+the mean over draws that are never reported; where it sees groups in selection, it chooses a second time by its worst
+class, which needs none. Worlds and sweep take the settings chosen on finch or duck. Nothing is chosen on test rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, get_args
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from recording import Clock, rounded
 
 from anatolab import records
-from anatolab.data import cache_root
+from anatolab.data import LabeledImages
 from anatolab.data.phantoms import counterfactual_scenes, finch_or_duck
+from anatolab.data.phantoms.worlds import generated_world
 from anatolab.metrics import counterfactual_scores, group_accuracy
 from anatolab.robust import (
-    Afr,
     Best,
     Cfr,
     Clip,
-    Cnc,
-    ContrastiveAdapter,
-    Dfr,
-    ErmLinearProbe,
-    ErmProjection,
     FeatureSet,
-    GroupDro,
     Head,
-    Jtt,
     ProjectionHead,
     Sgd,
     Start,
-    WiseFt,
     ZeroShot,
     calibration_set,
-    extract,
     load_clip,
     predict,
     rows_of,
     start_of,
 )
-from anatolab.robust._fit import Select, batches, in_chunks, train_projection
-from anatolab.robust.clip import load_small
+from anatolab.robust._fit import Select, in_chunks, train_projection
+from anatolab.robust.catalog import METHODS, selection_score
+from anatolab.types import InputError
 
-RULES: tuple[Select, ...] = get_args(Select)
-DIFFICULTIES: dict[str, dict[str, Any]] = {
-    "vit": {},
-    "vit-aligned-90": {"aligned": 0.90},
-    "vit-aligned-99": {"aligned": 0.99},
-    "vit-rho-95": {"weights": "weights-rho-95"},
-    "rn": {"model": "scenes-rn"},
+SIZES = (2400, 600, 1200)  # training, validation and test rows
+MAKERS: dict[str, Callable[[int], LabeledImages]] = {
+    "vit": lambda seed: finch_or_duck(SIZES, seed=seed),
+    "rn": lambda seed: finch_or_duck(SIZES, seed=seed),
+    **{
+        kind: partial(lambda kind, seed: generated_world(kind, SIZES, seed=seed), kind)
+        for kind in ("stripes", "size", "two-cues", "none")
+    },
 }
+STRENGTHS = (0.5, 0.75, 0.9, 0.95, 0.98)  # of the sweep: share of aligned training rows
+# Name in a record: name in the catalog, and a rule of selection in place of its own. The contrastive adapter is left
+# out: it is no projection, and costs more than all others together.
+RUNS: dict[str, tuple[str, Select | None]] = {
+    **{name: (name, None) for name in METHODS if name != "adapter"},
+    **{f"{name}_no_groups": (name, "val_worst_class") for name in ("jtt", "afr")},
+    "cfr_with_groups": ("cfr", "val_worst_group"),
+}
+FEW = ("zero_shot", "erm", "jtt_no_groups", "afr_no_groups", "cfr", "cfr_no_calibration", "groupdro", "dfr")
 
 
 @dataclass
 class Task:
-    """Data and pre-trained model of one difficulty and seed, with features extracted."""
+    """One draw of a world with the features of a frozen model."""
 
     name: str
     seed: int
+    aligned: float | None = None  # of finch or duck, in place of 0.95
     clip: Clip = field(init=False)
 
     def __post_init__(self) -> None:
-        told = {"model": "scenes-vit", "weights": None, "aligned": 0.95} | DIFFICULTIES[self.name]
-        self.clip = (
-            load_small(told["model"], cache_root() / told["weights"]) if told["weights"] else load_clip(told["model"])
-        )
-        self.config = told | {"weights": self.clip.record["sha256"], "rho": self.clip.record["recipe"]["rho"]}
-        images = self.images = finch_or_duck(aligned=told["aligned"], seed=self.seed)
+        self.clip = load_clip("scenes-rn" if self.name == "rn" else "scenes-vit")
+        images = MAKERS[self.name](self.seed)
+        if self.aligned is not None:
+            images = finch_or_duck(SIZES, aligned=self.aligned, seed=self.seed)
+        self.images = images
+        self.config = {"world": images.provenance, "model": self.clip.name, "weights": self.clip.record["sha256"]}
         self.start = start_of(self.clip, images.classes)
         self.train, self.val, self.test = (rows_of(self.clip, images.of(split)) for split in ("train", "val", "test"))
         self.counts = images.of("train").counts
-        sets = counterfactual_scenes(200, self.seed).images
-        self.sets = self.clip.trunk(self.clip.preprocess(sets.reshape(-1, *sets.shape[3:])))
+        self.shared: tuple[ProjectionHead, torch.Tensor] | None = None
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -100,32 +100,32 @@ class Task:
             warnings.simplefilter("ignore", UserWarning)
             return method.fit(self.train.h, self.train.y, self.train.groups, self.generator(), self.val)
 
+    def made(self, run: str, config: Any) -> Any:
+        """Makes a method; CFR takes the ERM that was trained once, where that is the reference which it would train."""
+        name, select = RUNS[run]
+        method = METHODS[name].make(self.start, config, select)
+        if not (isinstance(method, Cfr) and method.config.reference == "erm_last" and method.config.erm == Sgd()):
+            return method
+        if self.shared is None:
+            generator = self.generator()
+            erm = train_projection(self.start, self.train.h, self.train.y, Sgd(), Best("last", None), generator)
+            self.shared = erm, generator.get_state()
+        return OnReference(method.start, method.config, *self.shared)
+
     def accuracy(self, head: Head, rows: FeatureSet | None = None) -> dict[str, Any]:
         """Accuracies on test rows, or on those given; `gap` is that of the weighted mean over the worst group."""
         rows = rows or self.test
         assert rows.groups is not None
         pred = predict(head, rows.h).numpy()
-        found = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
-        return found | {"gap": found["train_weighted"] - found["worst"]}
+        scores = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
+        return scores | {"gap": scores["train_weighted"] - scores["worst"]}
 
     def reliance(self, head: Head) -> dict[str, Any]:
         """Counterfactual scores, with intervals over sets."""
-        logits = in_chunks(head.logits, self.sets)
+        sets = counterfactual_scenes(200, self.seed).images
+        h = self.clip.trunk(self.clip.preprocess(sets.reshape(-1, *sets.shape[3:])))
+        logits = in_chunks(head.logits, h)
         return counterfactual_scores((logits[:, 1] - logits[:, 0]).view(-1, 2, 2).numpy(), seed=self.seed)
-
-
-class AllRules:
-    """Every rule of selection along one training, which they do not change."""
-
-    def __init__(self, validation: FeatureSet) -> None:
-        self.rules = {rule: Best(rule, validation) for rule in RULES}
-
-    def offer(self, head: Any) -> None:
-        for best in self.rules.values():
-            best.offer(head)
-
-    def restore(self, head: Any) -> None:
-        self.rules["last"].restore(head)
 
 
 class OnReference(Cfr):
@@ -140,63 +140,82 @@ class OnReference(Cfr):
         return self.trained
 
 
-def methods_on(task: Task) -> dict[str, Any]:
-    """Every method at its defaults, but ERM, which is trained once for all rules."""
-    start, names = task.start, task.images
-    prompts = [f"{c} on {a}" for c in names.classes for a in names.attributes]
+def choose(seed: int) -> records.Record:
+    """Scores every setting of every run by its rule, on validation rows of one draw."""
+    clock, task = Clock(), Task("vit", seed)
+    scores: dict[str, Any] = {}
+    for run, (name, _) in RUNS.items():
+        made = [task.made(run, config) for config in METHODS[name].settings]
+        scores[run] = [selection_score(method, task.fit(method), task.val) for method in made]
+        print(f"choice seed {seed} {run}: {[round(s, 3) for s in scores[run]]}", flush=True)
+    settings = {run: [asdict(config) for config in METHODS[name].settings] for run, (name, _) in RUNS.items()}
+    title = "settings of every method, scored by its rule on draws that are not reported"
+    return keep("robust-choice", seed, title, task.config | {"settings": settings}, {"scores": scores}, clock)
+
+
+def chosen() -> dict[str, int]:
+    """The setting of each run with the best mean score over the draws of `choose`, the first of equals."""
+    runs = [record.values["scores"] for record in records.load("robust-choice")]
+    return {run: int(np.mean([scores[run] for scores in runs], 0).argmax()) for run in RUNS}
+
+
+def report(name: str, seed: int) -> records.Record:
+    """Every method at its chosen setting, once; a few of them on worlds other than finch or duck."""
+    clock, task, numbers = Clock(), Task(name, seed), chosen()
+    scenes = name in ("vit", "rn")
+    values: dict[str, Any] = {}
+    for run in RUNS if name == "vit" else FEW:
+        method = task.made(run, METHODS[RUNS[run][0]].settings[numbers[run]])
+        values[run] = one(task, run, method, reliance=scenes) | {"setting": numbers[run]}
+        print(f"{name} seed {seed} {run}: {values[run]['worst']:.3f} {values[run]['mean']:.3f}", flush=True)
+    if scenes:
+        prompts = [f"{c} on {a}" for c in task.images.classes for a in task.images.attributes]
+        start = replace(task.start, text=task.clip.text_head(prompts))
+        values["group_prompts"] = one(task, "zero_shot", ZeroShot(start, ZeroShot.Config(2)), reliance=True)
+    anchors: dict[str, Any] = {}
+    if task.shared is not None:
+        of_anchor = task.train.groups[calibration_set(task.shared[0], task.train.h, task.train.y).anchors]  # type: ignore[index]
+        groups = torch.bincount(of_anchor, minlength=len(task.counts))
+        anchors = {"groups": groups.tolist(), "minority": float(groups[1:3].sum() / groups.sum()) if scenes else None}
+    record = {"methods": values, "anchors": anchors, "train_counts": task.counts}
+    return keep(
+        f"robust-fair-{name}", seed, f"methods at settings chosen elsewhere: {name}", task.config, record, clock
+    )
+
+
+def one(task: Task, run: str, method: Any, *, reliance: bool) -> dict[str, Any]:
+    """Fits and measures one method."""
+    begin = time.process_time()
+    head = task.fit(method)
+    seconds = time.process_time() - begin
+    name, select = RUNS[run]
     return {
-        "zero_shot": ZeroShot(start),
-        "group_prompts": ZeroShot(replace(start, text=task.clip.text_head(prompts)), attributes=2),
-        "linear_probe": ErmLinearProbe(start),
-        "wise_ft": WiseFt(start),
-        "jtt": Jtt(start),
-        "afr": Afr(start),
-        "cnc": Cnc(start),
-        "adapter": ContrastiveAdapter(start),
-        "groupdro": GroupDro(start),
-        "dfr": Dfr(start),
-        "dfr_train": Dfr(start, Dfr.Config(on="training", refits=10)),
-        "cfr": Cfr(start),
+        **task.accuracy(head),
+        **({"reliance": task.reliance(head)} if reliance else {}),
+        "sees": {part: list(labels) for part, labels in METHODS[name].sees(select, choosing=True).items()},
+        "cpu_s": seconds,
     }
 
 
-def methods(name: str, seed: int, without: list[str]) -> records.Record:
-    """Every method once but those left out, and every rule of selection for ERM and CFR."""
-    clock = Clock()
-    task, found = Task(name, seed), {}
-    rules: dict[str, Any] = {"erm": {}, "cfr": {}}
-
-    def measured(head: Head, method: Any, seconds: float) -> dict[str, Any]:
-        sees = {"training": list(method.sees_in_training), "selection": list(method.sees_in_selection)}
-        return {**task.accuracy(head), "reliance": task.reliance(head), "sees": sees, "cpu_s": seconds}
-
-    generator, every, clock_cpu = task.generator(), AllRules(task.val), time.process_time()
-    erm = train_projection(task.start, task.train.h, task.train.y, Sgd(), every, generator)  # type: ignore[arg-type]
-    found["erm"] = measured(erm, ErmProjection(task.start), time.process_time() - clock_cpu)
-    for rule, best in every.rules.items():
-        head = task.start.head()
-        best.restore(head)
-        rules["erm"][rule] = task.accuracy(head) | {"epoch": best.epoch}
-        method = OnReference(task.start, Cfr.Config(select=rule), erm, generator.get_state())
-        if rule != Cfr.Config().select:
-            rules["cfr"][rule] = task.accuracy(task.fit(method)) | {"epoch": method.best.epoch}  # type: ignore[union-attr]
-    for key, method in methods_on(task).items():
-        if key in without:
-            continue
-        clock_cpu = time.process_time()
-        head = task.fit(method)
-        found[key] = measured(head, method, time.process_time() - clock_cpu)
-        print(f"{name} seed {seed} {key}: {found[key]['worst']:.3f} {found[key]['train_weighted']:.3f}", flush=True)
-        if key == "cfr":
-            rules["cfr"][method.config.select] = task.accuracy(head) | {"epoch": method.best.epoch}
-            groups = torch.bincount(task.train.groups[method.calibration.anchors], minlength=4)  # type: ignore[index]
-    values = {
-        "methods": found,
-        "rules": rules,
-        "anchors": {"groups": groups.tolist(), "minority": float(groups[1:3].sum() / groups.sum())},
-        "train_counts": task.counts,
-    }
-    return keep(f"robust-{name}", seed, "every method on frozen features", task.config, values, clock)
+def sweep(seed: int) -> records.Record:
+    """A few methods while the cue in the training rows goes from meaningless to nearly certain."""
+    clock, numbers = Clock(), chosen()
+    values: dict[str, Any] = {}
+    for aligned in STRENGTHS:
+        task = Task("vit", seed, aligned)
+        for run in FEW:
+            method = task.made(run, METHODS[RUNS[run][0]].settings[numbers[run]])
+            try:
+                scores = task.accuracy(task.fit(method))
+            except InputError as error:  # no error to calibrate
+                scores = {"refused": str(error)}
+            kept = {k: scores.get(k) for k in ("worst", "mean", "train_weighted", "refused") if k in scores}
+            values.setdefault(run, {})[f"{1000 * aligned:.0f}"] = kept
+        print(
+            f"sweep seed {seed} {aligned}: {[values[r][f'{1000 * aligned:.0f}'].get('worst') for r in FEW]}", flush=True
+        )
+    config = {"strengths": STRENGTHS, "settings": numbers}
+    return keep("robust-sweep", seed, "worst group while the cue grows stronger", config, values, clock)
 
 
 # Keys without a dot, which separates the parts of a key of a record.
@@ -217,129 +236,42 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "without anchors' cross-entropy": {"ce_weight": 0.0},
         "without calibration": {"cal_weight": 0.0},
         "contrast alone": {"ce_weight": 0.0, "holistic": "none"},
+        "contrast alone, own class": {"ce_weight": 0.0, "holistic": "none", "negative": "same_class_as_released"},
     },
-    "released": {"all settings": vars(Cfr.Config.official())},
-    "selection": {"last": {"select": "last"}},
-}
-LONG = Sgd(epochs=20, lr=1e-2)
-# Why negatives of the own class do or do not hurt: the contrast alone, beside cosine separation, beside cross-entropy.
-# The last epoch counts, since selection with epoch 0 in it hides a collapse.
-WHY: dict[str, dict[str, Any]] = {
-    "recommended": {},
-    "recommended, no cross-entropy of anchors": {"ce_weight": 0.0},
-    "contrast alone": {"ce_weight": 0.0, "holistic": "none"},
-    "cross-entropy, lr 1e-2, 20 epochs": {"sgd": LONG},
-    "cosine, lr 1e-2, 20 epochs": {"sgd": LONG, "holistic": "cosine"},
+    "released": {"ViT": vars(Cfr.Config.official("vit")), "ResNet": vars(Cfr.Config.official("rn"))},
+    "selection": {
+        "last": {"select": "last"},
+        "average": {"select": "val_average"},
+        "worst group": {"select": "val_worst_group"},
+    },
 }
 
 
 def cells(seed: int) -> records.Record:
-    """CFR with one setting changed at a time, and its contrast with negatives of other classes and of the own."""
+    """CFR with one setting changed at a time."""
     clock = Clock()
     task = Task("vit", seed)
     generator = task.generator()
     erm = train_projection(task.start, task.train.h, task.train.y, Sgd(), Best("last", None), generator)
 
-    def measured(told: dict[str, Any]) -> dict[str, Any]:
-        config = Cfr.Config(**told)
+    def measured(changed: dict[str, Any]) -> dict[str, Any]:
+        config = Cfr.Config(**changed)
         shared = config.reference == "erm_last" and config.erm == Sgd()
         method = OnReference(task.start, config, erm, generator.get_state()) if shared else Cfr(task.start, config)
         head = task.fit(method)
         assert method.best is not None
         assert method.calibration is not None
-        found = task.accuracy(head)
+        scores = task.accuracy(head)
         return {
-            **{k: found[k] for k in ("worst", "train_weighted", "mean", "per_group")},
-            "selection": max(method.best.scores) if config.select != "last" else None,  # what the rule saw, validation
+            **{k: scores[k] for k in ("worst", "train_weighted", "mean", "per_group")},
             "srr": task.reliance(head)["srr"],
             "epoch": method.best.epoch,
             "anchors": len(method.calibration.anchors),
         }
 
-    found = {part: {value: measured(told) for value, told in settings.items()} for part, settings in SETTINGS.items()}
-    why = {
-        name: {
-            kind: measured({**told, "negative": kind, "select": "last"})
-            for kind in ("nearest", "random", "same_class_as_released")[::2]
-        }
-        for name, told in WHY.items()
-    }
-    values = {"cells": found, "negatives": why, "erm": task.accuracy(erm)}
+    parts = {part: {value: measured(changed) for value, changed in cells.items()} for part, cells in SETTINGS.items()}
+    values = {"cells": parts, "erm": task.accuracy(erm)}
     return keep("cfr-cells", seed, "CFR with one setting changed at a time", task.config, values, clock)
-
-
-def forked(work: Callable[[], Any]) -> dict[str, Any]:
-    """Runs work in a child process: seconds of a processor, and how far its memory rose over where it began."""
-    read, write = os.pipe()
-    if (child := os.fork()) == 0:
-        try:
-            before, clock = memory("VmRSS"), time.process_time()
-            work()
-            os.write(write, f"{time.process_time() - clock} {memory('VmHWM') - before}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        seconds, megabytes = map(float, answer.read().split())
-    os.waitpid(child, 0)
-    return {"cpu_s": seconds, "peak_mb": megabytes}
-
-
-def memory(key: str) -> float:
-    """Megabytes of this process by the kernel's count."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
-
-
-def cost() -> records.Record:
-    """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
-    clock = Clock()
-    found: dict[str, Any] = {}
-    for name in ("vit", "rn"):
-        task = Task(name, 0)
-        images, start, clip = task.images.of("train"), task.start, task.clip
-        erm = train_projection(start, task.train.h, task.train.y, Sgd(epochs=3), Best("last", None), task.generator())
-
-        def whole(clip: Clip = clip, images: Any = images, text: Any = start.text, scale: float = start.scale) -> None:
-            model: Any = copy.deepcopy(clip.model).train()
-            trained = list(model.visual.requires_grad_().parameters())
-            optimizer = torch.optim.SGD(trained, 1e-3, 0.9)
-            pictures, y = images.pixels, torch.from_numpy(images.y)
-            for at in batches(len(y), 128, torch.Generator().manual_seed(0)):
-                z = model.encode_image(clip.preprocess(pictures[at.numpy()]), normalize=True)
-                optimizer.zero_grad()
-                F.cross_entropy(scale * z @ text, y[at]).backward()
-                optimizer.step()
-
-        def frozen(task: Task = task) -> None:
-            task.fit(ErmProjection(task.start, ErmProjection.Config(Sgd(epochs=1))))
-
-        def cfr(task: Task = task, erm: ProjectionHead = erm) -> None:
-            config = Cfr.Config(sgd=Sgd(epochs=1, lr=1e-4), select="last")
-            task.fit(OnReference(task.start, config, erm, task.generator().get_state()))
-
-        def extraction(clip: Clip = clip, images: Any = images) -> None:
-            import tempfile
-
-            with tempfile.TemporaryDirectory() as folder:
-                extract(clip, images, cache=folder)
-
-        visual: Any = clip.model.visual
-        found[name] = {
-            "parameters": {
-                "trained": sum(p.numel() for p in start.projection.parameters()),
-                "tower": sum(p.numel() for p in visual.parameters()),
-            },
-            "anchors": len(calibration_set(erm, task.train.h, task.train.y).anchors),
-            **{
-                key: {k: float(np.median([run[k] for run in runs])) for k in runs[0]}
-                for key, work in (("whole", whole), ("erm", frozen), ("cfr", cfr), ("extraction", extraction))
-                for runs in [[forked(work) for _ in range(3)]]
-            },
-        }
-        print(name, found[name], flush=True)
-    config = {"rows": 4800, "batch": 128, "epochs": 1, "rounds": 3}
-    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, found, clock)
 
 
 def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Clock) -> records.Record:
@@ -352,7 +284,7 @@ def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Cloc
         config=records.plain(config),
         values=rounded(records.plain(values)),
         provenance=clock.provenance(),
-        code=records.code_of("anatolab.robust"),
+        code=records.code_of("anatolab.robust.catalog"),
     )
     records.write(record)
     print(record.run_id, f"{record.provenance['wall_s']:.0f} s", flush=True)
@@ -369,19 +301,20 @@ def todo(name: str, seeds: list[int]) -> Iterator[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["methods", "cells", "cost"])
-    parser.add_argument("--on", choices=list(DIFFICULTIES), nargs="+", default=["vit"])
-    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out, such as the slow adapter")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
+    parser.add_argument("what", choices=["choose", "report", "sweep", "cells"])
+    parser.add_argument("--on", choices=list(MAKERS), nargs="+", default=["vit"], help="worlds of a report")
+    parser.add_argument("--seeds", type=int, nargs="+", help="10 to 19, or 100 and 101 for choose, where not given")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.what == "cost":
-        cost()
-    for name in args.on if args.what == "methods" else []:
-        for seed in todo(f"robust-{name}", args.seeds):
-            methods(name, seed, args.without)
-    for seed in todo("cfr-cells", args.seeds) if args.what == "cells" else []:
-        cells(seed)
+    seeds = args.seeds or ([100, 101] if args.what == "choose" else list(range(10, 20)))
+    for name in args.on if args.what == "report" else []:
+        for seed in todo(f"robust-fair-{name}", seeds):
+            report(name, seed)
+    makers = {"choose": ("robust-choice", choose), "sweep": ("robust-sweep", sweep), "cells": ("cfr-cells", cells)}
+    if args.what in makers:
+        experiment, make = makers[args.what]
+        for seed in todo(experiment, seeds):
+            make(seed)
 
 
 if __name__ == "__main__":

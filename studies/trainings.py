@@ -2,6 +2,7 @@
 
     python studies/trainings.py list                      # the wanted runs, and which are recorded
     python studies/trainings.py records acdc-3-action     # what is missing or stale; all where none is named
+    python studies/trainings.py records --ray --address auto  # the same, on a cluster
     python studies/trainings.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
     python studies/trainings.py pack-data                 # ACDC at one size, for a machine that data must travel to
 
@@ -27,6 +28,7 @@ from cohorts import COHORTS
 from recording import rounded
 
 from anatolab import experiments, records
+from anatolab.errors import InputError
 from anatolab.experiments import Experiment, by_id, config_of, method_config, stands
 from anatolab.presets import SIZES
 
@@ -94,6 +96,8 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     if hasattr(method, "predict_coarse"):  # what rendering changed
         method.predict = method.predict_coarse
         extra["coarse"] = summarize(measure(), {ref.name: ref.patient for ref in refs})
+    if "LV" in cohort.classes:
+        extra["LV"] = left_ventricle(cohort, split.validation, volumes)
     if experiment.cohort == "acdc" and seed == experiment.seeds[0]:
         picture(experiment, cohort, volumes, summary["per_patient"]["dice"])
     record = records.Record(
@@ -130,6 +134,31 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
     )
     records.write(record)
     return record
+
+
+def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns volume and ejection fraction of each left ventricle, predicted and annotated, and how they differ."""
+    from anatolab.metrics import beats, volume
+
+    number = cohort.classes.index("LV")
+    refs = cohort.of(patients)
+    predicted, reference = {}, {}
+    for ref in refs:
+        case = ref.load()
+        assert case.label is not None
+        predicted[ref.name] = volume(volumes[ref.name] == number, case.spacing)
+        reference[ref.name] = volume(case.label == number, case.spacing)
+    per_patient = beats(predicted, reference, {ref.name: ref.patient for ref in refs})
+    wrong = {
+        key: [abs(p - r) / (r if key == "edv" else 1) for p, r in (b[key] for b in per_patient.values())]
+        for key in ("edv", "ef")
+    }
+    return {
+        "unit": "ml" if case.spacing else "voxels",
+        "beats": per_patient,
+        "edv_error": float(np.mean(wrong["edv"])),  # share of the annotated volume
+        "ef_error": float(np.mean(wrong["ef"])),  # in [0, 1]
+    }
 
 
 def picture(experiment: Experiment, cohort: Cohort, volumes: dict[str, np.ndarray], dice: dict[str, float]) -> Path:
@@ -182,13 +211,9 @@ def make_records(
     """
     import shutil
 
-    import fingerprints
-
     started, made = time.monotonic(), []
-    chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
-    fingerprints.refresh(e for e in chosen if records.exists(e.id))  # else none of its records can be stale
-    todo = [(e, seed) for e in chosen for seed in e.seeds if (size is None or e.size == size) and not stands(e, seed)]
-    for done, (experiment, seed) in enumerate(sorted(todo, key=lambda pair: (pair[0].priority, pair[1]))):
+    todo = _todo(only, size)
+    for done, (experiment, seed) in enumerate(todo):
         if limit is not None and time.monotonic() - started > limit:
             print(f"time is up: {len(todo) - done} runs are left for the next call", flush=True)
             break
@@ -199,6 +224,50 @@ def make_records(
         seconds = record.provenance["wall_s"]
         print(f"{made[-1]}: Dice {records.get(record, 'dice.mean'):.3f} in {seconds:.0f} s", flush=True)
     return made
+
+
+def make_records_on_ray(
+    only: Sequence[str] = (), *, workdir: Path | None = None, size: str | None = None, **share: Any
+) -> tuple[list[str], list[str]]:
+    """Makes what is missing or stale on a Ray cluster; records are collected here.
+
+    Args:
+        only: Ids, all wanted runs where empty.
+        workdir: As of :func:`make_records`, on a disk that all machines see.
+        size: Make only runs of this size.
+        share: ``address``, ``cpus`` and ``gpus`` of :func:`cluster.run_all`.
+
+    Returns:
+        What was made and what failed, as ``id/seed``.
+    """
+    import shutil
+
+    from cluster import run_all
+
+    made: list[str] = []
+    failed: list[str] = []
+    folder = (workdir or Path("runs/records")).resolve()
+    for experiment, seed, record in run_all(_todo(only, size), run, workdir=folder, **share):
+        name = f"{experiment.id}/seed{seed}"
+        if isinstance(record, Exception):
+            failed.append(name)
+            print(f"{name}: failed ({str(record).strip().splitlines()[-1]})", flush=True)
+            continue
+        records.write(record)
+        shutil.rmtree(folder / experiment.id / f"seed{seed}", ignore_errors=True)
+        made.append(name)
+        print(f"{name}: Dice {records.get(record, 'dice.mean'):.3f}", flush=True)
+    return made, failed
+
+
+def _todo(only: Sequence[str], size: str | None) -> list[tuple[Experiment, int]]:
+    """What is missing or stale, most telling first."""
+    import fingerprints
+
+    chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
+    fingerprints.refresh(e for e in chosen if records.exists(e.id))  # else none of its records can be stale
+    todo = [(e, seed) for e in chosen for seed in e.seeds if (size is None or e.size == size) and not stands(e, seed)]
+    return sorted(todo, key=lambda pair: (pair[0].priority, pair[1]))
 
 
 def pack_data(target: Path, *, side: int = 128) -> Path:
@@ -284,6 +353,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     make.add_argument("only", nargs="*", metavar="ID", help="only these")
     make.add_argument("--limit", type=float, help="start no run after this many seconds")
     make.add_argument("--size", choices=list(SIZES), help="only runs of this size")
+    make.add_argument("--ray", action="store_true", help="on a Ray cluster, or with Ray on this machine")
+    make.add_argument("--address", help="of the cluster, such as auto; with --ray")
+    make.add_argument("--cpus", type=float, default=1.0, help="CPUs of each run, with --ray")
+    make.add_argument("--gpus", type=float, default=0.0, help="GPUs of each run, with --ray; .5 puts two on one")
+    make.add_argument("--workdir", type=Path, help="where unfinished runs lie; with --ray, on a shared disk")
     lent = commands.add_parser("gpu", help="tests, benchmarks and missing records on a GPU, within a time limit")
     lent.add_argument("--limit", type=float, default=3600.0, help="seconds")
     lent.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for results and the archive")
@@ -295,8 +369,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for e in sorted(experiments.EXPERIMENTS, key=lambda e: e.priority):
             state = [f"seed{seed}: {'stands' if stands(e, seed) else 'not run'}" for seed in e.seeds]
             print(f"{e.id:28} {', '.join(state)}")
+    elif given.command == "records" and given.ray:
+        share = {"address": given.address, "cpus": given.cpus, "gpus": given.gpus}
+        try:
+            _, failed = make_records_on_ray(given.only, workdir=given.workdir, size=given.size, **share)
+        except InputError as error:
+            print(f"trainings: {error}", file=sys.stderr)
+            return 1
+        return min(len(failed), 1)
     elif given.command == "records":
-        make_records(given.only, limit=given.limit, size=given.size)
+        make_records(given.only, limit=given.limit, size=given.size, workdir=given.workdir)
     elif given.command == "pack-data":
         print(pack_data(given.out))
     else:

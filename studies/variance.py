@@ -55,7 +55,7 @@ TAU = 0.5
 
 
 def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[Tensor], Tensor], Tensor | None]]:
-    """Of each contrast the strata, the draws a group, the loss of drawn pixels, and the loss of each pixel if any."""
+    """Returns per contrast the strata, draws per group, the loss of sampled pixels, and each pixel's loss if any."""
     c, classes = method.config, method.student.net.classes
     output: TeacherStudentOutput = forward_pair(method, batch, 0.5)
     b, _, *grid = output.representation.shape
@@ -66,19 +66,19 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
     prototypes = class_means(output.features, output.pixel_label, classes)
     negatives = sample_negatives(pool, negative_class_odds(prototypes, pool.present, TAU), c.num_negatives)
     label = output.pixel_label.reshape(b, *grid)
-    found: dict[str, Any] = {}
+    contrasts: dict[str, Any] = {}
 
-    def action(at: Tensor) -> Tensor:
-        return anatomical_contrast(output.features, at, negatives, prototypes, pool.queried, pool.present, TAU)
+    def action(index: Tensor) -> Tensor:
+        return anatomical_contrast(output.features, index, negatives, prototypes, pool.queried, pool.present, TAU)
 
     every = F.normalize(output.features.detach(), dim=1)
     center, far = F.normalize(prototypes, dim=1), F.normalize(keys, dim=1)[negatives]
-    own = output.pixel_label.clamp_min(0)
-    near = (every * center[own]).sum(1) / TAU
+    pixel_class = output.pixel_label.clamp_min(0)
+    near = (every * center[pixel_class]).sum(1) / TAU
     away = torch.stack([every @ f.T / TAU for f in F.normalize(output.features.detach(), dim=1)[negatives]])
-    apart = away[own, torch.arange(len(own))]
+    apart = away[pixel_class, torch.arange(len(pixel_class))]
     by_pixel = torch.cat([near[:, None], apart], 1).logsumexp(1) - near
-    found["action"] = (bin_pixels(label, classes, hard.reshape(b, *grid)), c.num_anchors, action, by_pixel)
+    contrasts["action"] = (bin_pixels(label, classes, hard.reshape(b, *grid)), c.num_anchors, action, by_pixel)
 
     labeled = torch.where(torch.arange(b)[:, None, None] < output.num_labeled, label, -1)
     positive = F.normalize(keys, dim=1)
@@ -89,32 +89,32 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
         away = torch.einsum("nd,nkd->nk", q, far[classes_of])
         return (torch.cat([near, away], 1) / TAU).logsumexp(1) - near[:, 0] / TAU
 
-    def info_nce(at: Tensor) -> Tensor:
-        group = torch.arange(classes).repeat_interleave(at.shape[1])
-        loss = pixels(output.features[at.flatten()], at.flatten(), group).reshape(at.shape).mean(1)
+    def info_nce(index: Tensor) -> Tensor:
+        group = torch.arange(classes).repeat_interleave(index.shape[1])
+        loss = pixels(output.features[index.flatten()], index.flatten(), group).reshape(index.shape).mean(1)
         present = pool_pixels(labeled.flatten(), classes).present
         return torch.where(present, loss, 0.0).sum() / present.sum()
 
     with torch.no_grad():
-        chunks = torch.arange(len(own)).split(1024)
-        alone = torch.cat([pixels(output.features[i], i, own[i]) for i in chunks])
-    found["info_nce"] = (bin_pixels(labeled, classes), c.num_anchors, info_nce, alone)
+        chunks = torch.arange(len(pixel_class)).split(1024)
+        alone = torch.cat([pixels(output.features[i], i, pixel_class[i]) for i in chunks])
+    contrasts["info_nce"] = (bin_pixels(labeled, classes), c.num_anchors, info_nce, alone)
 
     image = torch.arange(b)[:, None, None].expand(b, *grid)
     whole = F.normalize(keys.reshape(b, -1, keys.shape[1]).mean(1), dim=1)
 
-    def simclr(at: Tensor) -> Tensor:
-        z = F.normalize(output.features[at].mean(1), dim=1)
+    def simclr(index: Tensor) -> Tensor:
+        z = F.normalize(output.features[index].mean(1), dim=1)
         return F.cross_entropy(z @ whole.T / 0.1, torch.arange(b))
 
-    found["simclr"] = (bin_pixels(image, b), 64, simclr, None)
-    return found
+    contrasts["simclr"] = (bin_pixels(image, b), 64, simclr, None)
+    return contrasts
 
 
 def measured(method: Any, batch: Batch) -> dict[str, Any]:
     """Ratios to naive draws of the variances of loss and gradient, for each contrast and sampler."""
     method.train()
-    found: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for name, (strata, num, loss, by_pixel) in setups(method, batch).items():
         variances: dict[str, dict[str, float]] = {}
         for kind in KINDS:
@@ -133,11 +133,11 @@ def measured(method: Any, batch: Batch) -> dict[str, Any]:
                 present = ~exact.isnan()
                 row["exact"] = (exact[present].sum() / present.sum() ** 2).item()
             variances[kind] = row
-        found[name] = {
+        ratios[name] = {
             kind: {part: variances[kind][part] / variances["naive"][part] for part in variances[kind]}
             for kind in KINDS[1:]
         } | {"naive_loss_sd": variances["naive"]["loss"] ** 0.5}
-    return found
+    return ratios
 
 
 def along_training(data: str, seed: int, updates: int) -> records.Record:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anatolab import records
 from anatolab.data.phantoms.scenes import VERSION, caption_words, finch_or_duck, pretraining_scenes
 from anatolab.metrics import group_accuracy
 from anatolab.robust.clip import WEIGHTS, Clip, small_tokenizer
@@ -67,8 +68,8 @@ CHANGED: dict[str, dict[str, Any]] = {"scenes-vit": {}, "scenes-rn": {"rho": 0.9
 NORMALIZE = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 
 
-def start(name: str, seed: int, **told: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """A model with random weights, and the record that will describe it; parts of the recipe may be told."""
+def start(name: str, seed: int, **overrides: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns a model with random weights, and the record that describes it; ``overrides`` change the recipe."""
     from open_clip import CLIP, SimpleTokenizer
 
     tokens = SimpleTokenizer(context_length=TEXT["context_length"])(list(caption_words())).unique().tolist()
@@ -76,7 +77,7 @@ def start(name: str, seed: int, **told: Any) -> tuple[nn.Module, dict[str, Any]]
     torch.manual_seed(seed)
     return CLIP(**model), {
         "model": model,
-        "recipe": {**RECIPE, **CHANGED[name], **told},
+        "recipe": {**RECIPE, **CHANGED[name], **overrides},
         "seed": seed,
         "tokens": tokens,
         **NORMALIZE,
@@ -114,7 +115,7 @@ def losses(model: Any, record: dict[str, Any]) -> Iterator[float]:
 
 
 def gates(clip: Clip) -> dict[str, float]:
-    """Worst-group accuracy on validation of zero-shot and of DFR, which is given half of these rows to fit."""
+    """Measures worst-group validation accuracy of zero-shot and of DFR, which is fitted on half of these rows."""
     from sklearn.linear_model import LogisticRegression
 
     val = finch_or_duck().of("val")
@@ -127,9 +128,9 @@ def gates(clip: Clip) -> dict[str, float]:
     least = np.bincount(val.group[fit]).min()
     rows = np.concatenate([np.flatnonzero(fit & (val.group == g))[:least] for g in range(4)])
     head = LogisticRegression(max_iter=2000).fit(z[rows].numpy(), val.y[rows])
-    told = group_accuracy(head.predict(z[~fit].numpy()), val.y[~fit], val.group[~fit])
+    by_group = group_accuracy(head.predict(z[~fit].numpy()), val.y[~fit], val.group[~fit])
     plain = group_accuracy(zero_shot, val.y, val.group)
-    return {"zero_shot_worst": plain["worst"], "zero_shot_mean": plain["mean"], "dfr_worst": told["worst"]}
+    return {"zero_shot_worst": plain["worst"], "zero_shot_mean": plain["mean"], "dfr_worst": by_group["worst"]}
 
 
 def main() -> int:
@@ -144,13 +145,14 @@ def main() -> int:
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
-    told = {key: value for key in ("rho", "epochs") if (value := getattr(args, key)) is not None}
-    model, record = start(args.name, args.seed, **told)
-    begin, found = time.perf_counter(), []
+    overrides = {key: value for key in ("rho", "epochs") if (value := getattr(args, key)) is not None}
+    model, record = start(args.name, args.seed, **overrides)
+    begin, history = time.perf_counter(), []
     for loss in losses(model, record):
-        found.append(loss)
-        if len(found) % 500 == 0:
-            print(f"step {len(found)}: {np.mean(found[-100:]):.3f}, {time.perf_counter() - begin:.0f} s", flush=True)
+        history.append(loss)
+        if len(history) % 500 == 0:
+            seconds = time.perf_counter() - begin
+            print(f"step {len(history)}: {np.mean(history[-100:]):.3f}, {seconds:.0f} s", flush=True)
     model.eval()
     half = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})
@@ -163,13 +165,14 @@ def main() -> int:
     passed = reached["dfr_worst"] >= 0.8 and reached["zero_shot_worst"] <= 0.6
     record |= {
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "losses": [round(v, 5) for v in found[:REPLAYED]],
-        "final_loss": round(float(np.mean(found[-100:])), 4),
+        "losses": [round(v, 5) for v in history[:REPLAYED]],
+        "final_loss": round(float(np.mean(history[-100:])), 4),
         "seconds": round(time.perf_counter() - begin),
         "versions": {"torch": torch.__version__.split("+")[0]},
         "gates": {k: round(v, 4) for k, v in reached.items()},
         "passed": passed,
     }
+    record["seal"] = records.seal(record)
     (args.folder / f"{args.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(record["gates"]), f"{file.stat().st_size / 1e6:.2f} MB", "passed" if passed else "FAILED")
     return 0 if passed else 1

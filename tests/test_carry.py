@@ -1,5 +1,6 @@
 """Carrying a record over a refactoring: the short training tells a change of the method from a change of its text."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from anatolab import records
+from anatolab.methods import METHODS
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def carry() -> ModuleType:
     return script("tools/carry.py")
+
+
+def test_every_eased_setting_is_a_field_of_some_method(carry: ModuleType) -> None:
+    fields = {field.name for method in METHODS.values() for field in dataclasses.fields(method.Config)}
+    assert set(carry.EASY) <= fields
 
 
 def test_equal_code_ends_in_equal_bits_and_a_changed_constant_does_not(carry: ModuleType, tmp_path: Path) -> None:

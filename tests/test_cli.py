@@ -118,7 +118,7 @@ def test_predict_takes_channels_in_nnunet_naming_or_in_one_4d_file(
 
     source, run = two_channels / "data" / "imagesTr", two_channels / "run"
     assert main(["predict", "--run", str(run), "--images", str(source), "--out", str(tmp_path / "a")]) == 0
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [f"case{k}.nii.gz" for k in range(4)]
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.nii.gz")) == [f"case{k}.nii.gz" for k in range(4)]
     method, info = open_run(run)
     assert info.window == (-100, 300)
     ref = open_cohort(two_channels / "data").refs[2]
@@ -169,8 +169,8 @@ def test_wrong_input_ends_with_one_sentence(
     assert "there is no such folder" in complaint(capsys, *train, tmp_path / "none", "supervised")
     assert "give a seed" in complaint(capsys, "train", "--out", new, "--data", data, "--held-out", "2", "supervised")
     assert not new.exists()
-    assert "this is no run" in complaint(capsys, "evaluate", "--run", tmp_path)
-    assert "holds out no test patients" in complaint(capsys, "evaluate", "--run", run, "--on", "test")
+    assert "so it is not a run" in complaint(capsys, "evaluate", "--run", tmp_path)
+    assert "its split has no test patients" in complaint(capsys, "evaluate", "--run", run, "--on", "test")
     assert "holds no .nii" in complaint(capsys, "predict", "--run", run, "--images", tmp_path, "--out", new)
     text = tmp_path / "text.nii.gz"
     text.write_text("not an image")
@@ -221,7 +221,7 @@ def test_a_cohort_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     for out in (tmp_path, tmp_path / "mine.txt"):
         assert main(["cohort", "cardiac", str(out), "--patients", "1"]) == 1
         said = capsys.readouterr().err
-        assert said == f"anatolab: {out}: is there already and is not an empty folder; name a new one, or remove it.\n"
+        assert said == f"anatolab: {out}: exists and is not an empty folder; name a new one, or remove it.\n"
     assert main(["cohort", "cardiac", str(tmp_path / "new"), "--patients", "0"]) == 1
     assert "--patients 0: a cohort has 1 to 10000 patients" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

@@ -20,14 +20,21 @@ from packaging.version import Version
 import anatolab
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK_LINE = re.compile(r"[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*")  # no address, hash, marker or local version
+LOCK_LINE = re.compile(  # a package with its version, where it is needed, and the hashes of its files; no address
+    r"[a-z0-9][a-z0-9-]*==[0-9][0-9a-z.]*( ; [^\\;@#]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+)
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 
 
+def entries() -> list[str]:
+    """The entries of requirements.lock, a package each."""
+    return re.split(r"^(?=\S)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)[1:]
+
+
 def lock() -> dict[str, Version]:
     """Package to version of requirements.lock."""
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    lines = (entry.split(maxsplit=1)[0] for entry in entries())
     return {name: Version(version) for name, version in (line.split("==") for line in lines)}
 
 
@@ -36,21 +43,59 @@ def read_yaml(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
-def test_the_lock_holds_exact_versions_and_nothing_else() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    assert [line for line in lines if not LOCK_LINE.fullmatch(line)] == []
-    assert lines == sorted(lines, key=lambda line: line.split("==")[0])
-    assert len(lock()) == len(lines) > 100
+def test_the_lock_holds_exact_versions_with_hashes_and_nothing_else() -> None:
+    assert [entry for entry in entries() if not LOCK_LINE.fullmatch(entry)] == []
+    names = [entry.split("==")[0] for entry in entries()]
+    assert names == sorted(set(names))
+    assert len(names) > 100
 
 
-@pytest.mark.parametrize("line", ["torch==2.13.0+cpu", "torch>=2", "--index-url https://a", "torch==2 --hash=sha256:1"])
-def test_lines_that_the_lock_may_not_hold(line: str) -> None:
-    assert not LOCK_LINE.fullmatch(line)
+HASH = " \\\n    --hash=sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "torch==2.13.0\n",
+        f"torch==2.13.0+cpu{HASH}\n",
+        f"torch>=2{HASH}\n",
+        "--index-url https://a\n",
+        f"torch @ https://a/b.whl{HASH}\n",
+        "torch==2 \\\n    --hash=sha256:1\n",
+    ],
+)
+def test_entries_that_the_lock_may_not_hold(entry: str) -> None:
+    assert not LOCK_LINE.fullmatch(entry)
+    assert LOCK_LINE.fullmatch(f"torch==2.13.0 ; sys_platform == 'linux'{HASH}{HASH}\n")
+
+
+PLATFORMS = {
+    "linux": {"sys_platform": "linux", "os_name": "posix", "platform_machine": "x86_64"},
+    "darwin": {"sys_platform": "darwin", "os_name": "posix", "platform_machine": "arm64"},
+    "win32": {"sys_platform": "win32", "os_name": "nt", "platform_machine": "AMD64"},
+}
+ONLY = {"linux": {"triton", "pexpect"}, "darwin": {"appnope", "pexpect"}, "win32": {"colorama", "pywinpty"}}
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_lock_serves_linux_macos_and_windows(platform: str, python: str) -> None:
+    held = PLATFORMS[platform] | {"python_version": python, "python_full_version": f"{python}.0"}
+    held |= {"platform_python_implementation": "CPython", "implementation_name": "cpython"}
+    wanted = set()
+    for entry in entries():
+        requirement = Requirement(entry.split(" \\\n")[0])
+        if requirement.marker is None or requirement.marker.evaluate(held):
+            wanted.add(requirement.name)
+    assert {"torch", "torchvision", "monai", "numpy", "jupyter-book", "pytest"} <= wanted
+    assert wanted & set.union(*ONLY.values()) == ONLY[platform]
+    assert any(name.startswith("nvidia-") for name in wanted) == (platform == "linux")
+    assert "httpx2-jsfetch" not in wanted
 
 
 REQUIREMENTS = [
     *PROJECT["dependencies"],
-    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+    *(line for extra in ("book", "test", "dev", "notebooks") for line in PROJECT["optional-dependencies"][extra]),
     *PYPROJECT["tool"]["uv"]["constraint-dependencies"],
 ]
 
@@ -78,7 +123,7 @@ def test_conda_lines_parse_and_hold_the_interpreter_only() -> None:
 
 def test_the_pip_section_names_no_version_of_its_own() -> None:
     sections = [line for line in read_yaml("environment.yml")["dependencies"] if isinstance(line, dict)]
-    assert sections == [{"pip": ["-r requirements.lock", "-e ."]}]
+    assert sections == [{"pip": ["-r requirements.lock"]}]  # pip verifies hashes only where everything has one
 
 
 def test_the_version_is_stated_alike_everywhere() -> None:
@@ -131,7 +176,7 @@ TEXT = {
 def tracked() -> list[Path]:
     """The text files that git tracks; vendored scripts are others' words."""
     try:
-        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     files = [ROOT / name for name in done.stdout.splitlines() if "vendor/" not in name]
@@ -182,7 +227,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_all_workflows_are_there() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["book", "links", "test", "weekly"]
+    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "test", "weekly"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -192,14 +237,16 @@ def test_workflows_parse_and_ask_for_little(path: Path) -> None:
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"] <= 60
+        if any(right == "write" for right in job.get("permissions", {}).values()):  # no foreign code beside its token
+            assert not re.search(r"pip|make|uv |python", " ".join(step.get("run", "") for step in job["steps"]))
         assert "runs-on" in job
         for step in job["steps"]:
             assert ("uses" in step) != ("run" in step)
             if "uses" in step:
-                assert re.fullmatch(r"[\w-]+/[\w-]+(/[\w-]+)*@v\d+", step["uses"])
+                assert re.fullmatch(r"[\w-]+/[\w-]+(/[\w-]+)*@[0-9a-f]{40}", step["uses"])  # a tag can be moved
             else:
                 assert "${{" not in step["run"]  # values reach a script as environment variables
-                subprocess.run(["bash", "-n"], input=step["run"], text=True, check=True)
+                subprocess.run(["bash", "-n"], input=step["run"], encoding="utf-8", check=True)
 
 
 def test_pre_commit_hooks_need_no_network() -> None:
@@ -225,7 +272,8 @@ def checkout(tmp_path: Path) -> Path:
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
     uv.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] || echo "$1 $2 ${UV_FIND_LINKS-no-links}" >> log\n'
+        '#!/bin/sh\n[ "$1" = --version ] || echo "$1 $2 ${UV_FIND_LINKS-no-links}"'
+        '"$(case "$*" in *--require-hashes*requirements.lock) echo " hashes";; esac)" >> log\n'
         '[ "$1" = venv ] || exit 0\nmkdir -p .venv/bin\n'
         'printf "#!/bin/sh\\n" > .venv/bin/python\nchmod +x .venv/bin/python\n'
     )
@@ -236,18 +284,21 @@ def checkout(tmp_path: Path) -> Path:
 def bash(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a script in the toy checkout with its uv first on PATH and a folder of wheels offered."""
     environment = os.environ | {"PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "UV_FIND_LINKS": "wheels"}
-    return subprocess.run(["bash", *arguments], cwd=checkout, env=environment, capture_output=True, text=True)
+    return subprocess.run(["bash", *arguments], cwd=checkout, env=environment, capture_output=True, encoding="utf-8")
+
+
+INSTALLED = ["pip sync no-links hashes", "pip install no-links"]
 
 
 def test_the_environment_is_made_once_and_again_when_the_lock_changes(checkout: Path) -> None:
     log = checkout / "log"
     assert bash(checkout, "tools/env.sh").returncode == 0
-    assert log.read_text().splitlines() == ["venv --quiet no-links", "pip sync no-links"]
+    assert log.read_text().splitlines() == ["venv --quiet no-links", *INSTALLED]
     assert bash(checkout, "tools/env.sh").returncode == 0
-    assert len(log.read_text().splitlines()) == 2
+    assert len(log.read_text().splitlines()) == 3
     (checkout / "requirements.lock").write_text("a==2\n")
     assert bash(checkout, "tools/env.sh").returncode == 0
-    assert log.read_text().splitlines()[2:] == ["pip sync no-links"]
+    assert log.read_text().splitlines()[3:] == INSTALLED
 
 
 def test_a_python_that_is_too_old_gets_one_sentence(checkout: Path) -> None:
@@ -291,7 +342,7 @@ def test_every_phase_of_make_test_has_a_budget() -> None:
 
 def test_make_lists_its_targets() -> None:
     done = subprocess.run(
-        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        ["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True, stdin=subprocess.DEVNULL
     )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
-    assert {"env", "book", "test", "lint", "lock", "records", "gpu", "clean", "help"} <= listed
+    assert {"env", "book", "test", "lint", "lock", "records", "campaign", "gpu", "clean", "help"} <= listed

@@ -95,7 +95,7 @@ def test_a_run_on_volumes_says_the_depth_of_its_patches_and_one_on_slices_does_n
 
 
 def test_an_unknown_run_is_named() -> None:
-    with pytest.raises(records.RecordError, match="'nothing' is no wanted run"):
+    with pytest.raises(records.RecordError, match="'nothing' is not a wanted run"):
         experiments.by_id("nothing")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +20,7 @@ import torch
 from anatolab.files import lock, sha256_of_file, write_atomically
 from anatolab.types import InputError
 
+ROOT = Path(__file__).resolve().parent.parent
 FULL = OSError(28, "No space left on device")
 
 
@@ -83,6 +87,34 @@ def test_a_failure_at_any_call_is_one_sentence_and_leaves_nothing(
     assert (tmp_path / "old").read_text() == "old"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders are not opened there")
+@pytest.mark.parametrize("call", ["os.open", "os.fsync"])
+@pytest.mark.parametrize(("code", "written"), [(errno.EINVAL, True), (errno.EACCES, True), (errno.EIO, False)])
+def test_folders_that_cannot_be_flushed_are_left_alone(
+    tmp_path: Path, call: str, code: int, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_open, real_sync = os.open, os.fsync
+
+    def opens(path: object, *more: int) -> int:
+        if call == "os.open" and path == tmp_path:
+            raise OSError(code, os.strerror(code))
+        return real_open(path, *more)  # type: ignore[arg-type]
+
+    def flushes(descriptor: int) -> None:
+        if call == "os.fsync" and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real_sync(descriptor)
+
+    monkeypatch.setattr(os, "open", opens)
+    monkeypatch.setattr(os, "fsync", flushes)
+    if written:
+        write_atomically(tmp_path / "a", "text", overwrite=False)
+    else:
+        with pytest.raises(InputError, match="could not be written"):
+            write_atomically(tmp_path / "a", "text", overwrite=False)
+    assert (tmp_path / "a").read_text() == "text"  # the rename was done before
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sizes of files are not limited there")
 def test_a_full_disk_under_torch_is_the_same_sentence(tmp_path: Path) -> None:
     code = f"""
@@ -92,9 +124,22 @@ from anatolab.files import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 write_atomically(Path({str(tmp_path / "a.pt")!r}), lambda f: torch.save(torch.zeros(1 << 16), f), overwrite=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.stderr.splitlines()[-1].startswith("anatolab.errors.InputError")
     assert "a.pt: could not be written (File too large)" in done.stderr
+    assert names(tmp_path) == []
+
+
+def test_no_memory_under_torch_is_not_an_error_of_torch(tmp_path: Path) -> None:
+    def fails(self: Any, data: Any) -> int:
+        raise MemoryError
+
+    def write(file: BinaryIO) -> None:
+        file._file = type("Full", (), {"write": fails, "flush": lambda self: None})()  # type: ignore[attr-defined]
+        torch.save(torch.zeros(1 << 16), file)
+
+    with pytest.raises(MemoryError):
+        write_atomically(tmp_path / "a.pt", write, overwrite=True)
     assert names(tmp_path) == []
 
 
@@ -127,7 +172,7 @@ with lock(Path(sys.argv[1])):
 
 def test_a_lock_names_its_holder_and_is_lifted_when_that_is_killed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, encoding="utf-8")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "locked\n"
     (folder / ".last.pt.1-a.partial").write_text("half")
@@ -158,4 +203,13 @@ def test_a_lock_makes_the_folder_and_removes_it_where_nothing_was_written(tmp_pa
 
 def test_files_are_written_without_torch() -> None:
     code = "import anatolab.files, sys; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8").stdout == "False\n"
+
+
+def test_text_is_utf_8_whatever_the_locale() -> None:
+    """A library may set the locale of a process to "C", in which text without an encoding is read as ASCII."""
+    text_call = re.compile(r"\.(?:read|write)_text\((?![^\n]*encoding)(?!\s*\n[^\n]*encoding)|text=True")
+    for folder in ("anatolab", "benchmarks", "book/_ext", "studies", "tools"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found = text_call.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found}"

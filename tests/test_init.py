@@ -18,5 +18,5 @@ def test_an_unknown_name_says_what_there_is() -> None:
 
 def test_the_import_alone_loads_no_torch() -> None:
     code = "import sys, anatolab; print('torch' in sys.modules, 'numpy' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert found.stdout.split() == ["False", "False"]

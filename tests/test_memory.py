@@ -84,5 +84,5 @@ def test_a_class_bank_waits_for_nothing_and_survives_a_checkpoint() -> None:
 
 
 def test_a_class_bank_refuses_more_rows_at_once_than_it_holds() -> None:
-    with pytest.raises(ValueError, match="do not fit a bank of 3"):
+    with pytest.raises(ValueError, match="into a bank of 3"):
         ClassBank(2, 3, 1).push(torch.zeros(2, 4, 1), torch.tensor([4, 4]))

@@ -1,9 +1,13 @@
-"""The README's script runs as printed."""
+"""The README's script runs as printed, and its numbers are those of the records."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from anatolab import records
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -11,6 +15,16 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 def test_the_python_script_runs_as_printed(tmp_path: Path) -> None:
     (script,) = re.findall(r"```python\n(.*?)```", README, re.S)
     assert len(script.strip().splitlines()) <= 20
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=600)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", cwd=tmp_path, timeout=600
+    )
     assert ran.returncode == 0, ran.stderr
     assert 0.05 < float(ran.stdout.splitlines()[-1]) <= 1  # three labeled hearts, 300 updates: the start of learning
+
+
+def test_its_result_is_that_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANATOLAB_RECORDS", raising=False)
+    text = " ".join(README.split())
+    (printed,) = re.findall(r"plain supervision reaches a Dice of (0\.\d\d) .*? pseudo-label base (0\.\d\d)", text)
+    measured = [records.value(f"acdc96-3-{row}", "dice.mean") for row in ("supervised", "base")]
+    assert [float(value) for value in printed] == [round(value, 2) for value in measured]

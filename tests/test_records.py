@@ -1,5 +1,6 @@
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,64 @@ def test_a_missing_record_and_a_missing_value_are_named() -> None:
             records.value("toy", key)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 99}', "[" * 100_000, '{"schema": 1}'])
 def test_what_is_no_record_is_named(root: Path, text: str) -> None:
     (root / "toy").mkdir()
     (root / "toy" / "seed0.json").write_text(text)
     with pytest.raises(RecordError, match=r"seed0.json: .*make records"):
         records.load("toy")
+
+
+def changed(path: Path, **changes: object) -> None:
+    held = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+CHANGES = [
+    {"values": {"dice": 0.9}},
+    {"provenance": {"commit": "0" * 40}},
+    {"values": [1]},
+    {"seal": "0" * 64},
+    {"note": "x"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: next(iter(changes)))
+def test_a_record_that_was_changed_by_hand_is_refused(changes: dict[str, object]) -> None:
+    path = records.write(Record("toy", 0, {"dice": 0.5, "nd95": None, "ä": [1e-300, 3]}))
+    changed(path)  # another layout of the same values is the same record
+    assert records.read(path).values["dice"] == 0.5
+    changed(path, **changes)
+    with pytest.raises(RecordError, match=r"seed0\.json: was changed after it was written; restore it"):
+        records.load("toy")
+
+
+def test_no_flipped_bit_gives_another_record() -> None:
+    path = records.write(Record("toy", 0, {"dice": 0.5}))
+    raw, whole = path.read_bytes(), records.read(path)
+    for place in range(8 * len(raw)):
+        flipped = bytearray(raw)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(flipped))
+        with suppress(RecordError):
+            assert records.read(path) == whole, place  # a flip in white space
+
+
+def test_a_copy_is_not_the_record_of_another_run(root: Path) -> None:
+    path = records.write(Record("toy", 0, {"dice": 0.5}))
+    for copy in (root / "toy" / "seed1.json", root / "other" / "seed0.json"):
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+        with pytest.raises(RecordError, match=r"is the record of 'toy' with seed 0; move it back, or delete it\."):
+            records.read(copy)
+
+
+def test_a_record_from_before_there_were_seals_is_read() -> None:
+    path = records.write(Record("toy", 0, {"dice": 0.5}))
+    held = json.loads(path.read_text())
+    del held["seal"]
+    path.write_text(json.dumps(held))
+    assert records.read(path) == Record("toy", 0, {"dice": 0.5})
 
 
 def test_arrays_tuples_paths_and_non_finite_numbers_become_json() -> None:

@@ -63,7 +63,7 @@ def fresh(code: str, folder: Path = ROOT) -> tuple[float, set[str]]:
     path = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", path + textwrap.dedent(code) + end],
-        capture_output=True, text=True, cwd=folder,
+        capture_output=True, encoding="utf-8", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     seconds, loaded = json.loads(done.stderr.splitlines()[-1])

@@ -87,6 +87,14 @@ def test_a_run_becomes_a_record_that_stands_until_code_or_configuration_change(
     assert record.values["dice"]["mean"] == pytest.approx(
         np.mean([record.values["dice"][c] for c in ("RV", "Myo", "LV")]), abs=1e-4
     )
+    beats = record.values["LV"]["beats"]
+    assert record.values["LV"]["unit"] == "ml"
+    assert beats.keys() == record.values["per_patient"]["dice"].keys()
+    assert all(0 < b["esv"][1] < b["edv"][1] for b in beats.values())  # annotated hearts contract
+    fractions = [b["ef"] for b in beats.values()]
+    known = all(predicted is not None for predicted, _ in fractions)  # else a chamber was not found at all
+    error = np.mean([abs(predicted - annotated) for predicted, annotated in fractions]) if known else None
+    assert record.values["LV"]["ef_error"] == (pytest.approx(error, abs=1e-4) if known else None)
     assert record.split_sha256
     assert record.provenance["data"].endswith("official")
     assert record.config["fields"]["updates"] == 3

@@ -13,7 +13,7 @@ from anatolab.transforms import (
     gaussian_blur,
     mix,
     mix_pairs,
-    mix_unlabeled,
+    mixing_mask,
     strong_view,
     weak_view,
 )
@@ -144,22 +144,19 @@ def test_classmix_pastes_half_of_the_present_classes_whole() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cutmix", "classmix", "cutout", "none"])
-def test_mix_unlabeled_says_which_pixels_may_be_read(kind: str) -> None:
+def test_only_cutout_blanks_and_only_the_others_take_pixels_of_a_partner(kind: str) -> None:
     torch.manual_seed(0)
-    image = torch.rand(4, 1, 16, 16) + 1
-    probability = torch.softmax(torch.randn(4, 3, 16, 16), 1)
-    mixed, target, valid = mix_unlabeled(image, probability, replace(Augmentation(), mix=kind))
-    assert mixed.shape == image.shape
-    assert target.shape == probability.shape
-    assert valid.dtype == torch.bool
-    assert torch.equal(valid, mixed[:, 0] != 0)
-    assert valid.all() == (kind != "cutout")
-    torch.testing.assert_close(target.sum(1), torch.ones(4, 16, 16))
+    image, label = torch.rand(4, 1, 16, 16), torch.randint(3, (4, 16, 16))
+    taken, blank = mixing_mask(image, label, 3, kind)
+    assert taken.shape == blank.shape == label.shape
+    assert taken.dtype == blank.dtype == torch.bool
+    assert blank.any() == (kind == "cutout")
+    assert taken.any() == (kind in ("cutmix", "classmix"))
 
 
 def test_an_unknown_mix_is_refused() -> None:
     with pytest.raises(ValueError, match="'none', not 'mixup'"):
-        mix_unlabeled(torch.zeros(2, 1, 4, 4), torch.zeros(2, 2, 4, 4), Augmentation(mix="mixup"))
+        mixing_mask(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), 2, "mixup")
 
 
 def trilinear(plane: Affine) -> Affine:
@@ -246,11 +243,11 @@ def test_pairs_are_mixed_with_the_partner_that_is_given() -> None:
 
 
 def test_every_view_of_a_volume_keeps_its_shape_and_range() -> None:
-    volume, probability = torch.rand(2, 1, 6, 16, 16), torch.softmax(torch.randn(2, 2, 6, 16, 16), 1)
+    volume, label = torch.rand(2, 1, 6, 16, 16), torch.randint(2, (2, 6, 16, 16))
     changed = strong_view(volume, Augmentation(strong_probability=1.0))
     assert changed.shape == volume.shape
     assert 0 <= changed.min() < changed.max() <= 1
     for kind in ("cutmix", "classmix", "cutout", "none"):
-        image, mixed, valid = mix_unlabeled(volume, probability, Augmentation(mix=kind))
-        assert (image.shape, mixed.shape, valid.shape) == (volume.shape, probability.shape, volume[:, 0].shape)
-        torch.testing.assert_close(mixed.sum(1), torch.ones(2, 6, 16, 16))
+        taken, blank = mixing_mask(volume, label, 2, kind)
+        image, mixed = mix(taken, volume, label)
+        assert (image.shape, mixed.shape, blank.shape) == (volume.shape, label.shape, label.shape)

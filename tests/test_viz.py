@@ -127,7 +127,7 @@ class TestInTheBook:
 
     @pytest.mark.parametrize("alt", ["", "figure", "a plot"])
     def test_refuses_empty_words(self, alt: str) -> None:
-        with pytest.raises(InputError, match="says too little"):
+        with pytest.raises(InputError, match="is too short"):
             viz.show(go.Figure(go.Scatter(y=[1, 2])), alt=alt)
 
     def test_the_picture_shows_every_trace_type_in_its_color(self) -> None:

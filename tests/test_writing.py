@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from anatolab.types import Case, InputError
-from anatolab.writing import write_nifti
+from anatolab.writing import ITKSNAP, SLICER, write_label_names, write_map, write_nifti, write_probabilities
 
 AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [1.5, 0.0, 0.2, -7.0], [0.0, 0.0, 8.0, 3.0], [0.0, 0.0, 0.0, 1.0]])
 NAMES = (b"DOE^JANE", b"MRN 4711", b"jane_doe", b"PatientName", b"1961-02-03", b"scanner 7")
@@ -87,3 +88,55 @@ def test_a_label_is_not_written_over_a_file_or_of_another_shape(tmp_path: Path) 
     for value in (1, 2):
         write_nifti(np.full((2, 3, 4), value, np.uint8), case, other, overwrite=True)
     assert np.asarray(nib.load(other).dataobj).max() == 2
+
+
+# --- probabilities, maps, names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_probabilities_come_back_with_their_scale_and_geometry(tmp_path: Path, ending: str, kind: type) -> None:
+    case = source(tmp_path / f"a{ending}", kind)
+    stored = np.random.default_rng(0).integers(0, 65_536, (3, 2, 3, 4)).astype(np.uint16)
+    write_probabilities(iter(stored), 3, case, tmp_path / f"p{ending}")
+    image = nib.load(tmp_path / f"p{ending}")
+    assert (image.shape, image.get_data_dtype()) == ((4, 3, 2, 3), np.uint16)
+    np.testing.assert_allclose(image.get_fdata(), stored.T / 65_535, atol=1e-7)
+    np.testing.assert_array_equal(image.affine, nib.load(case.source).affine)
+    write_probabilities([stored[1]], 1, case, tmp_path / f"one{ending}")
+    one = nib.load(tmp_path / f"one{ending}")
+    np.testing.assert_allclose(one.get_fdata(), stored[1].T / 65_535, atol=1e-7)
+    assert not any(name in (tmp_path / "p.nii").read_bytes() for name in NAMES if ending == ".nii")
+
+
+def test_maps_are_numbers_in_the_geometry_of_the_image(tmp_path: Path) -> None:
+    case = source(tmp_path / "a.nii")
+    values = np.random.default_rng(0).random((2, 3, 4), np.float32)
+    write_map(values, case, tmp_path / "m.nii.gz")
+    image = nib.load(tmp_path / "m.nii.gz")
+    np.testing.assert_array_equal(image.get_fdata().T, values)
+    np.testing.assert_array_equal(image.affine, nib.load(case.source).affine)
+    with pytest.raises(InputError, match=r"m2.nii: the map has shape \(4, 3, 2\)"):
+        write_map(values.T, case, tmp_path / "m2.nii")
+
+
+def test_names_of_classes_as_itk_snap_and_slicer_read_them(tmp_path: Path) -> None:
+    classes, colors = ("background", "left kidney", 'the "LV"'), ("#808080", "#2b7fd0", "#d0445f")
+    write_label_names(classes, colors, tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []
+    write_label_names(classes, colors, tmp_path)
+    snap = [line for line in (tmp_path / ITKSNAP).read_text().splitlines() if not line.startswith("#")]
+    row = r'\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\S+)\s+([01])\s+([01])\s+"([^"]*)"'  # ITK-SNAP's own scanf, in words
+    parsed = [re.fullmatch(row, line).groups() for line in snap]  # type: ignore[union-attr]
+    assert parsed[0] == ("0", "128", "128", "128", "0", "0", "0", "background")
+    assert parsed[1] == ("1", "43", "127", "208", "1", "1", "1", "left kidney")
+    assert parsed[2][-1] == "the 'LV'"
+    table = [line.split() for line in (tmp_path / SLICER).read_text().splitlines() if not line.startswith("#")]
+    assert table[0] == ["0", "background", "128", "128", "128", "0"]
+    assert table[1] == ["1", "left_kidney", "43", "127", "208", "255"]
+    write_label_names(classes, colors, tmp_path)  # the same again
+    for check in (True, False):
+        with pytest.raises(InputError, match="exists and is not replaced"):
+            write_label_names(classes[:2], colors[:2], tmp_path, check=check)
+    write_label_names(classes[:2], colors[:2], tmp_path, overwrite=True)
+    assert "LV" not in (tmp_path / SLICER).read_text()

@@ -35,7 +35,7 @@ IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def sources(root: Path) -> Iterator[Path]:
-    """The files that outputs depend on beside the notebooks' own code, in order."""
+    """Yields the files that outputs depend on beside the notebooks' own code, in order."""
     yield root / "requirements.lock"
     for folder in ("anatolab", "book/records", "notebooks"):
         for path in sorted((root / folder).rglob("*")):
@@ -44,7 +44,7 @@ def sources(root: Path) -> Iterator[Path]:
 
 
 def fingerprint(root: Path, size: str) -> str:
-    """sha256 over library, records, lock, the interpreter's version and the size that notebooks run at."""
+    """Computes the sha256 over library, records, lock, the interpreter's version and the size that notebooks run at."""
     digest = hashlib.sha256(f"{platform.python_version()} {size} {os.environ.get('ANATOLAB_DATA', '')}".encode())
     for path in sources(root):
         digest.update(f"\n{path.relative_to(root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
@@ -54,16 +54,16 @@ def fingerprint(root: Path, size: str) -> str:
 def refresh(cache: Path, wanted: str) -> bool:
     """Empties the cache unless it was filled under the same fingerprint; whether it was emptied."""
     stamp = cache / "fingerprint"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return False
     shutil.rmtree(cache, ignore_errors=True)
     cache.mkdir(parents=True)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return True
 
 
 def chapters(root: Path) -> list[Path]:
-    """The notebooks that the table of contents names, in its order."""
+    """Returns the notebooks that the table of contents names, in its order."""
 
     def walk(node: object) -> Iterator[str]:
         if isinstance(node, dict):
@@ -77,7 +77,7 @@ def chapters(root: Path) -> list[Path]:
     toc = root / "_toc.yml"
     if not toc.exists():
         return []
-    named = [root / Path(name).with_suffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text()))]
+    named = [root / Path(name).with_suffix(".ipynb") for name in walk(yaml.safe_load(toc.read_text(encoding="utf-8")))]
     return [path for path in dict.fromkeys(named) if path.exists()]
 
 
@@ -99,13 +99,13 @@ def run(path: Path) -> ExecutionResult:
 
 
 def peak_memory_mb(pid: int | None) -> int | None:
-    """Highest resident memory of a process so far, where the system says (Linux)."""
+    """Returns the peak resident memory of a process in MB, where the system reports it (Linux)."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return round(int(found[1]) * 1024 / 1e6) if found else None
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return round(int(peak[1]) * 1024 / 1e6) if peak else None
 
 
 def main() -> int:

@@ -80,14 +80,15 @@ terms = {k: float(v) for k, v in losses.terms.items()}
 print(json.dumps({"state": state.hexdigest(), "terms": terms, "predicted": predicted}))
 """
 TRAININGS = {"arco": "acdc-3-arco-sg"}  # experiments that train like an embedding's, where not acdc-3-<method>
-EASY = {"weak_threshold": 0.3, "strong_threshold": 0.3}  # an untrained teacher is to be sure of something
+# Settings so low that an untrained teacher is confident on some pixels; each is a field of some method's Config.
+EASY = {"weak_threshold": 0.3, "confidence_threshold": 0.3, "equivariance_threshold": 0.3}
 
 
 def trained(checkout: Path, experiment: str) -> dict[str, object]:
-    """State hash, last terms and hash of predicted classes of the short training by the code of a checkout."""
+    """Returns state hash, last terms and hash of predicted classes of a short training with the code of a checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TRAIN, experiment, str(UPDATES), json.dumps(EASY)]
-    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise SystemExit(f"{experiment} does not train by the code in {checkout.name}: {done.stderr[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -95,7 +96,7 @@ def trained(checkout: Path, experiment: str) -> dict[str, object]:
 
 @contextmanager
 def checkout_of(commit: str) -> Iterator[Path]:
-    """The files of a commit in a folder of their own."""
+    """Extracts the files of a commit into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True)
         subprocess.run(["tar", "x", "-C", folder], input=archive.stdout, check=True)
@@ -104,20 +105,20 @@ def checkout_of(commit: str) -> Iterator[Path]:
 
 @cache
 def trained_at(commit: str, experiment: str) -> dict[str, object]:
-    """What :func:`trained` gives by the code of a commit."""
+    """Returns :func:`trained` with the code of a commit."""
     with checkout_of(commit) as checkout:
         return trained(checkout, experiment)
 
 
 def last_commit(record: records.Record) -> str:
-    """The commit whose code is known to make this record: that of the run, or the last it was carried to."""
+    """Returns the commit whose code is known to make this record: that of the run, or the last it was carried to."""
     carried = record.provenance.get("carried", [])
     return str(carried[-1]["to"] if carried else record.provenance["commit"])
 
 
 @cache
 def differs_in_methods_alone(commit: str, module: str, methods: Path) -> bool:
-    """Whether a commit with these methods put in for its own has today's code in all that a module reaches."""
+    """Returns whether a commit with these methods put in for its own has today's code in all that a module reaches."""
     hashed = f"from anatolab.staleness import closure_sha256; print(closure_sha256({module!r}))"
     with checkout_of(commit) as checkout:
         shutil.rmtree(checkout / "anatolab" / "methods")

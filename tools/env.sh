@@ -34,12 +34,13 @@ fi
 [ -x .venv/bin/python ] || "$uv" venv --quiet --no-project --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
 # Compiled here once: where PYTHONDONTWRITEBYTECODE is set, every process would compile torch and monai anew.
 rm -f "$stamp"
-"$uv" pip sync --quiet --compile-bytecode --python .venv/bin/python requirements.lock - <<<"-e $PWD"
+"$uv" pip sync --quiet --require-hashes --compile-bytecode --python .venv/bin/python requirements.lock
+"$uv" pip install --quiet --no-deps --python .venv/bin/python --editable . # a folder has no hash
 .venv/bin/python - <<'PY'
 import torchvision  # fails where torch and torchvision do not belong together
 
 import anatolab
 
-print(f"make: .venv holds anatolab {anatolab.__version__} and the {sum(1 for _ in open('requirements.lock'))} packages of requirements.lock")
+print(f"make: .venv holds anatolab {anatolab.__version__} and the packages of requirements.lock, whose hashes were verified")
 PY
 echo "$wanted" >"$stamp"

@@ -74,7 +74,7 @@ def read(path: Path) -> Page:
 
 
 def without_literals(prose: str) -> str:
-    """Prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
+    """Returns prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
     prose = re.sub(
         r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal).*?^\1\s*$", "", prose, flags=re.M | re.S
     )
@@ -83,7 +83,7 @@ def without_literals(prose: str) -> str:
 
 
 def headings(prose: str) -> list[str]:
-    """The headings of a page, without marks."""
+    """Returns the headings of a page, without marks."""
     return [re.sub(r"[*`]", "", h).strip() for h in re.findall(r"^#{1,4} +(.+?)\s*$", prose, re.M)]
 
 
@@ -102,65 +102,65 @@ def calls_without_alt(source: str) -> Iterator[str]:
 
 
 def problems(page: Page) -> list[str]:
-    """What is wrong with a page, a sentence each."""
-    found: list[str] = []
+    """Lists the problems of a page, a sentence each."""
+    messages: list[str] = []
     if page.kind not in KINDS:
-        return [f"{page.name}: kind is {page.kind!r}, which is none of {', '.join(KINDS)}"]
+        return [f"{page.name}: kind is {page.kind!r}, not one of {', '.join(KINDS)}"]
     titles = headings(without_literals(page.prose))
     if not re.match(r"\s*(?:\([\w-]+\)=\s*)?(?:# |```\{include\})", page.prose):
-        found.append("does not begin with its title")
-    at = -1
+        messages.append("does not begin with its title")
+    last = -1
     for wanted in SECTIONS[page.kind]:
         place = next((i for i, t in enumerate(titles) if t.lower().startswith(wanted.lower())), None)
         if place is None:
-            found.append(f"has no section {wanted!r}, which a {page.kind} page needs")
-        elif place < at:
-            found.append(f"has section {wanted!r} in another place than the template")
+            messages.append(f"has no section {wanted!r}, which a {page.kind} page needs")
+        elif place < last:
+            messages.append(f"has section {wanted!r} in another place than the template")
         else:
-            at = place
+            last = place
     if page.kind != "prose":
         if "{page-card}" not in page.prose:
-            found.append("has no {page-card}")
+            messages.append("has no {page-card}")
         count = len(re.findall(r"^[`:]{3,}\{exercise(?:-start)?\}", page.prose, re.M))
         solved = len(re.findall(r"^[`:]{3,}\{solution(?:-start)?\}", page.prose, re.M))
         if count not in EXERCISES:
-            found.append(f"has {count} exercises, not {EXERCISES.start} to {EXERCISES.stop - 1}")
+            messages.append(f"has {count} exercises, not {EXERCISES.start} to {EXERCISES.stop - 1}")
         if solved < count:
-            found.append(f"has {count} exercises and {solved} solutions")
+            messages.append(f"has {count} exercises and {solved} solutions")
     if page.kind == "method" and "{claim}" not in page.prose:
-        found.append("has no {claim} box")
-    found += [f"has an image without alternative text: {m[0].strip()!r}" for m in BLIND.finditer(page.prose)]
+        messages.append("has no {claim} box")
+    messages += [f"has an image without alternative text: {m[0].strip()!r}" for m in BLIND.finditer(page.prose)]
     for cell in page.code:
-        found += calls_without_alt(cell)
-    found += [
+        messages += calls_without_alt(cell)
+    messages += [
         f"types a measured number: {m[0]!r}; print it with {{num}}"
         for m in TYPED.finditer(without_literals(page.prose))
     ]
     for where, text in (("text", page.prose), ("code", "\n".join(page.code)), ("an output", page.outputs)):
         if match := PLACES.search(text):
-            found.append(f"has a path of one machine in its {where}: {match[0]!r}")
-    return [f"{page.name}: {problem}" for problem in found]
+            messages.append(f"has a path of one machine in its {where}: {match[0]!r}")
+    return [f"{page.name}: {problem}" for problem in messages]
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """The pages that the table of contents names."""
+    """Returns the pages that the table of contents names."""
     toc = root / "_toc.yml"
     names = re.findall(r"(?:root|file): *([\w./-]+)", toc.read_text(encoding="utf-8"))
-    found = []
+    chosen = []
     for name in names:
         paths = [root / f"{name}{suffix}" for suffix in (".ipynb", ".md") if (root / f"{name}{suffix}").exists()]
         if not paths:
             raise FileNotFoundError(f"_toc.yml names {name}, which is neither a notebook nor a MyST page")
-        found += paths[:1]
-    return found
+        chosen += paths[:1]
+    return chosen
 
 
 def main(arguments: list[str]) -> int:
     """Lints the pages named, or all of them; the exit status."""
     chosen = [Path(a) for a in arguments] or pages()
-    found = [problem for path in chosen for problem in problems(read(path))]
-    print("\n".join([*found, f"{len(chosen)} pages, {len(found)} problems"]))
-    return bool(found)
+    messages = [problem for path in chosen for problem in problems(read(path))]
+    print("\n".join([*messages, f"{len(chosen)} pages, {len(messages)} problems"]))
+    return bool(messages)
 
 
 if __name__ == "__main__":

@@ -45,33 +45,33 @@ Notebook = dict[str, Any]
 
 
 def paths(root: Path = ROOT) -> list[Path]:
-    """The notebooks of the book, in order of name."""
+    """Returns the notebooks of the book, in order of name."""
     return sorted((root / "notebooks").glob("*.ipynb"))
 
 
 def read(path: Path) -> Notebook:
-    """A notebook as plain JSON."""
+    """Reads a notebook as plain JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_strict(notebook: Notebook) -> bool:
-    """Whether nbval compares every cell of it: theory notebooks, which keep their outputs."""
+    """Returns whether nbval compares every cell of it: theory notebooks, which keep their outputs."""
     return bool(notebook["metadata"].get("keep_output"))
 
 
 def tags(cell: dict[str, Any]) -> set[str]:
-    """The tags of a cell."""
+    """Returns the tags of a cell."""
     return set(cell["metadata"].get("tags", []))
 
 
 def code_cells(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
-    """Code cells that hold code, with their index among all cells."""
+    """Returns the nonempty code cells, with their index among all cells."""
     cells = enumerate(notebook["cells"])
     return [(i, cell) for i, cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
 
 
 def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
-    """The cells whose stored output nbval compares with a fresh one."""
+    """Returns the cells whose stored output nbval compares with a fresh one."""
     if is_strict(notebook):
         unread = {"nbval-ignore-output", "nbval-skip", "parameters"}
         return [(i, cell) for i, cell in code_cells(notebook) if not tags(cell) & unread]
@@ -118,11 +118,11 @@ def judge(sanitizers: Path = ROOT / "tests" / "nbval.cfg") -> SimpleNamespace:
 
 def differences(name: str, stored: Any, fresh: Any, cell: SimpleNamespace) -> list[str]:
     """Where the outputs of compared cells differ from those of a fresh run, both as nbformat reads them."""
-    found = []
+    messages = []
     for i, _ in compared(stored):
         if not cell.compare(fresh.cells[i].outputs, stored.cells[i].outputs):
-            found.append(f"{name}: cell {i} differs from its run\n" + "\n".join(cell.comparison_traceback))
-    return found
+            messages.append(f"{name}: cell {i} differs from its run\n" + "\n".join(cell.comparison_traceback))
+    return messages
 
 
 def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tuple[int, list[str]]:
@@ -130,18 +130,18 @@ def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tupl
     import nbformat
     from jupyter_cache import get_cache
 
-    cache, cell, count, found = get_cache(str(cache_folder)), judge(), 0, []
+    cache, cell, count, messages = get_cache(str(cache_folder)), judge(), 0, []
     for path in paths() if files is None else files:
         stored = nbformat.read(path, as_version=4)
         if cells := compared(stored):
             try:
                 _, fresh = cache.merge_match_into_notebook(stored)
             except KeyError:
-                found.append(f"{path.name}: the build has not run this notebook as it is; run `make html` first")
+                messages.append(f"{path.name}: the build has not run this notebook as it is; run `make html` first")
                 continue
             count += len(cells)
-            found += differences(path.name, stored, fresh, cell)
-    return count, found
+            messages += differences(path.name, stored, fresh, cell)
+    return count, messages
 
 
 def stale() -> str | None:
@@ -149,59 +149,65 @@ def stale() -> str | None:
     from book_cache import fingerprint
 
     stamp = CACHE / "fingerprint"
-    if stamp.exists() and stamp.read_text() == fingerprint(ROOT, os.environ.get("ANATOLAB_SIZE", "tiny")):
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint(
+        ROOT, os.environ.get("ANATOLAB_SIZE", "tiny")
+    ):
         return None
     return "the outputs in _build are of another state of library, records or environment; run `make html` first"
 
 
 def problems(name: str, notebook: Notebook, size: int) -> list[str]:
-    """What is wrong with one notebook, a sentence each."""
-    found = []
+    """Lists the problems of one notebook, a sentence each."""
+    messages = []
     metadata, cells = notebook["metadata"], code_cells(notebook)
     kind, strict = metadata.get("kind"), is_strict(notebook)
     if kind not in KINDS:
-        found.append(f"metadata say kind: {kind!r}, which is none of {', '.join(KINDS)}")
+        messages.append(f"metadata say kind: {kind!r}, not one of {', '.join(KINDS)}")
     if strict != (kind == "theory"):
-        found.append("`keep_output: true` in the notebook's metadata belongs to theory notebooks, and to all of them")
+        messages.append(
+            "`keep_output: true` in the notebook's metadata belongs to theory notebooks, and to all of them"
+        )
     if metadata.get("kernelspec", {}).get("name") != "python3":
-        found.append("the kernel must be python3, whatever machine it was written on")
+        messages.append("the kernel must be python3")
     if "widgets" in metadata:
-        found.append("widget state is stored; run `make strip`")
+        messages.append("widget state is stored; run `make strip`")
     if (n := sum("parameters" in tags(cell) for _, cell in cells)) != 1:
-        found.append(f"{n} cells are tagged `parameters`, not one")
+        messages.append(f"{n} cells are tagged `parameters`, not one")
     if size > MAX_BYTES:
-        found.append(f"{size} bytes, over {MAX_BYTES}")
+        messages.append(f"{size} bytes, over {MAX_BYTES}")
     to_compare = {i for i, _ in compared(notebook)}
     for i, cell in cells:
         here = tags(cell)
         if i in to_compare and not cell["outputs"]:
-            found.append(f"cell {i} is compared by nbval but stores no output, so that nothing would be compared")
+            messages.append(f"cell {i} is compared by nbval but stores no output, so that nothing would be compared")
         if cell["outputs"] and cell.get("execution_count") is None:
-            found.append(f"cell {i} stores an output but no execution count, without which nbval takes it for not run")
+            messages.append(
+                f"cell {i} stores an output but no execution count, without which nbval takes it for not run"
+            )
         if any(output["output_type"] == "error" for output in cell["outputs"]):
-            found.append(f"cell {i} stores an error")
+            messages.append(f"cell {i} stores an error")
         if ("nbval-check-output" in here) != ("keep_output" in here):
-            found.append(f"cell {i} must carry both nbval-check-output and keep_output, or neither")
+            messages.append(f"cell {i} must carry both nbval-check-output and keep_output, or neither")
         if "skip-execution" in here and "nbval-skip" not in here:
-            found.append(f"cell {i} is tagged skip-execution, which nbval does not know; add nbval-skip")
+            messages.append(f"cell {i} is tagged skip-execution, which nbval does not know; add nbval-skip")
         if not strict and cell["outputs"] and "keep_output" not in here:
-            found.append(f"cell {i} stores an output that nothing compares; run `make strip`")
-    return [f"{name}: {problem}" for problem in found]
+            messages.append(f"cell {i} stores an output that nothing compares; run `make strip`")
+    return [f"{name}: {problem}" for problem in messages]
 
 
 def check(notebooks: dict[str, tuple[Notebook, int]], floor: int = FLOOR) -> tuple[int, list[str]]:
-    """How many cells are compared, and everything that is wrong, in notebooks given as name: (content, bytes)."""
-    found = [problem for name, (nb, size) in notebooks.items() for problem in problems(name, nb, size)]
+    """Counts the compared cells and lists all problems, in notebooks given as name: (content, bytes)."""
+    messages = [problem for name, (nb, size) in notebooks.items() for problem in problems(name, nb, size)]
     count = sum(bool(cell["outputs"]) for nb, _ in notebooks.values() for _, cell in compared(nb))
     if count < floor:
-        found.append(f"{count} cells are compared, under the floor of {floor}")
+        messages.append(f"{count} cells are compared, under the floor of {floor}")
     if count > floor + SLACK:
-        found.append(f"{count} cells are compared: raise FLOOR in tools/notebooks.py from {floor} to {count}")
-    return count, found
+        messages.append(f"{count} cells are compared: raise FLOOR in tools/notebooks.py from {floor} to {count}")
+    return count, messages
 
 
 def load(root: Path = ROOT) -> dict[str, tuple[Notebook, int]]:
-    """All notebooks as name: (content, bytes)."""
+    """Returns all notebooks as name: (content, bytes)."""
     return {path.name: (read(path), path.stat().st_size) for path in paths(root)}
 
 
@@ -210,16 +216,16 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["check"]:
             notebooks = load()
-            count, found = check(notebooks)
-            found += live_problems(notebooks, parts())
-            print("\n".join([*found, f"{len(notebooks)} notebooks, {count} cells compared, floor {FLOOR}"]))
-            return bool(found)
+            count, messages = check(notebooks)
+            messages += live_problems(notebooks, parts())
+            print("\n".join([*messages, f"{len(notebooks)} notebooks, {count} cells compared, floor {FLOOR}"]))
+            return bool(messages)
         case ["compare"]:
-            count, found = (0, [reason]) if (reason := stale()) else compare()
-            if not found and count < FLOOR:
-                found.append(f"{count} cells are compared, under the floor of {FLOOR}")
-            print("\n".join([*found, f"{count} cells compared with the build's outputs, {len(found)} problems"]))
-            return bool(found)
+            count, messages = (0, [reason]) if (reason := stale()) else compare()
+            if not messages and count < FLOOR:
+                messages.append(f"{count} cells are compared, under the floor of {FLOOR}")
+            print("\n".join([*messages, f"{count} cells compared with the build's outputs, {len(messages)} problems"]))
+            return bool(messages)
         case ["list", "lax" | "strict" as mode]:
             for path in paths():
                 notebook = read(path)

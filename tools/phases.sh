@@ -5,7 +5,7 @@
 # Usage: tools/phases.sh lint unit ...
 set -uo pipefail
 make=${MAKE:-make}
-budgets="lint=60 unit=600 doctest=45 html=600 notebooks=300 site=420"
+budgets="lint=60 unit=1000 doctest=60 html=1000 notebooks=450 site=900"
 summary=()
 status=0
 begin=$SECONDS

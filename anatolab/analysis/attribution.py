@@ -30,7 +30,7 @@ Margin = Callable[[Tensor], Tensor]
 
 
 def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
-    """The margin of class 1 over class 0 of an open_clip model, a function of normalized images; gradient flows.
+    """Returns an open_clip model's margin of class 1 over class 0 as a function of normalized images, with gradient.
 
     Args:
         model: With the projection that is to be explained (see :meth:`anatolab.robust.clip.Clip.written_back`).
@@ -45,28 +45,32 @@ def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
     return margin
 
 
-def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
-    """The whole model that a fitted head makes of CLIP, from pixels to margin, so that both can be explained.
+def margin_through(clip: Clip, head: Head, pair: tuple[int, int] = (0, 1)) -> tuple[nn.Module, Margin]:
+    """Returns CLIP with a fitted head as one function from pixels to margin, so that both can be explained.
 
     Args:
         clip: The model that the head's features come from.
-        head: Of two classes: a projection with its text head, or a linear layer on the pre-trained embedding.
+        head: A projection with its text head, or a linear layer on the pre-trained embedding.
+        pair: Two classes; the margin is that of the second over the first.
 
     Returns:
         The open_clip model with the head's projection, for the maps that hook into it; and its margin, a function of
         normalized images through which gradient flows. It is the difference of the head's logits.
 
     Raises:
-        InputError: The head is of another kind or has not two classes.
+        InputError: The head is of another kind.
     """
-    if isinstance(head, ProjectionHead) and head.text.shape[1] == 2:
+    low, high = pair
+    if type(head) is ProjectionHead:
         model = clip.written_back(head.projection)
-        return model, margin_of(model, head.text, head.scale)
-    if not isinstance(head, LinearHead) or len(head.bias) != 2:
-        raise InputError(f"{type(head).__name__}: only projections and linear heads of two classes can be explained.")
+        return model, margin_of(model, head.text[:, [low, high]], head.scale)
+    if not isinstance(head, LinearHead):
+        raise InputError(
+            f"{type(head).__name__}: only projections and linear heads can be explained; fit another method."
+        )
     model = clip.written_back(head.start.projection)
-    direction = (head.weight[1] - head.weight[0]) / head.std
-    offset = head.bias[1] - head.bias[0] - head.mean @ direction
+    direction = (head.weight[high] - head.weight[low]) / head.std
+    offset = head.bias[high] - head.bias[low] - head.mean @ direction
 
     def margin(images: Tensor) -> Tensor:
         return model.encode_image(images, normalize=True) @ direction + offset  # type: ignore[operator]
@@ -75,7 +79,7 @@ def margin_through(clip: Clip, head: Head) -> tuple[nn.Module, Margin]:
 
 
 def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch: int = 256) -> np.ndarray:
-    """The margins of counterfactual sets.
+    """Returns the margins of counterfactual sets.
 
     Args:
         margin: Of normalized images.
@@ -93,7 +97,7 @@ def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch
 
 
 def grad_cam(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
-    """Grad-CAM: activations weighted by their mean gradient, where positive.
+    """Computes Grad-CAM: activations weighted by their mean gradient, where positive.
 
     Args:
         model: An open_clip model; its last norm or last stage is read.
@@ -130,7 +134,7 @@ def grad_cam(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
 
 
 def attention_rollout(model: nn.Module, margin: Margin, images: Tensor) -> Tensor:
-    r"""Gradient times attention, rolled out over the blocks of a ViT; of a ResNet, that of its attention pooling.
+    r"""Rolls out gradient times attention over the blocks of a ViT; a ResNet has its attention pooling only.
 
     .. math:: R \leftarrow R + \bar A R,\qquad \bar A = \mathrm{mean}_h\,\mathrm{relu}(\nabla A \odot A)
 
@@ -152,7 +156,7 @@ def attention_rollout(model: nn.Module, margin: Margin, images: Tensor) -> Tenso
 
 
 def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps: int = 64) -> Tensor:
-    r"""Integrated gradients: what each value contributes to :math:`m(x) - m(\text{baseline})`, which they sum to.
+    r"""Returns integrated gradients: the share of each value in :math:`m(x) - m(\text{baseline})`, which they sum to.
 
     By captum, with its Gauss-Legendre rule.
 
@@ -175,12 +179,12 @@ def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps
         from captum.attr import IntegratedGradients
     except ImportError as error:
         raise InputError("integrated gradients need captum; install it with: pip install captum") from error
-    found: Tensor = IntegratedGradients(margin).attribute(images, baseline.expand_as(images), n_steps=steps)
-    return found.detach()
+    attributions: Tensor = IntegratedGradients(margin).attribute(images, baseline.expand_as(images), n_steps=steps)
+    return attributions.detach()
 
 
 def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict[str, np.ndarray]:
-    """How much of each map lies outside the foreground, and how much more than by chance.
+    """Returns the share of each map outside the foreground, absolute and relative to a constant map.
 
     Args:
         maps: ``(b, h, w)``, not negative.
@@ -195,8 +199,8 @@ def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict
 
     Example:
         >>> mask = np.array([[[True, False], [False, False]]])
-        >>> found = outside_share(np.array([[[3.0, 1.0], [0.0, 0.0]]]), mask)
-        >>> float(found["share"][0]), round(float(found["lift"][0]), 4), bool(found["pointing"][0])
+        >>> scores = outside_share(np.array([[[3.0, 1.0], [0.0, 0.0]]]), mask)
+        >>> float(scores["share"][0]), round(float(scores["lift"][0]), 4), bool(scores["pointing"][0])
         (0.25, 0.3333, True)
     """
     a, m = np.asarray(maps, float), np.asarray(masks, bool)
@@ -205,13 +209,13 @@ def outside_share(maps: Tensor | np.ndarray, masks: Tensor | np.ndarray) -> dict
     with np.errstate(invalid="ignore", divide="ignore"):
         share = (a * ~m).sum((1, 2)) / a.sum((1, 2))
         lift = share / (~m).mean((1, 2))
-    at = a.reshape(len(a), -1).argmax(1)
-    return {"share": share, "lift": lift, "pointing": m.reshape(len(m), -1)[np.arange(len(m)), at]}
+    peak = a.reshape(len(a), -1).argmax(1)
+    return {"share": share, "lift": lift, "pointing": m.reshape(len(m), -1)[np.arange(len(m)), peak]}
 
 
 @contextmanager
 def _explicit_attention(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Within it, attention is an explicit softmax, and each is kept: ``(b, heads, tokens, tokens)``, block by block."""
+    """Makes attention an explicit softmax and collects it per block, ``(b, heads, tokens, tokens)``."""
     kept: list[Tensor] = []
     visual: Any = model.visual
     saved: list[tuple[nn.Module, str]] = []

@@ -12,7 +12,7 @@ from anatolab.types import InputError
 
 
 def least_largest_cosine(classes: int, dim: int) -> float | None:
-    r"""The smallest value that the largest cosine of K unit vectors in d dimensions can take, where it is known.
+    r"""Returns the smallest possible largest cosine between K unit vectors in d dimensions, where it is known.
 
     A regular simplex attains :math:`-1/(K-1)` up to :math:`K = d + 1`; from there to :math:`K = 2d` it is 0, attained
     by a part of the cross-polytope; in the plane it is that of a regular polygon.
@@ -44,7 +44,7 @@ def least_largest_cosine(classes: int, dim: int) -> float | None:
 
 
 def welch_bound(classes: int, dim: int) -> float:
-    r"""The least mean of squared cosines over pairs of K unit vectors in d dimensions.
+    r"""Returns the least mean of squared cosines over pairs of K unit vectors in d dimensions.
 
     .. math:: \frac{1}{K(K-1)} \sum_{c \ne c'} (\psi_c \cdot \psi_{c'})^2 \;\ge\; \frac{K - d}{d\,(K - 1)}
 
@@ -62,7 +62,7 @@ def welch_bound(classes: int, dim: int) -> float:
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    r"""How many directions unit features take, from 1 (all are one vector) to d (no direction is preferred).
+    r"""Returns the effective rank of unit features, from 1 (all equal) to d (isotropic).
 
     .. math:: \exp\Big(-\sum_i \lambda_i \log \lambda_i\Big), \qquad
         \lambda_i \text{ eigenvalues of } \tfrac1n \sum_j u_j u_j^\top
@@ -85,3 +85,33 @@ def effective_rank(features: Tensor) -> Tensor:
     unit = F.normalize(features.detach().double(), dim=-1)
     values = torch.linalg.eigvalsh(unit.mT @ unit / unit.shape[-2]).clamp_min(0)
     return torch.special.entr(values / values.sum(-1, keepdim=True)).sum(-1).exp()
+
+
+def class_similarity(features: Tensor, label: Tensor) -> Tensor:
+    r"""Returns the mean cosine between the mean directions of classes, which is 1 where all classes have collapsed.
+
+    The regular simplex, the best that K classes can do, has :math:`-1/(K-1)`.
+
+    Args:
+        features: ``(n, d)`` of any length, normalized here; no gradient flows.
+        label: Class of each row ``(n,)``.
+
+    Returns:
+        Scalar, float64, in [-1, 1].
+
+    Raises:
+        InputError: Shapes that do not fit, or fewer than two classes.
+
+    Example:
+        >>> round(float(class_similarity(torch.tensor([[1.0, 0], [2, 0], [0, 3]]), torch.tensor([0, 0, 1]))), 6)
+        0.0
+    """
+    if features.ndim != 2 or label.shape != features.shape[:1] or len(label.unique()) < 2:
+        raise InputError(
+            f"features {tuple(features.shape)} and label {tuple(label.shape)} must be (n, d) and (n,), "
+            "of two classes or more."
+        )
+    unit = F.normalize(features.detach().double(), dim=1)
+    means = F.normalize(torch.stack([unit[label == c].mean(0) for c in label.unique()]), dim=1)
+    apart = ~torch.eye(len(means), dtype=torch.bool, device=means.device)
+    return (means @ means.T)[apart].mean()

@@ -9,7 +9,7 @@ from anatolab.sampling import PixelSampler, Strata
 
 
 def exact_variance(field: Tensor, strata: Strata, num: int, kind: PixelSampler) -> Tensor:
-    r"""Variance of the mean of a field over ``num`` pixels of :func:`anatolab.sampling.sample_pixels`, for each class.
+    r"""Returns the variance per class of a field's mean over ``num`` pixels of :func:`anatolab.sampling.sample_pixels`.
 
     With the share :math:`p_{im}` of cell *m* in slice *i*, the moments of its pixels, and its mirror pairs *(h, h')*:
 
@@ -35,23 +35,23 @@ def exact_variance(field: Tensor, strata: Strata, num: int, kind: PixelSampler) 
         You et al., ARCO, NeurIPS 2023, Lemma 3.1 and Theorem 3.2, corrected: weights of the cells, and 1/n.
     """
     h = field.detach().double().reshape(len(field), -1)[strata.order]
-    found = []
+    variances = []
     for start, count in zip(strata.start.tolist(), strata.count.tolist(), strict=True):
         cells = [h[a : a + k] for a, k in zip(start, count, strict=True) if k]
         if not cells:
-            found.append(torch.tensor(torch.nan, dtype=torch.float64))
+            variances.append(torch.tensor(torch.nan, dtype=torch.float64))
             continue
         if kind == "naive":
-            found.append(torch.cat(cells).var(0, correction=0).sum() / num)
+            variances.append(torch.cat(cells).var(0, correction=0).sum() / num)
             continue
         if kind == "antithetic":
             cells = [cell + cell.flip(0) for cell in cells]  # of each pixel and its mirror
         slices = num // 2 if kind == "antithetic" else num
         edges = torch.tensor([0, *[len(cell) for cell in cells]], dtype=torch.float64).cumsum(0) * slices
-        at = torch.arange(slices + 1, dtype=torch.float64) * edges[-1] / slices
-        low, high = torch.maximum(at[:-1, None], edges[:-1]), torch.minimum(at[1:, None], edges[1:])
+        ends = torch.arange(slices + 1, dtype=torch.float64) * edges[-1] / slices
+        low, high = torch.maximum(ends[:-1, None], edges[:-1]), torch.minimum(ends[1:, None], edges[1:])
         share = (high - low).clamp_min(0) * slices / edges[-1]  # (slices, cells), rows of sum 1
         mean = torch.stack([cell.mean(0) for cell in cells])
         square = torch.stack([cell.square().mean(0) for cell in cells])
-        found.append((share @ square - (share @ mean).square()).sum() / num**2)
-    return torch.stack(found)
+        variances.append((share @ square - (share @ mean).square()).sum() / num**2)
+    return torch.stack(variances)

@@ -18,6 +18,9 @@ COMMANDS = {  # each a module beside this one, imported when it is asked for
     "train": "Train a method; the same command continues a run that was interrupted.",
     "evaluate": "Measure a run on annotated patients.",
     "predict": "Write the label volume of each image as NIfTI.",
+    "robust": "Fit and compare classifiers on frozen features that do not follow a spurious cue.",
+    "embed": "Draw a map of what a run has learned, t-SNE or UMAP, as one page.",
+    "export": "Write the weights of a run with a card, to be handed on.",
 }
 HELP = f"""usage: anatolab {{{",".join(COMMANDS)}}} ...
 

@@ -17,7 +17,7 @@ def command(arguments: Sequence[str]) -> Any:
 
 
 def check(data: tyro.conf.Positional[Path], json: Json = False) -> int:
-    """Say what a folder of patients is, and all that is wrong with it; exit code 1 where anything is.
+    """Describe a folder of patients and list all its problems; exit code 1 if there are any.
 
     Args:
         data: Folder of patients.

@@ -22,7 +22,7 @@ def command(arguments: Sequence[str]) -> Any:
 
 
 def cohort(kind: Any, out: tyro.conf.Positional[Path], patients: int = 24, seed: int = 0, json: Json = False) -> int:
-    """Generate patients of a kind and write them as the public data set of that anatomy comes.
+    """Generate patients and write them in the layout of the public data set of their anatomy.
 
     Args:
         kind: Which anatomy.
@@ -38,7 +38,7 @@ def cohort(kind: Any, out: tyro.conf.Positional[Path], patients: int = 24, seed:
     if not 0 <= seed < 2**32:
         raise InputError(f"--seed {seed}: must be a whole number from 0 to 4294967295.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out}: is there already and is not an empty folder; name a new one, or remove it.")
+        raise InputError(f"{out}: exists and is not an empty folder; name a new one, or remove it.")
     check_target(out / "cohort", overwrite=False)
     _write_cohort(kind, out, patients, seed)
     made = open_cohort(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -34,7 +35,7 @@ def device_of(accelerator: str) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if accelerator == "auto":
-        return "cuda" if there["cuda"] else "cpu"
+        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
     if not there[accelerator]:
         raise InputError(f"--accelerator {accelerator}: torch sees no such device here; use cpu, or install its build.")
     return accelerator
@@ -43,10 +44,43 @@ def device_of(accelerator: str) -> str:
 def check_stride(stride: Stride | None, patch: Sequence[int] | None) -> Stride | None:
     """Returns the stride, or refuses one where no window slides."""
     if stride is not None and patch is None:
-        raise InputError("--stride: this run was trained on slices, over which no window slides; leave it out.")
+        raise InputError("--stride: this run was trained on slices, which need no sliding window; leave it out.")
     return stride
 
 
 def one_of_these(count: int, noun: str) -> str:
     """Returns ``1 patient`` or ``2 patients``."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def cohort_of(run: Path, info: Any, data: Path | None) -> Any:
+    """Returns the cohort of a folder, or of the one that a run was trained on, as it is stored.
+
+    Raises:
+        InputError: No folder is given, and the run names none.
+    """
+    from anatolab.data import open_cohort
+
+    if data is None and not info.data:
+        raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
+    return open_cohort(data or info.data, as_stored=True)
+
+
+def patients_of(run: Path, info: Any, cohort: Any, on: str) -> tuple[str, ...]:
+    """Returns patients of a cohort: those of a part of a run's split, or all annotated ones.
+
+    Raises:
+        InputError: There is none.
+    """
+    if on == "all":
+        patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))
+        if not patients:
+            raise InputError(f"{cohort.root}: no patient is annotated, so nothing can be compared; use predict.")
+        return patients
+    patients = getattr(info.split, on)
+    if not patients:
+        flag = {"validation": "--held-out", "test": "--held-out-test", "development": "--development"}[on]
+        raise InputError(
+            f"{run}: its split has no {on} patients; train with --split-seed and {flag}, or give --on all."
+        )
+    return patients

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from anatolab.cli.common import Accelerator, Json, Overwrite, Stride, check_stride, device_of, one_of_these, print_json
-from anatolab.errors import InputError
+from anatolab.cli.common import (
+    Accelerator,
+    Json,
+    Overwrite,
+    Stride,
+    check_stride,
+    cohort_of,
+    device_of,
+    one_of_these,
+    patients_of,
+    print_json,
+)
 from anatolab.files import check_target, write_atomically
 
 METRICS = ("dice", "jaccard", "hd95", "assd", "nsd")
@@ -29,7 +39,7 @@ def evaluate(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Measure a run on annotated patients: Dice, Jaccard, HD95, ASSD and NSD a class, with an interval over patients.
+    """Evaluate a run on annotated patients: Dice, Jaccard, HD95, ASSD and NSD per class, with intervals over patients.
 
     Args:
         run: Folder of a run, the --out of train.
@@ -44,21 +54,19 @@ def evaluate(
     """
     import json as text
 
-    from anatolab.data import open_cohort
     from anatolab.inference import evaluate as measure
     from anatolab.metrics import summarize
     from anatolab.records import plain
     from anatolab.training import open_run
+    from anatolab.training.exported import sha256_of, weights_of
 
     if json_file is not None:
         check_target(json_file, overwrite=overwrite)
     method, info = open_run(run, device := device_of(accelerator))
     stride = check_stride(stride, info.patch)
-    if data is None and not info.data:
-        raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
-    stored = open_cohort(data or info.data, as_stored=True)
+    stored = cohort_of(run, info, data)
     cohort = info.adapted(stored)
-    patients = _patients(cohort, info, on, run)
+    patients = patients_of(run, info, cohort, on)
     refs = [ref for ref in cohort.of(patients) if ref.labeled or on != "all"]
     cases = measure(method, refs, info.classes, info.size, device=device, stride=stride, **info.rules)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
@@ -81,6 +89,7 @@ def evaluate(
         "unit": unit,
         "step": info.step,
         "finished": info.finished,
+        "weights_sha256": sha256_of(weights_of(method)),
         "notes": notes,
         "summary": summary,
         "cases": cases,
@@ -105,22 +114,6 @@ def evaluate(
     return 0
 
 
-def _patients(cohort: Any, info: Any, on: str, run: Path) -> tuple[str, ...]:
-    """The patients to measure: of a part of the run's split, or all that are annotated."""
-    if on == "all":
-        patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))
-        if not patients:
-            raise InputError(f"{cohort.root}: no patient is annotated, so nothing can be compared; use predict.")
-        return patients
-    patients = getattr(info.split, on)
-    if not patients:
-        flag = {"validation": "--held-out", "test": "--held-out-test", "development": "--development"}[on]
-        raise InputError(
-            f"{run}: its split holds out no {on} patients; train with --split-seed and {flag}, or give --on all."
-        )
-    return patients
-
-
 def _print_table(summary: Mapping[str, Any], classes: Sequence[str]) -> None:
     width = max(12, *map(len, classes))
     print(f"{'':{width}} {'Dice':>7} {'Jaccard':>8} {'HD95':>8} {'ASSD':>8} {'NSD':>7}")
@@ -130,7 +123,7 @@ def _print_table(summary: Mapping[str, Any], classes: Sequence[str]) -> None:
 
 
 def _print_mean(title: str, values: Any) -> None:
-    """The mean over patients with its interval, or why there is none."""
+    """Prints the mean over patients with its interval, or why it does not exist."""
     from anatolab.metrics import bootstrap_interval
 
     finite = [v for v in values if math.isfinite(v)]

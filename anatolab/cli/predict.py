@@ -1,26 +1,30 @@
-"""``anatolab predict``: label volumes of new images, or of a folder of patients."""
+"""``anatolab predict``: label volumes of new images, or of a folder of patients, by one run or by several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-from anatolab.cli.common import Accelerator, Json, Overwrite, Stride, check_stride, device_of, print_json
+import numpy as np
+import tyro
+
+from anatolab.cli.common import Accelerator, Flag, Json, Overwrite, Stride, check_stride, device_of, print_json
+from anatolab.cli.jobs import label_name, of_folder, of_images
 from anatolab.errors import InputError
 from anatolab.files import check_target
 from anatolab.types import Case
 
-FIRST = "_0000"  # the end of the name of a case's first channel
+__all__ = ["Form", "Keep", "KeepAll", "Runs", "command", "label_name", "predict"]
 
-
-class Job(NamedTuple):
-    """One case: the name of its label volume, and the function that reads it."""
-
-    name: str
-    load: Callable[[], Case]
+Runs = Annotated[list[Path], tyro.conf.UseAppendAction]
+Keep = Annotated[Flag, tyro.conf.arg(name="largest-component", help="Keep the largest component of each organ alone.")]
+KeepAll = Annotated[Flag, tyro.conf.arg(name="no-largest-component", help="Keep every component.")]
+Form = Literal["4d", "class", "npy"]
 
 
 def command(arguments: Sequence[str]) -> Any:
@@ -29,123 +33,231 @@ def command(arguments: Sequence[str]) -> Any:
 
 
 def predict(
-    run: Path,
+    run: Runs,
     out: Path,
     images: list[Path] | None = None,
     data: Path | None = None,
     on: Literal["all", "train", "development", "validation", "test"] = "all",
+    average: Flag = False,
+    probabilities: Form | None = None,
+    uncertainty: Flag = False,
+    label_names: Flag = False,
+    largest_component: Keep = False,
+    every_component: KeepAll = False,
     stride: Stride | None = None,
+    window: Literal["constant", "gaussian"] = "constant",
     accelerator: Accelerator = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Write the label volume of each image as NIfTI, in the geometry of the image.
+    """Write the label volume of each image as NIfTI, in the geometry of the image; of a picture as PNG or TIFF.
 
     Args:
-        run: Folder of a run, the --out of train.
+        run: Folder of a run, the --out of train, or of an export. Given more than once, the mean probability of these
+            runs decides; they must have the same classes and channels.
         out: Folder for the label volumes, named as the images, without the number of the channel; those of the atrial
             challenge, whose images are all called lgemri.nrrd, as their folders.
-        images: NIfTI, NRRD or MetaImage files, or folders of them; for a run on several channels case_0000.nii.gz,
-            case_0001.nii.gz, ... or 4-D files.
+        images: NIfTI, NRRD or MetaImage files, pictures (PNG, JPEG, TIFF, BMP), or folders of them; folders of a DICOM
+            series, or of such folders; for a run on several channels case_0000.nii.gz, case_0001.nii.gz, ..., 4-D
+            files, or color pictures.
         data: Instead of images, a folder of patients in any layout that train reads.
         on: Which patients of that folder: a part of the run's split, or all.
+        average: Average the probabilities over the flips and quarter turns that the run was trained under.
+        probabilities: Write class probabilities, too: one 4-D NIfTI a case, one NIfTI a case and class (both as 16-bit
+            integers with their scale), or an array (classes, z, y, x) in float16.
+        uncertainty: Write the entropy of each voxel in nats, and of several runs the mutual information, which is large
+            where they disagree.
+        label_names: Write names and colors of the classes beside the label volumes, for ITK-SNAP and 3D Slicer.
+        largest_component: Keep the largest component of each organ alone; where neither flag is given, as the run says.
+        every_component: Keep every component.
         stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given.
+        window: Of a run on 3-D patches: how voxels of a window are weighted where windows overlap.
         accelerator: Where to compute.
         overwrite: Replace label volumes that exist; an image of the command is never replaced.
         json: Print what was written as JSON.
     """
+    from anatolab import postprocess
+    from anatolab.data import pictures
     from anatolab.data.geometry import restored
-    from anatolab.inference import predict_volume
-    from anatolab.training import open_run
-    from anatolab.writing import write_nifti
+    from anatolab.ensembles import predict_ensemble
+    from anatolab.viz.colors import class_color
+    from anatolab.writing import write_label_names, write_map, write_nifti
 
     if (images is None) == (data is None):
         raise InputError("--images, --data: give one of the two, image files or a folder of patients.")
     if on != "all" and data is None:
         raise InputError("--on: names a part of a folder of patients; give --data.")
-    method, info = open_run(run, device := device_of(accelerator))
-    stride = check_stride(stride, info.patch)
-    jobs = _of_folder(data, info, on) if data is not None else _of_images(images or [], info, out)
-    targets = [out / job.name for job in jobs]
-    if twice := sorted({target.name for target in targets if targets.count(target) > 1}):
+    if largest_component and every_component:
+        raise InputError("--largest-component, --no-largest-component: give one of the two.")
+    methods, infos = _opened(run, device := device_of(accelerator))
+    info = infos[0]
+    stride = check_stride(stride, next((i.patch for i in infos if i.patch), None))
+    if window != "constant" and not any(i.patch for i in infos):
+        raise InputError("--window: this run was trained on slices, over which no window slides; leave it out.")
+    keep = largest_component or (not every_component and _agreed_component(run, infos))
+    members = [_member(path, method, i, average) for path, method, i in zip(run, methods, infos, strict=True)]
+    jobs = of_folder(data, info, on) if data is not None else of_images(images or [], info, out)
+    targets = [_targets(out, job.name, info.classes, probabilities, uncertainty, len(run)) for job in jobs]
+    if twice := sorted({t["label"].name for t in targets if [u["label"] for u in targets].count(t["label"]) > 1}):
         raise InputError(f"{out}: two images have the name {twice[0]}; predict them into folders of their own.")
     for target in targets:
-        check_target(target, overwrite=overwrite)
-    notes = [] if info.finished else [f"the run is not finished: step {info.step} of {info.updates} updates."]
+        for path in target.values():
+            check_target(path, overwrite=overwrite)
+    colors = [class_color(name, number) for number, name in enumerate(info.classes)]
+    if label_names:
+        write_label_names(info.classes, colors, out, overwrite=overwrite, check=True)
+    notes = [
+        f"the run {path} is not finished: step {i.step} of {i.updates} updates."
+        if len(run) > 1
+        else f"the run is not finished: step {i.step} of {i.updates} updates."
+        for path, i in zip(run, infos, strict=True)
+        if not i.finished
+    ]
     written = []
     for target, job in zip(targets, jobs, strict=True):
         source = replace(job.load(), window=info.window)
-        case = info.case(source)
-        label = predict_volume(
-            method.predict,  # type: ignore[arg-type]
-            case,
-            info.size,
-            device=device,
-            stride=stride,
-            **info.rules,
-        )
-        write_nifti(restored(label, case, source), source, target, overwrite=overwrite)
+        cases = [i.case(source) for i in infos]
+        with _stored(probabilities, len(info.classes), cases[0], out) as stored:
+            predicted = predict_ensemble(
+                members,
+                cases,
+                uncertainty=uncertainty,
+                probabilities=stored,
+                device=device,
+                stride=stride,
+                window=window,
+            )
+            label = postprocess.largest_component(predicted.label) if keep else predicted.label
+            labels = restored(label, cases[0], source)
+            if target["label"].suffix in (".png", ".tif"):
+                pictures.write_label(labels, target["label"], overwrite=overwrite)
+            else:
+                write_nifti(labels, source, target["label"], overwrite=overwrite)
+            if label_names:
+                write_label_names(info.classes, colors, out, overwrite=overwrite)
+            for name in ("entropy", "mutual_information"):
+                if name in target:
+                    values = restored(getattr(predicted, name), cases[0], source)
+                    write_map(values, source, target[name], overwrite=overwrite)
+            if stored is not None:
+                _write_probabilities(stored, cases[0], source, target, overwrite=overwrite)
         voxels = {name: int((label == k).sum()) for k, name in enumerate(info.classes) if k}
         remarks = info.remarks(source)
-        written.append({"file": target, "voxels": voxels, "notes": remarks})
+        more = {name: path for name, path in target.items() if name != "label"}
+        written.append(
+            {"file": target["label"], "voxels": voxels, "notes": remarks, **({"more": more} if more else {})}
+        )
         if not json:
             for note in (*notes, *remarks) if len(written) == 1 else remarks:
                 print(f"note: {note}")
-            print(f"{target}: voxels {', '.join(f'{name} {count}' for name, count in voxels.items())}")
+            print(f"{target['label']}: voxels {', '.join(f'{name} {count}' for name, count in voxels.items())}")
     if json:
-        print_json({"run": run, "step": info.step, "finished": info.finished, "notes": notes, "written": written})
+        about = {"run": run[0] if len(run) == 1 else run, "step": info.step, "finished": all(i.finished for i in infos)}
+        print_json({**about, "notes": notes, "written": written})
     return 0
 
 
-def _of_folder(data: Path, info: Any, on: str) -> list[Job]:
-    """The cases of a folder of patients."""
-    from anatolab.data import open_cohort
+def _opened(run: Sequence[Path], device: str) -> tuple[list[Any], list[Any]]:
+    """The methods and descriptions of runs, which must segment the same classes in the same images."""
+    from anatolab.training import open_run
 
-    cohort = open_cohort(data, as_stored=True)
-    patients = cohort.patients if on == "all" else getattr(info.split, on)
-    if not patients:
-        raise InputError(f"{data}: the run's split has no {on} patients; give --on all.")
-    return [Job(f"{ref.name}.nii.gz", ref.load) for ref in cohort.of(patients)]
-
-
-def _of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
-    """The cases of image files and of folders of them."""
-    from anatolab.data import pairs
-    from anatolab.data.files import list_images
-
-    files = [file for path in images for file in list_images(path)]
-    groups: dict[str, tuple[Path, ...]] = {label_name(file): (file,) for file in files}
-    if info.in_channels > 1:
-        problems: list[str] = []
-        cases = pairs.by_channel(files, info.in_channels, problems)
-        if problems:
-            raise InputError(problems[0])
-        groups = {label_name(group[0], name): group for name, group in cases.items()}
-    elif len(groups) < len(files):
-        names = [label_name(file) for file in files]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{out}: two images have the name {twice}; predict them into folders of their own.")
-    inputs = {file.resolve() for file in files}
-    if replaced := [name for name in groups if (out / name).resolve() in inputs]:
-        raise InputError(f"{out}: the label volume would replace the image {replaced[0]}; give another folder.")
-    return [
-        Job(name, partial(pairs.load_case, name, group, None, info.classes, channels=info.in_channels))
-        for name, group in groups.items()
-    ]
+    opened = [open_run(path, device) for path in run]
+    first = opened[0][1]
+    for path, (_, info) in zip(run[1:], opened[1:], strict=True):
+        for name, what in (("classes", "classes"), ("in_channels", "channels"), ("orientation", "orientation")):
+            ours, others = getattr(first, name), getattr(info, name)
+            if ours != others:
+                shown = [", ".join(v) if isinstance(v, tuple) else str(v) for v in (others, ours)]
+                raise InputError(
+                    f"{path}: its {what} ({shown[0]}) are not those of {run[0]} ({shown[1]}); give runs that were "
+                    "trained on the same data."
+                )
+    return [method for method, _ in opened], [info for _, info in opened]
 
 
-def label_name(image: Path, case: str | None = None) -> str:
-    """Returns the name of the label volume of an image, as nnU-Net names labels: without the number of the channel.
+def _agreed_component(run: Sequence[Path], infos: Sequence[Any]) -> bool:
+    """Whether the runs keep the largest component alone."""
+    rules = [info.largest_component for info in infos]
+    if len(set(rules)) > 1:
+        path = run[rules.index(not rules[0])]
+        raise InputError(
+            f"{path}: differs from {run[0]} in whether the largest component of each organ is kept alone; give "
+            "--largest-component or --no-largest-component."
+        )
+    return rules[0]
 
-    Args:
-        image: The file of the image, or of its first channel.
-        case: The name of the case, where it is known.
 
-    Example:
-        >>> label_name(Path("case_001_0000.nii.gz")), label_name(Path("scan_2019.nii")), label_name(Path("a.mha"))
-        ('case_001.nii.gz', 'scan_2019.nii', 'a.nii.gz')
-    """
-    from anatolab.data.pairs import ending, stem
+def _member(path: Path, method: Any, info: Any, average: bool) -> Any:
+    """A run as a member of an ensemble, over its flips and turns where wanted."""
+    from anatolab.ensembles import Member, averaged, moves_of
 
-    name = case or (image.resolve().parent.name if image.name == "lgemri.nrrd" else stem(image).removesuffix(FIRST))
-    return f"{name}{ending(image) if ending(image) in ('.nii', '.nii.gz') else '.nii.gz'}"
+    predict, rules = method.predict, info.rules
+    if average:
+        moves = moves_of(info.config.get("augmentation") or {}, info.size)
+        if len(moves) < 2:
+            raise InputError(f"--average: {path} was trained without flips and quarter turns; leave it out.")
+        predict = averaged(predict, moves)
+    return Member(predict, info.size, rules["field_of_view"], rules["precision"])
+
+
+def _targets(
+    out: Path, name: str, classes: Sequence[str], probabilities: str | None, uncertainty: bool, runs: int
+) -> dict[str, Path]:
+    """What is written for a case: the label volume, and in folders beside it what else is wanted."""
+    targets = {"label": out / name}
+    name = f"{name.rpartition('.')[0]}.nii.gz" if name.endswith((".png", ".tif")) else name
+    if uncertainty:
+        targets["entropy"] = out / "entropy" / name
+        if runs > 1:
+            targets["mutual_information"] = out / "mutual_information" / name
+    if probabilities == "class":
+        for number, label in enumerate(classes):
+            plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
+            targets[f"probability of {label}"] = out / "probabilities" / f"{number}_{plain}" / name
+    elif probabilities is not None:
+        stem = name.removesuffix(".gz").removesuffix(".nii")
+        targets["probabilities"] = out / "probabilities" / (f"{stem}.npy" if probabilities == "npy" else name)
+    return targets
+
+
+@contextmanager
+def _stored(form: Form | None, classes: int, case: Case, out: Path) -> Iterator[np.ndarray | None]:
+    """An array on disk for the probabilities of a case, which may be larger than memory; None where not wanted."""
+    if form is None:
+        yield None
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=".probabilities-", dir=out)
+    try:
+        kind = np.float16 if form == "npy" else np.uint16
+        shape = (classes, *case.image.shape[1:])
+        yield np.memmap(Path(folder) / "values", dtype=kind, mode="w+", shape=shape)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_probabilities(
+    stored: np.ndarray, case: Case, source: Case, target: dict[str, Path], *, overwrite: bool
+) -> None:
+    """Writes the probabilities of a case on the grid of its file, a class at a time."""
+    from anatolab.data.geometry import restored
+    from anatolab.files import write_atomically
+    from anatolab.writing import write_probabilities
+
+    volumes = (restored(volume, case, source) for volume in stored)
+    path = target.get("probabilities")
+    if path is None:
+        for place, volume in zip((p for k, p in target.items() if k.startswith("probability")), volumes, strict=True):
+            write_probabilities([volume], 1, source, place, overwrite=overwrite)
+    elif path.suffix == ".npy":
+
+        def write(file: Any) -> None:
+            shape = (len(stored), *source.image.shape[1:])
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for volume in volumes:
+                file.write(np.ascontiguousarray(volume, "<f2").tobytes())
+
+        write_atomically(path, write, overwrite=overwrite)
+    else:
+        write_probabilities(volumes, len(stored), source, path, overwrite=overwrite)

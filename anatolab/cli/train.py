@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from anatolab.cli.common import Json, one_of_these, print_json
+from anatolab.cli.common import Json
 from anatolab.errors import InputError
 from anatolab.files import check_target
 from anatolab.types import Cohort, Split
@@ -18,6 +17,11 @@ from anatolab.types import Cohort, Split
 
 def command(arguments: Sequence[str]) -> Any:
     """Returns the function whose parameters are the flags, with the defaults for slices or for volumes."""
+    if any(argument.split("=")[0] == "--config" for argument in arguments):
+        from anatolab.cli.repeat import repeat
+
+        return repeat
+
     from anatolab.cli.flags import converted, with_distinct_flags
     from anatolab.methods import METHODS
     from anatolab.nn import NETWORKS
@@ -54,10 +58,13 @@ def command(arguments: Sequence[str]) -> Any:
         field_of_view: Literal["auto", "whole"] = "auto",
         network: str = size.network,
         largest_component: bool = False,
+        init: Path | None = None,
         settings: Any = Settings(),  # noqa: B008
         json: Json = False,
     ) -> int:
-        """Train a method; the same command continues a run that was interrupted.
+        """Train a method; the same command resumes an interrupted run.
+
+        `anatolab train --config RUN/run.json --data DATA --out OUT` repeats a run under all its settings.
 
         Args:
             method: The method and its settings.
@@ -77,17 +84,17 @@ def command(arguments: Sequence[str]) -> Any:
             field_of_view: What of each scan is kept: a box around the organs of the labeled patients, or all of it.
             network: The backbone.
             largest_component: Keep the largest component of each organ alone, at evaluation and prediction.
+            init: Folder of a run or an export, from whose network to start; its last layer is replaced where the
+                classes differ.
             settings: Optimizer, precision, devices.
             json: Print the result as JSON.
         """
-        import torch
-
+        from anatolab.cli.fit import fit, without_folders
         from anatolab.data import find_field_of_view, open_cohort, prepare
         from anatolab.data.splits import present
         from anatolab.ranges import check_ranges
         from anatolab.training import RunInfo
-        from anatolab.training import train as fit
-        from anatolab.training.folder import build
+        from anatolab.training.start import start_from
 
         name = next(key for key, kind in METHODS.items() if isinstance(method, kind.Config))
         config = converted(method, METHODS[name].Config)
@@ -122,25 +129,13 @@ def command(arguments: Sequence[str]) -> Any:
             field_of_view=asdict(view) if view is not None else None,
             largest_component=largest_component,
             spacing=cohort.of(split.train[:1])[0].load().spacing,
+            command=without_folders(arguments),
         )
-        notes = [*cohort.provenance.get("notes", ()), *_notes(cohort, split), *_mirrored(cohort.classes, config)]
-        notes += _absent(rows, split.labeled_patients, cohort.classes)
-        shown = f"{'slices' if patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
-        share = f"{labeled_patients} of {one_of_these(len(split.train), 'training patient')} labeled"
-        if not json:
-            print(f"{cohort.name} ({cohort.layout}): {share}, {shown}")
-            for note in notes:
-                print(f"note: {note}")
-        torch.manual_seed(settings.seed)
-        run = fit(build(info), rows, split, settings, out=out, info=info)
-        state = "finished" if run.finished else "stopped; the same command continues"
-        if json:
-            counts = {part: len(getattr(split, part)) for part in ("train", "development", "validation", "test")}
-            about = {"run": out, "method": name, "step": run.step, "finished": run.finished, "notes": notes}
-            print_json({**about, "patients": {**counts, "labeled": split.labeled}})
-        else:
-            print(f"{state} at step {run.step}: {out}")
-        return 0 if run.finished else 3
+        weights = None
+        if init is not None:
+            weights, start = start_from(init, info)
+            info = replace(info, start=start)
+        return fit(info, settings, cohort, rows, out, weights, json=json)
 
     names: Any = Literal[tuple(NETWORKS)]
     train.__annotations__ |= {"method": kinds, "network": names, "settings": Settings}
@@ -207,48 +202,6 @@ def _dims(arguments: Sequence[str]) -> int:
         return 3 if given.dims == "3" else 2
     case = open_cohort(given.data).refs[0].load()
     return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
-
-
-def _notes(cohort: Cohort, split: Split) -> list[str]:
-    """What the headers of the training cases show: orientations that are mixed."""
-    from anatolab.data.formats import read_affine
-    from anatolab.data.geometry import orientation_of
-
-    affines = [read_affine(ref.source) for ref in cohort.of(split.train) if cohort.orientation]
-    stored = Counter(orientation_of(affine) for affine in affines if affine is not None)
-    if len(stored) < 2 and cohort.orientation in (None, *stored):
-        return []
-    shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
-    return [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
-
-
-def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A note for each class that no labeled patient has."""
-    import numpy as np
-
-    from anatolab.training.labels import label_of
-
-    index = rows.index_of(labeled).tolist()
-    present = set().union(*(np.unique(label_of(rows, row)).tolist() for row in index))
-    return [
-        f"no labeled patient has {name!r}, so it cannot be learned."
-        for k, name in enumerate(classes)
-        if k not in present
-    ]
-
-
-def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
-    """A note where flips or half turns exchange two classes that differ by side alone."""
-    from anatolab.data.report import side_pairs
-
-    moves = config.augmentation
-    pairs = side_pairs(classes) if moves.flip or moves.quarter_turns else ()
-    if not pairs:
-        return []
-    one, other = pairs[0]
-    return [
-        f"flips exchange {one!r} and {other!r}, which differ by side alone; train with --no-flip --no-quarter-turns."
-    ]
 
 
 def _check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:

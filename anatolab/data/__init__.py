@@ -9,6 +9,7 @@ from anatolab.data.field_of_view import FieldOfView, coverage, find_field_of_vie
 from anatolab.data.files import list_images
 from anatolab.data.formats import cohort_orientation, read_volume
 from anatolab.data.geometry import orientation_of, oriented, reoriented, restored
+from anatolab.data.images import IMAGE_LAYOUTS, open_images
 from anatolab.data.labeled import LabeledImages
 from anatolab.data.layouts import LAYOUTS, open_cohort
 from anatolab.data.metashift import read_metashift
@@ -16,11 +17,12 @@ from anatolab.data.preparation import prepare
 from anatolab.data.report import Report, check_folder, describe
 from anatolab.data.sampler import TwoStreamSampler, shard
 from anatolab.data.splits import present, published_lists, split_patients, split_sha256
-from anatolab.data.table import read_table
+from anatolab.data.table import read_folders, read_table
 from anatolab.data.volumes import Volumes
 from anatolab.data.waterbirds import read_waterbirds
 
 __all__ = [
+    "IMAGE_LAYOUTS",
     "LAYOUTS",
     "FieldOfView",
     "LabeledImages",
@@ -38,6 +40,7 @@ __all__ = [
     "find_field_of_view",
     "list_images",
     "open_cohort",
+    "open_images",
     "orientation_of",
     "oriented",
     "prepare",
@@ -45,6 +48,7 @@ __all__ = [
     "published_lists",
     "read_celeba",
     "read_chexpert",
+    "read_folders",
     "read_metashift",
     "read_table",
     "read_volume",

@@ -50,12 +50,12 @@ _LISTS = {"train": "train.list", "validation": "val.list", "test": "test.list"}
 
 
 def is_official(root: Path) -> bool:
-    """Whether folders named ``patientNNN`` lie in ``root``, or in its ``training`` or ``testing``."""
+    """Returns whether folders named ``patientNNN`` lie in ``root``, or in its ``training`` or ``testing``."""
     return any(_patient_folders(root))
 
 
 def read_official(root: Path) -> Cohort:
-    """The cohort of an official ACDC folder; images are read only when a case is asked for.
+    """Returns the cohort of an official ACDC folder; images are read only when a case is asked for.
 
     A ``generated.json`` in ``root`` says that the folder holds a generated cohort in ACDC's layout, and becomes its
     provenance; only without it are the published patient lists attached, and only where all patients of the published
@@ -103,7 +103,7 @@ def read_official(root: Path) -> Cohort:
 
 
 def _patient_folders(root: Path) -> list[list[Path]]:
-    """Patient folders by the folder that holds them, in the order of their numbers."""
+    """Returns the patient folders per parent folder, in numerical order."""
     groups = []
     for base in _bases(root):
         folders = [path for path in entries(base) if _PATIENT.fullmatch(path.name) and path.is_dir()]
@@ -120,7 +120,7 @@ def _bases(root: Path) -> list[Path]:
 
 
 def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
-    """The ED and ES cases of one patient; what else lies there is added to ``ignored``."""
+    """Returns the ED and ES cases of one patient; all other files are added to ``ignored``."""
     info = _read_info(folder / "Info.cfg")
     phases = {info["ED"]: "ED", info["ES"]: "ES"}
     images: dict[int, Path] = {}
@@ -165,7 +165,7 @@ def _load_official(patient: str, phase: str, image: Path, label: Path | None, in
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    """``Info.cfg`` as a dictionary: ED, ES and NbFrame int, Height (cm) and Weight (kg) float, Group text."""
+    """Reads ``Info.cfg`` as a dictionary: ED, ES and NbFrame int, Height (cm) and Weight (kg) float, Group text."""
     lines = read_text(path).splitlines()
     info: dict[str, Any] = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines) if k.strip()}
     for key, kind in (("ED", int), ("ES", int), ("NbFrame", int), ("Height", float), ("Weight", float)):
@@ -191,13 +191,13 @@ def _gt(image: Path) -> Path:
 
 
 def is_ssl4mis(root: Path) -> bool:
-    """Whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
+    """Returns whether ``data`` holds ``patientNNN_frameNN.h5`` volumes, or ``data/slices`` such slices."""
     folders = ((root / "data" / "slices", _SLICE), (root / "data", _VOLUME))
     return any(True for folder, pattern in folders for _ in pairs.matching(folder, pattern, root, []))
 
 
 def read_ssl4mis(root: Path) -> Cohort:
-    """The cohort of an SSL4MIS ACDC folder; a training volume is its slices stacked in the order of their numbers.
+    """Returns the cohort of an SSL4MIS ACDC folder; a training volume is the stack of its slices in numerical order.
 
     A case that has slices is read from them, also where a volume file lies beside them: training reads the slices.
     Patients that are on a list but have no files are named in ``provenance["absent"]``, and stay on the published
@@ -251,7 +251,7 @@ def _load_h5(patient: str, phase: str, source: Path, files: tuple[Path, ...]) ->
 
 
 def _slice_problems(slices: dict[str, dict[int, Path]], root: Path) -> list[str]:
-    """Where slice numbers do not run from 1 without a gap, or not as ``train_slices.list`` has them."""
+    """Lists the volumes with gaps in their slice numbers, or with slices other than in ``train_slices.list``."""
     problems: list[str] = []
     listed: dict[str, set[int]] = {}
     file = root / "train_slices.list"

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from anatolab.data.files import DAMAGE, check_budget, check_file, unreadable
+from anatolab.data.files import DAMAGE, NUMBERS, check_budget, check_file, unreadable
 from anatolab.data.geometry import Spacing
 from anatolab.errors import InputError
+
+LINKS = 16  # within a file, one after the other
 
 
 def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
@@ -29,7 +31,7 @@ def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
         if "as .npz (" not in str(refusal):
             raise refusal from error
         raise InputError(
-            f"{path}: cannot be read as .npz (truncated, no archive, or not of numbers); download or copy it again."
+            f"{path}: cannot be read as .npz (truncated, not an archive, or not numeric); download or copy it again."
         ) from error
     raise no_array(path, next(key for key in keys if key not in held), held)
 
@@ -52,7 +54,7 @@ def read_h5(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
 
 
 def h5_arrays(path: Path, *keys: str) -> tuple[tuple[np.ndarray, ...], Spacing | None]:
-    """The arrays of :func:`read_h5`, and the attribute ``spacing`` in mm along their axes, where the file has one."""
+    """Returns the arrays of :func:`read_h5` and the attribute ``spacing`` (mm along their axes), None without one."""
     import h5py
 
     check_file(path)
@@ -68,7 +70,7 @@ def h5_arrays(path: Path, *keys: str) -> tuple[tuple[np.ndarray, ...], Spacing |
 
 
 def no_array(path: Path, absent: str, held: Iterable[str]) -> InputError:
-    """The error for a file without the array that is needed."""
+    """Returns the error for a file without a required array."""
     return InputError(
         f"{path}: holds no array named {absent!r} (it has: {', '.join(held) or 'nothing'}); "
         "write the file again with this array."
@@ -76,12 +78,10 @@ def no_array(path: Path, absent: str, held: Iterable[str]) -> InputError:
 
 
 def _check_h5(file: Any, key: str, path: Path) -> None:
-    """A data set is there, in this file itself, with values, and fits into memory."""
+    """Checks that an HDF5 data set exists in this very file, is not empty and fits into memory."""
     import h5py
 
-    link = file.get(key, getlink=True) if key in file or key in list(file) else None
-    if isinstance(link, h5py.ExternalLink):
-        raise _elsewhere(path, key, link.filename)
+    _check_links(file, key, path)
     values = file.get(key)
     if not isinstance(values, h5py.Dataset):
         raise no_array(path, key, file)
@@ -89,10 +89,34 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
         raise _elsewhere(path, key, ", ".join(sorted({source.file_name for source in values.virtual_sources()})))
     if values.external:
         raise _elsewhere(path, key, str(values.external[0][0]))
+    if values.dtype.kind not in NUMBERS:
+        raise InputError(f"{path}: holds {values.dtype} for {key!r} where numbers are expected; write them as numbers.")
     stored = values.id.get_storage_size()
     if values.size and not stored and values.id.get_create_plist().get_layout() != h5py.h5d.COMPACT:
-        raise InputError(f"{path}: holds no values for {key!r}, though a header for them; write or copy it again.")
+        raise InputError(f"{path}: has a header for {key!r} but no values; write or copy it again.")
     check_budget(path, values.shape, values.dtype.itemsize)
+
+
+def _check_links(file: Any, key: str, path: Path) -> None:
+    """Follows a name through the links of its file, and refuses the first that leads into another one."""
+    import h5py
+
+    group, left, followed = file, [part for part in key.split("/") if part], 0
+    while left:
+        part = left.pop(0)
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) and part in list(group) else None
+        if isinstance(link, h5py.ExternalLink):
+            raise _elsewhere(path, key, link.filename)
+        if isinstance(link, h5py.SoftLink):
+            followed += 1
+            if followed > LINKS:
+                raise InputError(f"{path}: {key!r} is a link that leads to itself; write the array in its place.")
+            group = file if link.path.startswith("/") else group
+            left = [piece for piece in link.path.split("/") if piece] + left
+        elif link is not None:
+            group = group[part]
+        else:
+            return  # no array of this name
 
 
 def _elsewhere(path: Path, key: str, place: str) -> InputError:
@@ -114,13 +138,13 @@ def _h5_spacing(file: Any, path: Path) -> Spacing | None:
 
 
 def _npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> np.ndarray:
-    """An array of an archive, its header held against the archive's before it is allocated."""
+    """Reads an array of an archive; compares its header with the archive's before memory is allocated."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, kind = read(file)
         size = check_budget(path, shape, kind.itemsize, member.file_size)
-        if kind.hasobject or file.tell() + size != member.file_size:
+        if kind.kind not in NUMBERS or file.tell() + size != member.file_size:
             raise ValueError(f"{member.filename} does not hold what its header says")
     with archive.open(member) as file:  # read to its end, where zipfile verifies the checksum
         return np.lib.format.read_array(file, allow_pickle=False)

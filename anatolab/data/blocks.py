@@ -41,12 +41,12 @@ class Checksums:
 
     @property
     def values(self) -> list[int]:
-        """One number a block, of which the last may be shorter."""
+        """Returns one checksum per block; the last block may be shorter."""
         return [*self._whole, *([self._sum] if self._length else [])]
 
 
 def checksums(array: np.ndarray) -> list[int]:
-    """The checksums of an array in memory, as :class:`Checksums` has them; it must be contiguous."""
+    """Computes the :class:`Checksums` of a contiguous array in memory."""
     sums = Checksums()
     if array.size:
         sums.update(array.reshape(-1).view(np.uint8).data)
@@ -99,7 +99,7 @@ class VerifiedMap(np.memmap):
             self._known[block] = True
 
     def _blocks(self, rows: np.ndarray | slice | None) -> Sequence[int]:
-        """The blocks of these rows that were not verified yet."""
+        """Returns the blocks of these rows that were not verified yet."""
         each = self.nbytes // len(self)
         if rows is None or each == 0:
             wanted = np.arange(len(self._known))
@@ -126,7 +126,7 @@ def open_verified(
         damaged: Makes the error of what is wrong.
 
     Raises:
-        ValueError: The file is no such array.
+        ValueError: The file is not such an array.
         OSError: It cannot be opened.
     """
     plain = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -140,7 +140,7 @@ def open_verified(
 
 
 def _rows(index: Any, length: int) -> np.ndarray | slice | None:
-    """Which entries of the first axis an index reads; None for all."""
+    """Returns which entries of the first axis an index reads; None for all."""
     if isinstance(index, tuple):
         if not index:
             return None

@@ -57,7 +57,7 @@ class Rows:
         *,
         view: tuple[int, int] | None = None,
     ) -> Rows:
-        """Rows that live in memory.
+        """Returns rows that live in memory.
 
         Args:
             images: (n, c, h, w) float32 in [0, 1].
@@ -116,7 +116,7 @@ class Rows:
         return self.images.shape[1]
 
     def index_of(self, patients: Sequence[str]) -> Tensor:
-        """The rows of these patients.
+        """Returns the rows of these patients.
 
         Args:
             patients: Patient ids.
@@ -146,7 +146,7 @@ class Rows:
 
 
 def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
-    """The rows (k,) int64, ascending, at which a column of patient ids names one of ``patients``; see ``index_of``."""
+    """Returns the ascending row numbers (k,) int64 where a column of patient ids names one of ``patients``."""
     if not patients:
         raise InputError("rows: no patient is given, so there is no row to find; give at least one patient.")
     if unknown := sorted(set(patients) - set(column)):
@@ -158,7 +158,7 @@ def find_rows(column: Sequence[str], patients: Sequence[str]) -> Tensor:
 
 
 def scaled(case: Case) -> Tensor:
-    """The intensities of a case in [0, 1]: clipped to its window, or from the least to the greatest of each channel.
+    """Returns the intensities of a case scaled to [0, 1], from its window or from the range of each channel.
 
     Args:
         case: The volume.
@@ -207,7 +207,7 @@ def percentile_scaled(image: np.ndarray, reference: np.ndarray, source: Path) ->
     low, high = np.percentile(reference, PERCENTILES, axis=axes).astype(np.float32)
     if (low == high).any():
         raise InputError(
-            f"{source}: a channel is constant but for a few voxels; remove the channel, or take the case out."
+            f"{source}: a channel is constant except for a few voxels; remove the channel, or take the case out."
         )
     low, high = (value.reshape(-1, *(1,) * (image.ndim - 1)) for value in (low, high))
     return np.clip((image - low) / (high - low), 0, 1)

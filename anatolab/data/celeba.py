@@ -27,7 +27,7 @@ IMAGES = "img_align_celeba"
 
 
 def read_celeba(root: str | Path) -> LabeledImages:
-    """CelebA with blond hair as class and male as attribute.
+    """Reads CelebA with blond hair as class and male as attribute.
 
     Args:
         root: The folder with the tables and ``img_align_celeba``.

@@ -34,7 +34,7 @@ LISTED = 8  # wrong values that a message names
 
 
 def generated(cohort: Cohort) -> Cohort:
-    """The same cohort; under the name and provenance that ``generated.json`` in its folder gives, where there is one.
+    """Returns the cohort with the name and provenance from the ``generated.json`` in its folder, if there is one.
 
     Raises:
         InputError: The note is no JSON object.
@@ -48,7 +48,7 @@ def generated(cohort: Cohort) -> Cohort:
 
 
 def check_image(values: np.ndarray, path: Path) -> np.ndarray:
-    """An image is finite and not constant; returned as float32.
+    """Checks that an image is finite and not constant, and returns it as float32.
 
     Args:
         values: Intensities, any shape and number type.
@@ -80,7 +80,7 @@ def check_image(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def check_label(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.ndarray:
-    """A label map holds whole class numbers of the table; returned as uint8.
+    """Checks that a label map holds class numbers of the table only, and returns it as uint8.
 
     Args:
         values: Class numbers, any shape, in any number type; those off by a rounding are the whole number.
@@ -91,7 +91,7 @@ def check_label(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.nd
         The class numbers as uint8.
 
     Raises:
-        InputError: A value is not whole, or is no index of ``classes``; each such value is listed with its count. 255
+        InputError: A value is not whole, or not an index of ``classes``; each such value is listed with its count. 255
             is no exception: it is unknown only where a data set declares it, see :func:`map_label`.
     """
     values = _rounded(values, path)
@@ -113,7 +113,7 @@ def check_label(values: np.ndarray, path: Path, classes: Sequence[str]) -> np.nd
 
 
 def map_label(values: np.ndarray, path: Path, codes: Mapping[int, int], classes: Sequence[str]) -> np.ndarray:
-    """A label map whose files use codes of their own, as class numbers.
+    """Maps the label codes of a file to class numbers.
 
     Args:
         values: Codes, any shape, in any number type; those off by a rounding are the whole number.
@@ -125,7 +125,7 @@ def map_label(values: np.ndarray, path: Path, codes: Mapping[int, int], classes:
         Class numbers as uint8.
 
     Raises:
-        InputError: A value is no code; each such value is listed with its count.
+        InputError: A value is not one of the codes; each such value is listed with its count.
 
     Example:
         >>> map_label(np.array([0, 820, 500]), Path("a.nii"), {0: 0, 500: 1, 820: 2}, ("background", "LV", "aorta"))
@@ -144,7 +144,7 @@ def map_label(values: np.ndarray, path: Path, codes: Mapping[int, int], classes:
 
 
 def _rounded(values: np.ndarray, path: Path) -> np.ndarray:
-    """The labels, those within a rounding of a whole number made whole."""
+    """Rounds labels that are whole numbers up to rounding errors."""
     if values.dtype.kind not in "biuf":
         raise InputError(
             f"{path}: holds {_shape(values)} values where class numbers are expected; write the file again."
@@ -158,7 +158,7 @@ def _rounded(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _counted(wrong: np.ndarray) -> list[str]:
-    """Each value with the number of its voxels, the most frequent first."""
+    """Counts the voxels of each value, the most frequent first."""
     values, counts = np.unique(wrong, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     listed = [f"{values[k]:g} ({counts[k]} voxels)" for k in order[:LISTED]]
@@ -186,7 +186,7 @@ def side_pairs(classes: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def check_pair(image: np.ndarray, label: np.ndarray, image_path: Path, label_path: Path) -> None:
-    """Image and label have the same shape.
+    """Checks that image and label have the same shape.
 
     Args:
         image: The image, without a channel axis.
@@ -212,7 +212,7 @@ def check_affine(
     label_path: Path,
     what: str = "label map",
 ) -> None:
-    """Image and label lie at the same place: no corner of the volume is half a voxel off.
+    """Checks that image and label lie at the same place: no corner of the volume is half a voxel off.
 
     Args:
         image_affine: (4, 4) voxel (x, y, z) to world mm of the image.
@@ -253,7 +253,7 @@ def check_features(features: Tensor | np.ndarray, y: Tensor | np.ndarray | None 
         return  # rows that are computed when they are asked for
     h = torch.as_tensor(features)
     if h.ndim == 0 or not h.numel():
-        raise InputError(f"{what}: there are no values ({tuple(h.shape)}); give a row an image.")
+        raise InputError(f"{what}: the array is empty ({tuple(h.shape)}); give one row per image.")
     wrong: list[int] = []
     constant = len(h) > 1
     for start in range(0, len(h), 4096):

@@ -37,7 +37,7 @@ DEMO = "CHEXPERT DEMO.xlsx"
 
 
 def read_chexpert(root: str | Path, seed: int = 42) -> LabeledImages:
-    """CheXpert with "no finding" as class and six attributes of sex and race.
+    """Reads CheXpert with "no finding" as class and six attributes of sex and race.
 
     Args:
         root: The folder with the tables, and with ``train`` and ``valid``.
@@ -73,7 +73,7 @@ def read_chexpert(root: str | Path, seed: int = 42) -> LabeledImages:
 
 
 def _split(patients: list[str], attributes: list[int], seed: int) -> dict[str, int]:
-    """Each patient's split: of the patients of an attribute, 15 % test and 10 % validation."""
+    """Returns each patient's split: of the patients of an attribute, 15 % test and 10 % validation."""
     of = dict(zip(patients, attributes, strict=True))
     rng, split = np.random.default_rng(seed), {}
     for a in sorted(set(attributes)):
@@ -85,7 +85,7 @@ def _split(patients: list[str], attributes: list[int], seed: int) -> dict[str, i
 
 
 def _races(path: Path) -> dict[str, int]:
-    """Index of RACES of each patient whose race is known."""
+    """Returns the index of RACES of each patient whose race is known."""
     rows = read_xlsx(path)
     head = rows[0] if rows else []
     if absent := [column for column in ("PATIENT", "PRIMARY_RACE") if column not in head]:
@@ -99,10 +99,10 @@ EXCEL = {"columns": 16384, "bytes": 512 << 20}  # the most columns of a sheet; t
 
 
 def read_xlsx(path: Path) -> list[list[str]]:
-    """The first sheet of an Excel file as rows of text; an .xlsx is a zip archive of XML.
+    """Reads the first sheet of an Excel file (a zip archive of XML) as rows of text.
 
     Raises:
-        InputError: The file is missing, is none, or unpacks to more than such a table holds.
+        InputError: The file is missing, is not an Excel table, or unpacks to more than such a table holds.
     """
     check_file(path)
     space = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
@@ -142,7 +142,7 @@ def read_xlsx(path: Path) -> list[list[str]]:
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    """A part of an archive, parsed; one that expands, by its size or by entities, is refused."""
+    """Parses a part of an archive; refuses one that expands by its size or by entities."""
     if archive.getinfo(name).file_size > EXCEL["bytes"]:
         raise ValueError(f"{name} unpacks to {archive.getinfo(name).file_size} bytes")
     text = archive.read(name)

@@ -10,6 +10,10 @@ The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
     {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
     {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 
+Images may be PNG, JPEG, TIFF (a page a slice) or BMP, gray or color (three channels), where ``file_ending`` says so or
+``imagesTr`` holds no volume; or folders, each with the DICOM series of a case. Labels are pictures or volumes of class
+numbers.
+
 The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
 labels. A key of our own, ``"window": [-200, 250]``, clips intensities of all channels to this range, as CT wants it;
 without it each volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is
@@ -28,17 +32,18 @@ from pathlib import Path
 from typing import Any
 
 from anatolab.data import checks, pairs
-from anatolab.data.files import ENDINGS, ending, inside, read_json, stem, whole
+from anatolab.data.files import ENDINGS, PICTURES, ending, entries, inside, is_image, read_json, stem, whole
+from anatolab.data.pictures import is_picture
 from anatolab.types import UNKNOWN, Case, Cohort, InputError, check_classes
 
 
 def is_decathlon(root: Path) -> bool:
-    """Whether ``dataset.json`` or ``imagesTr`` lies in ``root``."""
+    """Returns whether ``dataset.json`` or ``imagesTr`` lies in ``root``."""
     return (root / "dataset.json").exists() or (root / "imagesTr").is_dir()
 
 
 def read_decathlon(root: Path) -> Cohort:
-    """The cohort of a Decathlon or nnU-Net folder.
+    """Returns the cohort of a Decathlon or nnU-Net folder.
 
     Args:
         root: The folder with ``dataset.json``.
@@ -64,8 +69,13 @@ def read_decathlon(root: Path) -> Cohort:
     ignored: list[str] = []
     problems: list[str] = []
 
+    declared = str(about.get("file_ending", "")).lower()  # of nnU-Net; pictures may lie beside volumes as previews
+    volumes = any(is_image(path) for path in entries(root / "imagesTr"))
+    also = is_picture if declared in PICTURES or (not declared and not volumes) else (lambda path: False)
+
     def scan(folder: str) -> dict[str, Path]:
-        return {name: path for name, (_, path) in pairs.scan([root / folder], r".+", root, ignored, problems).items()}
+        files = pairs.scan([root / folder], r".+", root, ignored, problems, also)
+        return {name: path for name, (_, path) in files.items()}
 
     labels, more = scan("labelsTr"), scan("labelsTs")
     problems += [f"{more[k]}: is in labelsTr too; take it out of one of the two folders." for k in labels if k in more]
@@ -93,7 +103,8 @@ def read_decathlon(root: Path) -> Cohort:
     labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
     images = {name: files for name, files in images.items() if files}
     if not images and not problems:
-        problems.append(f"{root / 'imagesTr'}: holds no {', '.join(ENDINGS)} image; copy the images there.")
+        kinds = ", ".join((*ENDINGS, *PICTURES))
+        problems.append(f"{root / 'imagesTr'}: holds no {kinds} image and no folder of DICOM; copy the images there.")
 
     def due(patient: str) -> Path | None:
         path = images[patient][0]
@@ -147,7 +158,7 @@ def _classes(about: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dic
 
 
 def _channels(about: Mapping[str, Any], file: Path) -> tuple[str, ...]:
-    """The names of the channels, in order."""
+    """Returns the names of the channels, in order."""
     named = about.get("channel_names", about.get("modality"))
     if not isinstance(named, dict) or not named or set(named) != set(map(str, range(len(named)))):
         raise InputError(
@@ -170,7 +181,7 @@ def _window(about: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
 
 
 def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
-    """The cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
+    """Returns the cases that ``training`` or ``test`` names, each as a path or as ``{"image": path, ...}``."""
     entries = about.get(key, [])
     if isinstance(entries, list):
         paths = [str(entry.get("image", "") if isinstance(entry, dict) else entry) for entry in entries]
@@ -189,7 +200,7 @@ def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
 def _against(
     about: Mapping[str, Any], file: Path, listed: Sequence[str], images: Mapping[str, Any], train: int
 ) -> list[str]:
-    """Where the folder does not hold what ``dataset.json`` says."""
+    """Lists the differences between the folder and its ``dataset.json``."""
     problems = [
         f"{file}: lists {name} under 'training', which has no image here; copy it there, or take it off the list."
         for name in listed

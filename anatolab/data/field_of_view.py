@@ -224,7 +224,7 @@ def coverage(cohort: Cohort, patients: Sequence[str], field_of_view: FieldOfView
 
 
 def _scales(case: Case, dims: int, unit: str) -> tuple[float, ...]:
-    """What one pixel measures along each axis, in the unit of a field of view."""
+    """Returns the size of a pixel along each axis, in the unit of a field of view."""
     shape = case.image.shape[-dims:]
     if unit == "share":
         return tuple(1 / n for n in shape) if dims == 3 else (1 / (shape[0] * shape[1]) ** 0.5,) * 2
@@ -237,7 +237,7 @@ def _scales(case: Case, dims: int, unit: str) -> tuple[float, ...]:
 
 
 def _extent(label: np.ndarray, dims: int) -> list[tuple[int, int]] | None:
-    """First and last labeled pixel (exclusive) along each axis, over all slices; None where there is none."""
+    """Returns first and last labeled pixel (exclusive) along each axis, over all slices; None where there is none."""
     organ = (label != 0) & (label != UNKNOWN)
     organ = organ.any(0) if dims == 2 else organ
     lines = [np.flatnonzero(organ.any(tuple(a for a in range(dims) if a != axis))) for axis in range(dims)]
@@ -245,7 +245,7 @@ def _extent(label: np.ndarray, dims: int) -> list[tuple[int, int]] | None:
 
 
 def _mean_by(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """The mean over the cases of each patient, one row a patient."""
+    """Returns the mean over the cases of each patient, one row a patient."""
     return np.stack([values[[q == p for q in patient]].mean(0) for p in dict.fromkeys(patient)])
 
 

@@ -23,7 +23,9 @@ from anatolab.errors import InputError
 NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha", ".mhd")
 ENDINGS = (*NIFTI, *ITK)
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFLATE = 1032  # deflate makes nothing smaller than a 1032nd
+NUMBERS = "biuf"  # kinds of number types that are values of images or labels
 PIECE = 1 << 20  # bytes of a stream that are in memory at once
 SLACK = 1 << 16  # bytes behind the values that a writer's padding may take
 DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, zlib.error)  # of parsers
@@ -33,12 +35,12 @@ B = TypeVar("B")
 
 
 def ending(path: Path) -> str:
-    """``.nii.gz`` of ``a.1.nii.gz``."""
+    """Returns the ending of an image file's name, such as ``.nii.gz`` of ``a.1.nii.gz``."""
     return next((e for e in ENDINGS if path.name.endswith(e)), path.suffix)
 
 
 def stem(path: Path) -> str:
-    """The file's name without its ending, in composed Unicode, so that a name zipped on a Mac is the same name."""
+    """Returns the file's name without its ending, in composed Unicode (NFC): names zipped on a Mac are decomposed."""
     return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
 
 
@@ -48,17 +50,17 @@ def natural(name: str) -> tuple[Any, ...]:
 
 
 def hidden(path: Path) -> bool:
-    """Whether a system left this file there: ``._a.nii.gz`` and ``.DS_Store`` of macOS, ``Thumbs.db`` of Windows."""
+    """Returns whether an operating system made this file, such as ``._a.nii.gz``, ``.DS_Store`` or ``Thumbs.db``."""
     return path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image volume; the file may still be missing, a folder or damaged."""
+    """Returns whether the name is that of an image volume; the file may still be missing, a folder or damaged."""
     return path.name.endswith(ENDINGS) and not hidden(path)
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in a folder, in natural order; nothing where it is absent.
+    """Returns the entries of a folder in natural order; none if it does not exist.
 
     Raises:
         InputError: The folder cannot be listed.
@@ -72,7 +74,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def list_images(path: Path) -> list[Path]:
-    """The image volumes of a folder, in natural order, or the file itself.
+    """Returns the image volumes of a folder, in natural order, its pictures where it holds no volume, or the file.
 
     Args:
         path: A folder, or one file.
@@ -83,14 +85,16 @@ def list_images(path: Path) -> list[Path]:
     if not path.is_dir():
         check_file(path)
         return [path]
-    images = [file for file in entries(path) if is_image(file)]
+    files = [file for file in entries(path) if not hidden(file)]
+    images = [file for file in files if is_image(file)] or [f for f in files if f.name.lower().endswith(PICTURES)]
     if not images:
-        raise InputError(f"{path}: holds no {', '.join(ENDINGS)} file; name the images, or their folder.")
+        kinds = ", ".join((*ENDINGS, *PICTURES))
+        raise InputError(f"{path}: holds no {kinds} file and no DICOM series; name the images, or their folder.")
     return images
 
 
 def collect(function: Callable[[A], B], items: Iterable[A], problems: list[str]) -> list[B]:
-    """What a function gives for each item; an item that it refuses is left out and its message goes to ``problems``.
+    """Returns a function's value for each item; refused items are left out and their messages go to ``problems``.
 
     Example:
         >>> problems = []
@@ -140,7 +144,7 @@ def check_file(path: Path) -> None:
 
 
 def unreadable(path: Path, error: BaseException, kind: str = "a file") -> InputError:
-    """The sentence for a file that cannot be read: the system's fault where it is, damage otherwise.
+    """Returns the error for a file that cannot be read: a system error if there is one, damage otherwise.
 
     Args:
         path: The file.
@@ -173,7 +177,7 @@ def unreadable(path: Path, error: BaseException, kind: str = "a file") -> InputE
 
 
 def system_error(error: BaseException) -> int | None:
-    """The number of the system's error behind an exception, also where a library holds it in its text; else None."""
+    """Returns the errno behind an exception, also where a library only quotes it in its text; else None."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     match = re.search(r"\berrno = (\d+)", str(error))  # as HDF5 words it
@@ -181,7 +185,7 @@ def system_error(error: BaseException) -> int | None:
 
 
 def reason(error: BaseException, path: Path | None = None) -> str:
-    """The first line of an exception in words that fit inside a sentence, or its type where it has none."""
+    """Returns the first line of an exception in words that fit inside a sentence, or its type where it has none."""
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     if path is not None:
         text = text.replace(str(path), "the file")
@@ -192,7 +196,7 @@ def reason(error: BaseException, path: Path | None = None) -> str:
 
 
 def memory_budget() -> int:
-    """How many bytes one volume may take: half of the memory there is, or ``ANATOLAB_MEMORY_GB``.
+    """Returns the maximal size of a volume in bytes: half of the memory, or ``ANATOLAB_MEMORY_GB``.
 
     The memory is the least of the machine's, of the limit of the process and of its container; 8 GB where the system
     tells none of them.
@@ -213,7 +217,7 @@ def memory_budget() -> int:
 
         known += [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0],) if limit != resource.RLIM_INFINITY]
     with suppress(OSError, ValueError):
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     return min((k for k in known if k > 0), default=16_000_000_000) // 2
 
 
@@ -230,13 +234,13 @@ def check_budget(path: Path, shape: Sequence[int], bytes_each: int, stored: int 
         The bytes of the array.
 
     Raises:
-        InputError: A side is negative, or the array is too large.
+        InputError: A side is not positive, or the array is too large.
     """
     size = bytes_each
     for side in shape:
         size *= int(side)
     sides = "x".join(str(int(side)) for side in shape)
-    if any(int(side) < 0 for side in shape):
+    if any(int(side) < 1 for side in shape):
         raise InputError(f"{path}: its header claims the impossible size {sides}; download or copy it again.")
     if stored is not None and size > stored:
         raise InputError(
@@ -256,7 +260,7 @@ def check_budget(path: Path, shape: Sequence[int], bytes_each: int, stored: int 
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without the byte-order mark that Windows writes; other bytes become U+FFFD.
+    """Reads a text file in UTF-8, with or without a byte-order mark; invalid bytes become U+FFFD.
 
     Raises:
         InputError: The file is missing, empty, larger than any such text is, or cannot be read.
@@ -319,7 +323,7 @@ def read_list(path: Path, pattern: str, example: str) -> list[str]:
 
 
 def whole(value: Any) -> int | None:
-    """A whole number as files write it: ``3``, ``3.0`` or ``"3"``; None where it is something else.
+    """Parses a whole number from ``3``, ``3.0`` or ``"3"``; None for anything else.
 
     Example:
         >>> whole("3"), whole(3.0), whole(3.5), whole(True), whole("three")
@@ -335,7 +339,7 @@ def whole(value: Any) -> int | None:
 
 
 def inside(folder: Path, text: str, source: Path) -> Path:
-    """The file that a table names, which must lie in the table's folder.
+    """Returns the file that a table names, which must lie in the table's folder.
 
     Args:
         folder: Paths are relative to it.
@@ -358,6 +362,6 @@ def inside(folder: Path, text: str, source: Path) -> Path:
         parts = parts[:-1] if part == ".." else [*parts, part]
     if not parts or path.is_absolute() or PureWindowsPath(text.strip()).drive or parts[0] == ".." or "\0" in text:
         raise InputError(
-            f"{source}: names {text!r}, which is no file inside {folder}; write paths relative to this folder."
+            f"{source}: names {text!r}, which is not a file inside {folder}; write paths relative to this folder."
         )
     return folder.joinpath(*parts)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anatolab.data.files import ITK, NIFTI
+from anatolab.data.dicom import dicom_affine, holds_dicom, read_dicom
+from anatolab.data.files import ITK, NIFTI, is_image
 from anatolab.data.geometry import Spacing, axes_note, slices_last
 from anatolab.data.itk import itk_affine, read_itk
 from anatolab.data.nifti import nifti_affine, read_with_notes
@@ -17,28 +18,33 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
     """Reads a volume with its geometry; values, affine, spacing and errors as :func:`anatolab.data.nifti.read_nifti`.
 
     Args:
-        path: A file with one of the endings of :data:`anatolab.data.files.ENDINGS`.
+        path: A file with one of the endings of :data:`anatolab.data.files.ENDINGS`, or a folder with a DICOM series.
         ndim: 3, or 4 for all channels in one NIfTI file.
 
     Returns:
         Values, affine and spacing; and what the header leaves open and how it was read, a sentence each.
     """
-    if path.name.endswith(NIFTI):
+    notes: tuple[str, ...] = ()
+    if path.is_dir() and not is_image(path):  # one named as a file is refused as a file
+        values, affine, spacing = read_dicom(path)
+    elif path.name.endswith(NIFTI):
         values, affine, spacing, notes = read_with_notes(path, ndim)
     else:
-        (values, affine, spacing), notes = read_itk(path), ()
+        values, affine, spacing = read_itk(path)
     return values, affine, spacing, (*notes, *axes_note(affine))
 
 
 def read_affine(path: Path) -> np.ndarray | None:
-    """The affine (4, 4) in a volume's header, of which no voxel is read; None where there is none that can be read."""
+    """Returns the affine (4, 4) from a volume's header without reading voxels; None if the header cannot be read."""
+    if path.is_dir() and not is_image(path):
+        return dicom_affine(path)
     if path.name.endswith(NIFTI):
         return nifti_affine(path)
     return itk_affine(path) if path.name.endswith(ITK) else None
 
 
 def cohort_orientation(cohort: Cohort) -> str | None:
-    """The orientation that all cases of a cohort are brought to: that of its first case whose header can be read.
+    """Returns the orientation that all cases of a cohort are brought to: that of the first readable header.
 
     Where the slices of that case are not cut along its thickest axis, that axis is made the last.
 
@@ -52,7 +58,7 @@ def cohort_orientation(cohort: Cohort) -> str | None:
         InputError: The system does not open a file, so that the answer would depend on the moment.
     """
     for ref in cohort.refs:
-        if not ref.source.name.endswith((*NIFTI, *ITK)):
+        if not ref.source.name.endswith((*NIFTI, *ITK)) and not holds_dicom(ref.source):
             return None  # formats do not differ within a layout
         try:
             affine = read_affine(ref.source)

@@ -24,7 +24,7 @@ RIGHT_ANGLE = 0.01  # largest cosine between two axes that are at right angles, 
 
 
 def orientation_of(affine: np.ndarray) -> str:
-    """The directions in which the axes x, y, z of a file run.
+    """Returns the directions in which the axes x, y, z of a file run.
 
     Args:
         affine: (4, 4) voxel (x, y, z) to world mm, RAS.
@@ -39,13 +39,13 @@ def orientation_of(affine: np.ndarray) -> str:
 
 
 def spacing_of(affine: np.ndarray) -> Spacing:
-    """The lengths (z, y, x) in mm of the edges of a voxel."""
+    """Returns the lengths (z, y, x) in mm of the edges of a voxel."""
     x, y, z = (float(edge) for edge in np.linalg.norm(affine[:3, :3], axis=0))
     return z, y, x
 
 
 def agreed_spacing(affine: np.ndarray, pixdim: Spacing, source: object) -> tuple[Spacing, tuple[str, ...]]:
-    """The spacing of a file that gives it twice, and what to note where the two differ by more than 1 %.
+    """Returns the spacing of a file that stores it twice, and a note if the two differ by more than 1 %.
 
     One that is 1 x 1 x 1 mm was never filled in, and the other is taken: that of the header in ACDC as released, that
     of the affine in files whose ``pixdim`` a converter left out.
@@ -73,7 +73,7 @@ def agreed_spacing(affine: np.ndarray, pixdim: Spacing, source: object) -> tuple
 
 
 def axes_note(affine: np.ndarray) -> tuple[str, ...]:
-    """A sentence where two axes of a volume are not at right angles, as after a gantry tilt."""
+    """Returns a note if two axes of a volume are not orthogonal, as after a gantry tilt."""
     steps = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     largest = float(np.abs(steps.T @ steps - np.eye(3)).max())
     if largest <= RIGHT_ANGLE:
@@ -83,7 +83,7 @@ def axes_note(affine: np.ndarray) -> tuple[str, ...]:
 
 
 def reoriented(case: Case, codes: str | None) -> Case:
-    """The same case with its axes reordered and flipped, so that they run as ``codes`` say; nothing is resampled.
+    """Returns the case with its axes reordered and flipped to the orientation ``codes``; nothing is resampled.
 
     Image, label, spacing and affine change together, so each voxel stays where it is in the patient, and turning back
     to ``orientation_of(case.affine)`` gives the case again.
@@ -122,7 +122,7 @@ def reoriented(case: Case, codes: str | None) -> Case:
 
 
 def restored(label: np.ndarray, case: Case, source: Case) -> np.ndarray:
-    """A label volume (z, y, x) on the grid of ``case = reoriented(source, codes)``, on the grid of ``source``.
+    """Returns a label volume (z, y, x) on the grid of ``case = reoriented(source, codes)``, on the grid of ``source``.
 
     Example:
         >>> image = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
@@ -138,7 +138,7 @@ def restored(label: np.ndarray, case: Case, source: Case) -> np.ndarray:
 
 
 def slices_last(affine: np.ndarray) -> str:
-    """The orientation of a file, its axes reordered so that the last is the thickest where one is 3 times thicker.
+    """Returns the orientation of a file with the thickest axis last, if one is 3 times thicker than the others.
 
     Example:
         >>> slices_last(np.diag([8.0, 1.0, 1.0, 1.0])), slices_last(np.diag([1.0, 1.0, 8.0, 1.0]))
@@ -155,7 +155,7 @@ def slices_last(affine: np.ndarray) -> str:
 
 
 def oriented(cohort: Cohort, codes: str | None) -> Cohort:
-    """The same cohort, whose cases come in one orientation; see :func:`reoriented`. None leaves it as it is."""
+    """Returns the cohort with all cases in one orientation; see :func:`reoriented`. None leaves it as it is."""
     if codes is None:
         return cohort
     check_codes(codes)
@@ -164,9 +164,11 @@ def oriented(cohort: Cohort, codes: str | None) -> Cohort:
 
 
 def check_codes(codes: str) -> None:
-    """Refuses what is no orientation, such as ``RRS``."""
+    """Checks that codes name an orientation, unlike ``RRS``."""
     if sorted(next((side for side in SIDES if letter in side), "") for letter in codes) != sorted(SIDES):
-        raise InputError(f"orientation: {codes!r} names no three directions; give one letter of each of LR, PA and IS.")
+        raise InputError(
+            f"orientation: {codes!r} does not name three directions; give one letter of each of LR, PA and IS."
+        )
 
 
 def _load(load: Callable[[], Case], codes: str) -> Case:
@@ -180,7 +182,7 @@ def _turn(affine: np.ndarray, codes: str) -> Any:
 
 
 def _turned(array: np.ndarray, turn: Any) -> np.ndarray:
-    """The last three axes (z, y, x) of an array, reordered and flipped."""
+    """Returns the last three axes (z, y, x) of an array, reordered and flipped."""
     from nibabel.orientations import apply_orientation
 
     return np.ascontiguousarray(apply_orientation(array.T, turn).T)  # x, y, z, then what was before them

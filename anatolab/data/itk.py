@@ -62,7 +62,7 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
 
 
 def itk_affine(path: Path) -> np.ndarray | None:
-    """The affine (4, 4) in the header, of which no voxel is read; None where the header cannot be read."""
+    """Returns the affine (4, 4) from the header without reading voxels; None if the header cannot be read."""
     import SimpleITK as sitk
 
     check_file(path)
@@ -134,7 +134,7 @@ def _check_stream(path: Path) -> None:
 
 
 def _itk_header(file: BinaryIO, mark: str, nrrd: bool) -> tuple[dict[str, str], int]:
-    """The fields of a text header, and where the values start if they follow it."""
+    """Returns the fields of a text header, and where the values start if they follow it."""
     fields: dict[str, str] = {}
     while (line := file.readline(1 << 16)) and file.tell() < 1 << 20:
         text = line.decode("latin-1").strip()

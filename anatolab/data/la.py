@@ -49,17 +49,17 @@ _LISTS = {"train": "train.list", "test": "test.list"}
 
 
 def is_uamt(root: Path) -> bool:
-    """Whether ``<id>/mri_norm2.h5`` lies in ``root``, or in its ``2018LA_Seg_Training Set``."""
+    """Returns whether ``<id>/mri_norm2.h5`` lies in ``root``, or in its ``2018LA_Seg_Training Set``."""
     return bool(_folders(root, "mri_norm2.h5"))
 
 
 def is_challenge(root: Path) -> bool:
-    """Whether ``<id>/lgemri.nrrd`` or ``<id>/laendo.nrrd`` lies in ``root``, or in one of the challenge's folders."""
+    """Returns whether ``root`` or one of the challenge's folders holds ``<id>/lgemri.nrrd`` or ``laendo.nrrd``."""
     return bool(_folders(root, "lgemri.nrrd", "laendo.nrrd"))
 
 
 def read_uamt(root: Path) -> Cohort:
-    """The cohort of UA-MT's LA files; patients on a list whose files are not here are named and left out of it."""
+    """Returns the cohort of UA-MT's LA files; listed patients without files are reported and left out."""
     problems: list[str] = []
     ignored: list[str] = []
     folders = _folders(root, "mri_norm2.h5")
@@ -98,7 +98,7 @@ def read_uamt(root: Path) -> Cohort:
 
 
 def read_challenge(root: Path) -> Cohort:
-    """The cohort of the challenge's NRRD files; patients of ``Testing Set`` may be without annotation."""
+    """Returns the cohort of the challenge's NRRD files; patients of ``Testing Set`` may be without annotation."""
     problems: list[str] = []
     images: dict[str, tuple[Path, ...]] = {}
     labels: dict[str, Path] = {}
@@ -140,7 +140,7 @@ def _bases(root: Path) -> list[Path]:
 
 
 def _folders(root: Path, *files: str) -> list[Path]:
-    """The patient folders that hold one of these files, by name; a link that leads nowhere is such a file."""
+    """Returns the patient folders that hold one of these files, by name; a link that leads nowhere is such a file."""
     return sorted(
         (
             path

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPLITS = ("train", "val", "test")  # numbered 0, 1, 2 as the public tables do
+UNGROUPED = ("",)  # the attributes where none is known: every row has the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class LabeledImages:
 
     name: str  # "Waterbirds"
     classes: tuple[str, ...]  # names of the values of y
-    attributes: tuple[str, ...]  # names of the values of a
+    attributes: tuple[str, ...]  # names of the values of a; one that is empty where no attribute is known
     y: np.ndarray  # (n,) int64
     a: np.ndarray  # (n,) int64
     split: np.ndarray  # (n,) int64, an index of SPLITS
@@ -46,8 +47,15 @@ class LabeledImages:
         return self.y * len(self.attributes) + self.a
 
     @property
+    def grouped(self) -> bool:
+        """Whether rows of a class differ in an attribute, so that groups are more than classes."""
+        return len(self.attributes) > 1
+
+    @property
     def group_names(self) -> tuple[str, ...]:
-        """Class and attribute of each group, in the order of their numbers."""
+        """Class and attribute of each group, in the order of their numbers; the classes where no attribute is known."""
+        if not self.grouped:
+            return self.classes
         return tuple(f"{c}, {a}" for c in self.classes for a in self.attributes)
 
     @property
@@ -56,7 +64,7 @@ class LabeledImages:
         return np.bincount(self.group, minlength=len(self.classes) * len(self.attributes))
 
     def of(self, split: str) -> LabeledImages:
-        """The rows of one split, in their order.
+        """Returns the rows of one split, in their order.
 
         Raises:
             InputError: There is no such split, or it has no rows.
@@ -67,14 +75,14 @@ class LabeledImages:
         return self.take(rows)
 
     def take(self, rows: np.ndarray) -> LabeledImages:
-        """Some rows, in the order given."""
+        """Returns some rows, in the order given."""
         cut: dict[str, Any] = {k: getattr(self, k)[rows] for k in ("y", "a", "split")}
         for k in ("pixels", "masks"):
             cut[k] = None if (values := getattr(self, k)) is None else values[rows]
         return replace(self, **cut, files=tuple(self.files[i] for i in rows) if self.files else ())
 
     def image(self, row: int) -> Image:
-        """One image, in RGB.
+        """Reads one image as RGB.
 
         Raises:
             InputError: Its file is missing or cannot be read.
@@ -87,7 +95,7 @@ class LabeledImages:
 
 
 def read_picture(path: Path) -> Image:
-    """A picture in 8-bit RGB.
+    """Reads a picture as 8-bit RGB.
 
     Gray values of more than 8 bits are scaled from the least to the greatest of the picture, as volumes are: 12 bits in
     a file of 16 would be black otherwise. PNG files are verified by their checksums.
@@ -186,7 +194,7 @@ def labeled_images(
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header line, as text.
+    """Reads the rows of a CSV file with a header line, as text.
 
     Args:
         path: The file.
@@ -215,10 +223,10 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def numbers(path: Path, row: Mapping[str, str], *columns: str) -> tuple[int, ...]:
-    """Whole numbers of a row of a table, in the order of the columns asked for.
+    """Parses whole numbers of a row of a table, in the order of ``columns``.
 
     Raises:
-        InputError: One is none.
+        InputError: A value is not a whole number.
     """
     values = []
     for column in columns:

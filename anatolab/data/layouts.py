@@ -41,7 +41,7 @@ LAYOUTS = (
 
 
 def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
-    """Open a folder of patients in any layout known; no image is read yet.
+    """Opens a folder of patients in any known layout; reads no image yet.
 
     Args:
         path: The folder.
@@ -67,7 +67,7 @@ def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
 
 
 def survey(path: str | Path) -> Cohort:
-    """The same as :func:`open_cohort`, but each case comes as its file has it, and what is wrong is in ``problems``."""
+    """Returns the cohort of a folder as stored, with everything that is wrong with it in ``problems``."""
     root = Path(path).expanduser()
     try:
         if not root.exists():
@@ -90,7 +90,7 @@ def survey(path: str | Path) -> Cohort:
 
 
 def _named_apart(cohort: Cohort) -> Cohort:
-    """The cohort, with a problem for each case whose name, in which results are filed, is that of another."""
+    """Returns the cohort with a problem for each duplicate case name, because results are filed by name."""
     first: dict[str, Path] = {}
     twice = tuple(
         f"{ref.source}: its case is named {ref.name}, as is that of {other}; rename one of the two."

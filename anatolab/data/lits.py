@@ -32,12 +32,12 @@ _FILE = r"(test-)?(volume|segmentation)-(\d+)"
 
 
 def is_lits(root: Path) -> bool:
-    """Whether ``volume-N`` or ``segmentation-N`` lies in ``root``, or in one of the release's batches."""
+    """Returns whether ``volume-N`` or ``segmentation-N`` lies in ``root``, or in one of the release's batches."""
     return bool(pairs.scan([root / base for base in _BASES], _FILE, root, [], []))
 
 
 def read_lits(root: Path) -> Cohort:
-    """The cohort of a LiTS folder; test volumes come without annotation, all others must have one or none has."""
+    """Returns the cohort of a LiTS folder; test volumes have no annotation, the others have all or none."""
     ignored: list[str] = []
     problems: list[str] = []
     images: dict[str, tuple[Path, ...]] = {}

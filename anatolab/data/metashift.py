@@ -31,7 +31,7 @@ _PLACE = re.compile(r"(cat|dog)\((indoor|outdoor)\)")
 
 
 def read_metashift(root: str | Path, seed: int = 42) -> LabeledImages:
-    """MetaShift cat against dog, pooled and split anew.
+    """Reads MetaShift cat against dog, pooled and split again.
 
     Args:
         root: The folder with ``train`` and ``test``, or one above it.

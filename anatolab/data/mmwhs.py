@@ -35,12 +35,12 @@ _FILE = r"((ct|mr)_(train|test)_\d+)_(image|label)"
 
 
 def is_mmwhs(root: Path) -> bool:
-    """Whether ``ct_train_1001_image.nii.gz`` or its like lies in ``root``, or in one of the release's folders."""
+    """Returns whether ``root``, or one of the release's folders, holds files such as ``ct_train_1001_image.nii.gz``."""
     return bool(pairs.scan([root / base for base in _BASES], _FILE, root, [], []))
 
 
 def read_mmwhs(root: Path) -> Cohort:
-    """The cohort of an MM-WHS folder; ``info["modality"]`` of each case is CT or MR."""
+    """Returns the cohort of an MM-WHS folder; ``info["modality"]`` of each case is CT or MR."""
     ignored: list[str] = []
     problems: list[str] = []
     images: dict[str, tuple[Path, ...]] = {}

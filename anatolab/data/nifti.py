@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from anatolab.data import geometry
-from anatolab.data.files import DAMAGE, DEFLATE, PIECE, SLACK, check_budget, check_file, unreadable
+from anatolab.data.files import DAMAGE, DEFLATE, NUMBERS, PIECE, SLACK, check_budget, check_file, unreadable
 from anatolab.data.geometry import Spacing
 from anatolab.types import InputError
+
+EXTENSIONS = 64 << 20  # bytes that may lie between header and values
+SILENT = logging.Logger("nifti")  # for what nibabel mends; what is wrong is said in one sentence
+SILENT.addHandler(logging.NullHandler())
 
 
 def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spacing]:
@@ -41,7 +46,7 @@ def read_nifti(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spaci
 
 
 def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spacing, tuple[str, ...]]:
-    """The same as :func:`read_nifti`, and what the header leaves open and how it was read, a sentence each."""
+    """Reads a volume as :func:`read_nifti` does, with a note on each ambiguity of its header."""
     from nibabel.volumeutils import apply_read_scaling
 
     check_file(path)
@@ -50,7 +55,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
             header, pixdim = _header(file)
             kind, offset = header.get_data_dtype(), int(header.get_data_offset())
             shape = tuple(int(side) for side in header.get_data_shape())
-            if kind.fields is None:
+            if kind.kind in NUMBERS:
                 check_budget(path, shape, kind.itemsize, stored)
                 _skip(file, offset - file.tell())
                 values = _values(file, shape, kind)
@@ -60,7 +65,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
         raise
     except errors() as error:
         raise unreadable(path, error, "NIfTI") from error
-    if kind.fields is not None or len(squeezed := _squeezed(shape, ndim)) != ndim:
+    if kind.kind not in NUMBERS or len(squeezed := _squeezed(shape, ndim)) != ndim:
         expected = "one 3-D volume of numbers" if ndim == 3 else "one 4-D volume, channels last,"
         raise InputError(
             f"{path}: holds {'x'.join(map(str, shape))} values of {kind} where {expected} is expected; "
@@ -74,7 +79,7 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
 
 
 def nifti_affine(path: Path) -> np.ndarray | None:
-    """The affine (4, 4) in the header, of which no voxel is read; None where the header cannot be read."""
+    """Returns the affine (4, 4) from the header without reading voxels; None if the header cannot be read."""
     check_file(path)
     try:
         with _stream(path) as (file, _):
@@ -86,14 +91,14 @@ def nifti_affine(path: Path) -> np.ndarray | None:
 
 
 def errors() -> tuple[type[BaseException], ...]:
-    """What parsing a damaged file raises."""
+    """Returns the exception types that parsing a damaged file raises."""
     import nibabel as nib
 
     return (*DAMAGE, nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
 
 
 def _header(file: BinaryIO) -> tuple[Any, tuple[float, ...]]:
-    """The header, NIfTI 1 or 2, and the spacing that it holds, which nibabel mends; ``file`` then stands behind it."""
+    """Returns the header (NIfTI 1 or 2) and its stored spacing, which nibabel alters; ``file`` ends up behind it."""
     import nibabel as nib
 
     first = file.read(4)
@@ -102,12 +107,13 @@ def _header(file: BinaryIO) -> tuple[Any, tuple[float, ...]]:
         raise ValueError("no NIfTI header")
     kind = nib.nifti2.Nifti2Header if 540 in sizes else nib.nifti1.Nifti1Header
     block = first + file.read(kind.template_dtype.itemsize - 4)
-    with nib.imageglobals.LoggingOutputSuppressor():  # what is wrong is said in one sentence
-        header = kind(block, check=False)
-        if not header["magic"].item().startswith(b"n+"):
-            raise ValueError("its header is that of a pair of files")
-        pixdim = tuple(float(edge) for edge in header["pixdim"][1:4])
-        header.check_fix()
+    if len(block) < kind.template_dtype.itemsize:
+        raise EOFError("ends in its header")
+    header = kind(block, check=False)
+    if not header["magic"].item().startswith(b"n+"):
+        raise ValueError("its header is that of a pair of files")
+    pixdim = tuple(float(edge) for edge in header["pixdim"][1:4])
+    header.check_fix(SILENT)
     return header, pixdim
 
 
@@ -117,7 +123,7 @@ def _slope(header: Any) -> tuple[float, float]:
 
 
 def _squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """The shape without trailing axes of length 1, nor the one that NIfTI puts before a vector."""
+    """Returns the shape without trailing axes of length 1, nor the one that NIfTI puts before a vector."""
     if ndim == 4 and len(shape) == 5 and shape[3] == 1:
         return (*shape[:3], shape[4])
     while len(shape) > ndim and shape[-1] == 1:
@@ -126,7 +132,7 @@ def _squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 
 
 def _geometry(header: Any, pixdim: tuple[float, ...], path: Path) -> tuple[np.ndarray, Spacing, tuple[str, ...]]:
-    """Affine, spacing (z, y, x) and notes."""
+    """Returns affine, spacing (z, y, x) and notes."""
     try:
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except errors():
@@ -150,7 +156,7 @@ def _geometry(header: Any, pixdim: tuple[float, ...], path: Path) -> tuple[np.nd
 
 @contextmanager
 def _stream(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """The file's content, decompressed where it is gzip, whatever its name; and how many bytes it can hold."""
+    """Returns a stream of the content, decompressed if it is gzip (whatever its name), and its maximal size (bytes)."""
     with path.open("rb") as raw:
         size, packed = path.stat().st_size, raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
@@ -177,6 +183,8 @@ def _values(file: BinaryIO, shape: tuple[int, ...], kind: np.dtype) -> np.ndarra
 def _skip(file: BinaryIO, count: int) -> None:
     if count < 0:
         raise ValueError("its values start inside its header")
+    if count > EXTENSIONS:
+        raise ValueError(f"its values start {count} bytes behind its header")
     while count:
         piece = file.read(min(count, PIECE))
         if not piece:

@@ -10,18 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from anatolab.data import checks
+from anatolab.data import checks, pictures
+from anatolab.data.dicom import holds_dicom
 from anatolab.data.files import ending, entries, is_image, natural, stem
 from anatolab.data.formats import read_volume
+from anatolab.data.pictures import is_picture
 from anatolab.types import Case, CaseRef, InputError
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")  # nnU-Net: case_0000.nii.gz is channel 0 of "case"
 
 
 def scan(
-    folders: Sequence[Path], pattern: str, root: Path, ignored: list[str], problems: list[str]
+    folders: Sequence[Path],
+    pattern: str,
+    root: Path,
+    ignored: list[str],
+    problems: list[str],
+    also: Callable[[Path], bool] = lambda path: False,
 ) -> dict[str, tuple[re.Match[str], Path]]:
-    """The files of some folders whose name without ending matches, by that name, in natural order.
+    """Returns the files of some folders whose name without ending matches, by that name, in natural order.
 
     Args:
         folders: Those that are absent are skipped.
@@ -29,15 +36,17 @@ def scan(
         root: Names in ``ignored`` are relative to it.
         ignored: Grows by each other file.
         problems: Grows by each name that is there twice, such as ``a.nii`` beside ``a.nii.gz``.
+        also: What counts as an image beside volumes and folders of DICOM.
     """
     named: dict[str, tuple[re.Match[str], Path]] = {}
     for folder in folders:
         for path in entries(folder):
-            match = re.fullmatch(pattern, stem(path)) if is_image(path) else None
+            name = path.name if path.is_dir() and not is_image(path) else stem(path)
+            match = re.fullmatch(pattern, name) if is_image(path) or holds_dicom(path) or also(path) else None
             if match is None:
                 if path not in folders and not _is_part(path):
                     ignored.append(str(path.relative_to(root)))
-            elif (other := named.setdefault(stem(path), (match, path))[1]) != path:
+            elif (other := named.setdefault(name, (match, path))[1]) != path:
                 problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
     return dict(sorted(named.items(), key=lambda item: natural(item[0])))
 
@@ -45,7 +54,7 @@ def scan(
 def matching(
     folder: Path, pattern: re.Pattern[str], root: Path, ignored: list[str], beside: Sequence[str] = ()
 ) -> Iterator[tuple[re.Match[str], Path]]:
-    """The files of a folder, which may be absent, whose whole name matches; all but ``beside`` go to ``ignored``."""
+    """Yields the files of a folder whose whole name matches; all others but ``beside`` go to ``ignored``."""
     for path in entries(folder):
         if match := pattern.fullmatch(path.name):
             yield match, path
@@ -54,12 +63,12 @@ def matching(
 
 
 def left_aside(folder: Path, root: Path, used: Sequence[str]) -> list[str]:
-    """What lies in a folder beside the files and folders of these names, relative to ``root``."""
+    """Returns the entries of a folder other than these names, relative to ``root``."""
     return [str(path.relative_to(root)) for path in entries(folder) if path.name not in used and not _is_part(path)]
 
 
 def _is_part(path: Path) -> bool:
-    """Whether a file is known to lie beside images: a description, or the values of a detached header."""
+    """Returns whether a file is known to lie beside images: a description, or the values of a detached header."""
     if path.name in (checks.NOTE, "dataset.json"):
         return True
     return path.suffix in (".raw", ".zraw") and path.with_suffix(".mhd").is_file()
@@ -72,7 +81,7 @@ def refs_of(
     due: Callable[[str], Path | None],
     problems: list[str],
 ) -> tuple[CaseRef, ...]:
-    """One case a patient; an image or a label whose partner is missing is a problem.
+    """Builds one case per patient; an image or a label without its partner is a problem.
 
     Args:
         images: The files of each patient, a file a channel.
@@ -85,7 +94,8 @@ def refs_of(
     refs = []
     for patient, files in images.items():
         label = labels.get(patient)
-        read = files if label is None else (*files, label)
+        parts = tuple(part for file in files for part in (entries(file) if file.is_dir() else (file,)))
+        read = parts if label is None else (*parts, label)
         refs.append(CaseRef(patient, "", files[0], load(patient, files, label), read, labeled=label is not None))
         if labels and label is None and (place := due(patient)) is not None:
             problems.append(
@@ -111,7 +121,7 @@ def load_case(
     info: Mapping[str, Any] | None = None,
     channels: int = 1,
 ) -> Case:
-    """Read and check one case.
+    """Reads and checks one case.
 
     Args:
         patient: Its id.
@@ -127,6 +137,9 @@ def load_case(
         InputError: A file is wrong, or two of them differ in shape or place.
     """
     path = images[0]
+    if is_picture(path):
+        rules: dict[str, Any] = {"codes": codes, "window": window, "channels": channels}
+        return pictures.load_case(patient, images, label, classes, **rules)
     array, affine, spacing, notes = read_volume(path, 4 if channels > len(images) else 3)
     volumes = [checks.check_image(volume, path) for volume in (array if array.ndim == 4 else array[None])]
     for other in images[1:]:
@@ -165,7 +178,7 @@ def load_slices(
     stacked: bool,
     places: tuple[str, str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label of a volume that lies in files without geometry, a slice a file or all in one.
+    """Loads image and label of a volume from files without geometry, one slice per file or all in one.
 
     Args:
         files: The slices in their order, or the file of the volume.
@@ -218,9 +231,12 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
         'a_0000.nii.gz'
     """
     by_case: dict[str, dict[int, Path]] = {}
+    names = [stem(path) for path in paths]
+    if paths and all(map(is_picture, paths)) and not any(name.endswith("_0001") for name in names):
+        channels = 1  # files, each of which holds all colors
     for path in paths:
-        match = _CHANNEL.fullmatch(stem(path))
-        files = by_case.setdefault(match[1] if match else stem(path), {})
+        match = _CHANNEL.fullmatch(path.name if path.is_dir() else stem(path))
+        files = by_case.setdefault(match[1] if match else path.name if path.is_dir() else stem(path), {})
         if (other := files.setdefault(int(match[2]) if match else -1, path)) is not path:
             problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
     cases = {case: tuple(files[k] for k in sorted(files)) for case, files in by_case.items()}
@@ -238,7 +254,7 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
 
 
 def _almost(path: Path) -> str:
-    """Where a file of this name exists in other upper and lower case."""
+    """Returns a hint if the file exists with other capitalization."""
     if not path.parent.is_dir():
         return ""
     near = [p.name for p in path.parent.iterdir() if p.name.casefold() == path.name.casefold() and p.name != path.name]

@@ -84,8 +84,8 @@ def prepare(
     """
     if len(size) not in (2, 3) or min(size) < 1:
         raise InputError(
-            f"size: {size} is no height and width of slices, nor sides (z, y, x) of patches; give two or three numbers "
-            "of at least 1."
+            "size: must be the height and width of slices or the sides (z, y, x) of patches, two or three numbers "
+            f"of at least 1, not {size}."
         )
     if field_of_view is not None and field_of_view.dims != len(size):
         raise InputError(
@@ -96,7 +96,7 @@ def prepare(
     if len(size) == 2:
         return _slices(cohort, patients, (size[0], size[1]), field_of_view, extra, cache)
     if not 0 <= foreground <= 1:
-        raise InputError(f"foreground: {foreground} is no share of patches; give a number from 0 to 1.")
+        raise InputError(f"foreground: the share of patches must lie in [0, 1], not {foreground}.")
     recipe = {**volumes.RECIPE, **extra}
     images, labels, columns, sha256 = cached(
         cohort, patients, recipe, lambda ref: _cut_volume(ref, field_of_view), cache

@@ -137,7 +137,7 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
 
 
 def describe(report: Report) -> str:
-    """The report as text, a fact a line; problems come last, a sentence each."""
+    """Returns the report as text, a fact a line; problems come last, a sentence each."""
     lines = [f"{report.folder}: {_headline(report)}"]
 
     def add(word: str, text: str) -> None:
@@ -182,7 +182,7 @@ def describe(report: Report) -> str:
 
 
 def _facts(source: Case, codes: str | None, classes: int, before: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the report keeps of one case, in the orientation that it is trained in; refused is what training refuses."""
+    """Returns the report's entry for one case, in training orientation; refuses what training refuses."""
     case = reoriented(source, codes)
     dims = 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
     scaled(case)
@@ -268,7 +268,7 @@ def _headline(report: Report) -> str:
 
 
 def _span(rows: tuple[Triple, Triple, Triple]) -> str:
-    """Three axes, one number where all cases agree: ``8 to 16 (median 10) x 128 x 128``."""
+    """Formats three axes, as one number where all cases agree: ``8 to 16 (median 10) x 128 x 128``."""
     return " x ".join(
         f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g} (median {middle:.4g})"
         for low, middle, high in zip(*rows, strict=True)

@@ -54,7 +54,7 @@ class TwoStreamSampler:
         self._unlabeled = _Stream("unlabeled", unlabeled_rows, num_unlabeled, self._generator)
 
     def sample(self) -> Tensor:
-        """The next batch.
+        """Returns the next batch.
 
         Returns:
             Row numbers ``(num_labeled + num_unlabeled,)`` int64, labeled ones first.
@@ -62,15 +62,15 @@ class TwoStreamSampler:
         return torch.cat([self._labeled.next(), self._unlabeled.next()])
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in both streams: tensors and ints only."""
+        """Returns the position in both streams: tensors and ints only."""
         return {
             "generator": self._generator.get_state(),
-            "labeled": {"order": self._labeled.order.clone(), "at": self._labeled.at},
-            "unlabeled": {"order": self._unlabeled.order.clone(), "at": self._unlabeled.at},
+            "labeled": {"order": self._labeled.order.clone(), "at": self._labeled.position},
+            "unlabeled": {"order": self._unlabeled.order.clone(), "at": self._unlabeled.position},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the saved sampler stood.
+        """Continues where the saved sampler stood.
 
         Args:
             state: What ``state_dict`` gave, of a sampler over the same rows.
@@ -86,7 +86,7 @@ class TwoStreamSampler:
                     f"{len(stream.rows)}; resume with the data and split of that run, or start a new one."
                 )
         for stream in (self._labeled, self._unlabeled):
-            stream.order, stream.at = state[stream.name]["order"].clone(), int(state[stream.name]["at"])
+            stream.order, stream.position = state[stream.name]["order"].clone(), int(state[stream.name]["at"])
         self._generator.set_state(state["generator"])
 
 
@@ -102,22 +102,22 @@ class _Stream:
                 f"set their number to 0, or choose a split with {name} patients."
             )
         self.order = self.rows[:0]  # the permutation being shown; none yet
-        self.at = 0
+        self.position = 0
 
     def next(self) -> Tensor:
         parts, need = [self.rows[:0]], self.count
         while need:
-            if self.at == len(self.order):
+            if self.position == len(self.order):
                 self.order = self.rows[torch.randperm(len(self.rows), generator=self.generator)]
-                self.at = 0
-            parts.append(self.order[self.at : self.at + need])
-            self.at += len(parts[-1])
+                self.position = 0
+            parts.append(self.order[self.position : self.position + need])
+            self.position += len(parts[-1])
             need -= len(parts[-1])
         return torch.cat(parts)
 
 
 def shard(batch: Tensor, num_labeled: int, rank: int, world_size: int) -> Tensor:
-    """The part of a global batch that one of several processes takes, labeled rows first again.
+    """Returns the part of a global batch that one of several processes takes, labeled rows first again.
 
     Every process draws the same global batch from the same seed and keeps its shard; all shards are of equal size, so
     that the mean of their gradients is the gradient of the whole batch.

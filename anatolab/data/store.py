@@ -37,7 +37,7 @@ Cut = tuple[np.ndarray, np.ndarray, dict[str, list]]  # of one case: image rows,
 
 
 def cache_root() -> Path:
-    """The folder of all caches: ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``."""
+    """Returns the folder of all caches: ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``."""
     return Path(os.environ.get("ANATOLAB_CACHE") or "~/.cache/anatolab").expanduser()
 
 
@@ -48,7 +48,7 @@ def cached(
     cut: Callable[[CaseRef], Cut],
     cache: str | Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
-    """What ``cut`` makes of each case of some patients, one case below the other, from a cache that it fills.
+    """Returns what ``cut`` makes of each case of some patients, one case below the other, from a cache that it fills.
 
     A cache that is damaged is said so and built again. Damage of a large array shows when its rows are read; it is an
     ``InputError`` then, after which the cache is gone and the same command builds it again.
@@ -68,7 +68,7 @@ def cached(
         InputError: As :func:`anatolab.data.prepare`.
     """
     if not patients or len(set(patients)) < len(patients):
-        raise InputError(f"{cohort.root}: the patients to prepare are none, or one is named twice; give each once.")
+        raise InputError(f"{cohort.root}: patients to prepare must be at least one, each named once.")
     refs = cohort.of(patients)
     if len({ref.name for ref in refs}) < len(refs):
         twice = next(ref for i, ref in enumerate(refs) if ref.name in {other.name for other in refs[:i]})
@@ -128,7 +128,7 @@ def open_or_build(
 def _build(
     folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any], cut: Callable[[CaseRef], Cut]
 ) -> None:
-    """Write a cache beside its place and move it there, unless another process was first."""
+    """Writes a cache beside its place and moves it there, unless another process was first."""
     from tqdm.auto import tqdm
 
     columns: dict[str, list] = {}
@@ -166,7 +166,7 @@ def _build(
 
 
 def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
-    """What a cache holds, its index verified; raises what its parsers raise where anything is not as written."""
+    """Returns the content of a cache after verifying its index; raises what its parsers raise on damage."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     columns = {name: values for name, values in index.items() if name not in BESIDE}
     arrays = index["arrays"]
@@ -256,7 +256,7 @@ def _array_sha256(content: Any, shape: Sequence[int], dtype: np.dtype) -> str:
 
 
 def sha256_of(images: np.ndarray, labels: np.ndarray, columns: dict[str, list]) -> str:
-    """The hash over rows and the columns of their index."""
+    """Returns the hash over rows and the columns of their index."""
     one, two = (_array_sha256(hashlib.sha256(np.ascontiguousarray(a).data), a.shape, a.dtype) for a in (images, labels))
     return _join(one, two, columns)
 
@@ -287,7 +287,7 @@ def _slug(name: str) -> str:
 
 
 def remove(folder: Path) -> None:
-    """Take a cache away in one step, so that no other process sees half of it."""
+    """Removes a cache in one step, so that no other process sees half of it."""
     with suppress(OSError):  # no longer there: another process took it away first
         aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
         try:
@@ -297,7 +297,7 @@ def remove(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes that were killed while writing this cache left behind, a day later."""
+    """Removes what killed writers of this cache left behind, after a day."""
     for part in folder.parent.glob(f"{folder.name}.part-*"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > 86400:

@@ -48,12 +48,12 @@ _VOLUME = re.compile(r"(case\d{4})\.npy\.h5")
 
 
 def is_official(root: Path) -> bool:
-    """Whether ``img`` or ``label`` of ``root``, or of ``RawData/Training``, holds the challenge's files."""
+    """Returns whether ``img`` or ``label`` of ``root``, or of ``RawData/Training``, holds the challenge's files."""
     return bool(_scan(root, "img", [], []) or _scan(root, "label", [], []))
 
 
 def read_official(root: Path) -> Cohort:
-    """The cohort of the challenge's NIfTI files; those under ``Testing`` may be without annotation."""
+    """Returns the cohort of the challenge's NIfTI files; those under ``Testing`` may be without annotation."""
     ignored: list[str] = []
     problems: list[str] = []
     images = {f"case{match[1]}": (path,) for match, path in _scan(root, "img", ignored, problems).values()}
@@ -75,13 +75,13 @@ def read_official(root: Path) -> Cohort:
 
 
 def is_transunet(root: Path) -> bool:
-    """Whether ``train_npz`` holds TransUNet's slices, or ``test_vol_h5`` its volumes."""
+    """Returns whether ``train_npz`` holds TransUNet's slices, or ``test_vol_h5`` its volumes."""
     folders = ((root / "train_npz", _SLICE), (root / "test_vol_h5", _VOLUME))
     return any(True for folder, pattern in folders for _ in pairs.matching(folder, pattern, root, []))
 
 
 def read_transunet(root: Path) -> Cohort:
-    """The cohort of TransUNet's files; a training volume is its slices stacked in the order of their numbers."""
+    """Returns the cohort of TransUNet's files; a training volume is the stack of its slices in numerical order."""
     ignored: list[str] = []
     problems: list[str] = []
     slices: dict[str, dict[int, Path]] = {}
@@ -133,7 +133,7 @@ def _load_transunet(patient: str, files: tuple[Path, ...]) -> Case:
 
 
 def _read_scaled(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
-    """Image and label of one of TransUNet's files, the image in [0, 1] as far as it is finite."""
+    """Returns image and label of one of TransUNet's files, the image in [0, 1] as far as it is finite."""
     image, label = (read_npz if path.suffix == ".npz" else read_h5)(path, *keys)
     if image.size and np.isfinite(image).all() and not (image.min() >= -1e-3 and image.max() <= 1.001):
         raise InputError(

@@ -105,7 +105,7 @@ class Volumes:
         return self.images.shape[1]
 
     def index_of(self, patients: Sequence[str]) -> Tensor:
-        """The rows (k,) int64 of these patients, ascending; an ``InputError`` names one that is not here."""
+        """Returns the rows (k,) int64 of these patients, ascending; an ``InputError`` names one that is not here."""
         return find_rows(self.patients, patients)
 
     def take(self, index: Tensor, num_labeled: int = 0) -> tuple[Tensor, Tensor]:
@@ -127,8 +127,12 @@ class Volumes:
         chance = torch.rand(len(index), 5, dtype=torch.float64).numpy()
         for i, row in enumerate(index.tolist()):
             forced, which, *where = chance[i]
-            seen = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
-            voxel = np.unravel_index(seen[int(which * len(seen))], self.shapes[row]) if len(seen) else None
+            foreground = self._foreground(row) if i < num_labeled and forced < self.foreground else ()
+            voxel = (
+                np.unravel_index(foreground[int(which * len(foreground))], self.shapes[row])
+                if len(foreground)
+                else None
+            )
             source, target = place(self.shapes[row], self.view, where, voxel)
             volume, truth = self._row(row)
             image[i][(slice(None), *target)] = np.moveaxis(volume[source], -1, 0)
@@ -138,7 +142,7 @@ class Volumes:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """Where each row ends in the arrays, after a 0: a row costs the same in a cohort of any size."""
+        """The end of each row in the arrays, after a 0, so that a row costs the same in a cohort of any size."""
         return [0, *accumulate(math.prod(shape) for shape in self.shapes)]
 
     def _row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +151,7 @@ class Volumes:
         return self.images[start:stop].reshape(*shape, -1), self.labels[start:stop].reshape(shape)
 
     def _foreground(self, row: int) -> np.ndarray:
-        """Flat positions of the known foreground voxels of a row."""
+        """Returns flat positions of the known foreground voxels of a row."""
         if row not in self._inside:
             label = self._row(row)[1].ravel()
             self._inside[row] = np.flatnonzero((label > 0) & (label != UNKNOWN)).astype(np.int32)
@@ -157,7 +161,7 @@ class Volumes:
 def place(
     shape: Sequence[int], patch: Sequence[int], chance: Sequence[float], voxel: Sequence[int] | None = None
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Where a patch is cut from a volume and where it lies in the patch, uniform over all places that hold ``voxel``.
+    """Samples where a patch is cut from a volume, uniformly over all positions that contain ``voxel``.
 
     Args:
         shape: Of the volume.

@@ -24,7 +24,6 @@ from anatolab.data.labeled import LabeledImages, labeled_images, numbers, read_c
 CLASSES, ATTRIBUTES = ("landbird", "waterbird"), ("land", "water")
 PROVENANCE = {"source": "Waterbirds, Sagawa et al., ICLR 2020", "license": "none stated; from CUB-200-2011 and Places"}
 FOLDER = "waterbird_complete95_forest2water2"
-TRAIN_COUNTS = (3498, 184, 56, 1057)  # of the published training split; weights of the adjusted average
 
 
 def read_waterbirds(root: str | Path) -> LabeledImages:
@@ -34,7 +33,7 @@ def read_waterbirds(root: str | Path) -> LabeledImages:
         root: The folder with ``metadata.csv``, or the one that holds it.
 
     Raises:
-        InputError: The table, a column or an image is missing, or a value is none that may be there.
+        InputError: The table, a column or an image is missing, or a value is not allowed.
     """
     root = Path(root)
     root = root / FOLDER if (root / FOLDER).is_dir() else root

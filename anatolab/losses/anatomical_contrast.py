@@ -18,7 +18,7 @@ def anatomical_contrast(
     *,
     keys: Tensor | None = None,
 ) -> Tensor:
-    r"""InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
+    r"""Returns InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
 
     .. math::
 
@@ -64,7 +64,7 @@ def anatomical_contrast(
 
 
 def class_means(features: Tensor, label: Tensor, classes: int) -> Tensor:
-    """The mean representation of each class, without gradient; zeros where a class is absent.
+    """Returns the mean representation of each class, without gradient; zeros where a class is absent.
 
     Args:
         features: ``(n, d)``.

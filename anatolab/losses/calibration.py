@@ -10,7 +10,7 @@ from torch import Tensor
 def calibration_loss(
     anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float, *, joint: bool = False
 ) -> Tensor:
-    r"""Contrast of an anchor to positives of its class, each positive against all negatives.
+    r"""Returns the contrast of an anchor to positives of its class, each positive against all negatives.
 
     .. math::
 

@@ -13,7 +13,7 @@ from anatolab.types import InputError
 
 
 def simplex_centers(classes: int, dim: int, *, seed: int = 0) -> Tensor:
-    r"""The most evenly spread unit vectors in closed form: a regular simplex, all pairs at cosine :math:`-1/(K-1)`.
+    r"""Returns a regular simplex, the most evenly spread unit vectors: all pairs have cosine :math:`-1/(K-1)`.
 
     .. math:: \Psi = \sqrt{\tfrac{K}{K-1}}\,\big(I_K - \tfrac1K \mathbf 1 \mathbf 1^\top\big)\, Q^\top
 
@@ -50,7 +50,7 @@ def simplex_centers(classes: int, dim: int, *, seed: int = 0) -> Tensor:
 
 
 def uniformity(centers: Tensor, temperature: float) -> Tensor:
-    r"""How crowded unit vectors are, in nats: the smaller, the more evenly spread.
+    r"""Returns the uniformity of unit vectors in nats; smaller is more evenly spread.
 
     .. math:: \frac1K \sum_c \log \sum_{c'} \exp(\psi_c \cdot \psi_{c'} / \tau)
 
@@ -89,7 +89,7 @@ def optimized_centers(
 def assign_centers(
     centers: Tensor, means: Tensor, *, cost: Literal["cosine", "l2"] = "cosine", observed: Tensor | None = None
 ) -> Tensor:
-    r"""The one-to-one assignment of classes to centers under which class means lie nearest to their centers.
+    r"""Returns the one-to-one assignment of classes to centers under which class means lie nearest to their centers.
 
     Args:
         centers: ``(classes, d)``.
@@ -121,7 +121,7 @@ def assign_centers(
 def update_means(
     means: Tensor, observed: Tensor, features: Tensor, label: Tensor, rate: float
 ) -> tuple[Tensor, Tensor]:
-    r"""Running unit means of classes after a batch: :math:`(1-\eta)\,\phi_c + \eta\,\phi_c(\mathcal B)`, normalized.
+    r"""Updates running unit means of classes: :math:`(1-\eta)\,\phi_c + \eta\,\phi_c(\mathcal B)`, normalized.
 
     A class that the batch lacks stays where it was; one observed for the first time starts at its batch mean.
 
@@ -160,7 +160,7 @@ def center_contrast(
     centers_in_denominator: bool = True,
     exclude_self: bool = False,
 ) -> dict[str, Tensor]:
-    r"""Supervised contrast of labeled pixels to keys of their class and to the center assigned to it.
+    r"""Returns the supervised contrast of labeled pixels to keys of their class and to the center assigned to it.
 
     .. math::
 

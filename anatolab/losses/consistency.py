@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def consistency(student_logits: Tensor, teacher_probability: Tensor, mask: Tensor | None = None) -> Tensor:
-    r"""Mean squared difference of class probabilities over the pixels of a mask.
+    r"""Returns the mean squared difference of class probabilities over the pixels of a mask.
 
     .. math:: \frac{1}{C\,|M|}\sum_{p\in M}\sum_c \left(\pi^s_{pc} - \pi^t_{pc}\right)^2
 
@@ -32,7 +32,7 @@ def consistency(student_logits: Tensor, teacher_probability: Tensor, mask: Tenso
 
 
 def predictive_entropy(probability: Tensor) -> Tensor:
-    """Entropy of class probabilities, in nats, from 0 (sure) to ``log(classes)`` (uniform).
+    """Returns the entropy of class probabilities, in nats, from 0 (certain) to ``log(classes)`` (uniform).
 
     Args:
         probability: ``(b, classes, *s)``, e.g. the mean of several stochastic passes.

@@ -10,7 +10,7 @@ from torch import Tensor
 def relational_distillation(
     student: Tensor, teacher: Tensor, anchors: Tensor, *, student_temperature: float, teacher_temperature: float
 ) -> Tensor:
-    r"""KL divergence between teacher and student of how similar an embedding is to a set of anchors.
+    r"""Returns the KL divergence between teacher and student of how similar an embedding is to a set of anchors.
 
     .. math::
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def group_losses(losses: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Mean loss of each group; 0 for a group without rows.
+    """Returns the mean loss of each group; 0 for a group without rows.
 
     Args:
         losses: One a row, ``(n,)``; gradient flows.
@@ -22,7 +22,7 @@ def group_losses(losses: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 def group_dro(losses: Tensor, q: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    r"""The weighted sum of group losses, after the weights took a step of exponentiated ascent.
+    r"""Returns the weighted sum of group losses, after the weights took a step of exponentiated ascent.
 
     .. math:: q_g \leftarrow \frac{q_g e^{\eta \ell_g}}{\sum_{g'} q_{g'} e^{\eta \ell_{g'}}},
         \qquad \mathcal L = \sum_g q_g \ell_g

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def cosine_separation(features: Tensor, label: Tensor) -> Tensor:
-    r"""Mean cosine to rows of other classes minus that to rows of the own class, both over the whole batch.
+    r"""Returns the mean cosine between rows of different classes minus that of equal classes, over the batch.
 
     .. math:: \frac1B\sum_i\Big[\frac1B\sum_j(1-M_{ij})S_{ij}-\frac1B\sum_jM_{ij}S_{ij}\Big]
 
@@ -45,7 +45,7 @@ def targeted_contrast(
     *,
     target_weight: float = 0.2,
 ) -> Tensor:
-    r"""Supervised contrast to a queue of past features and to one of a few fixed, evenly spread targets.
+    r"""Returns the supervised contrast to a queue of past features and to one of a few fixed, evenly spread targets.
 
     With ``l`` the similarities of row i to its own key, the queue and all targets over :math:`\tau`, ``log p`` their
     log-softmax, and :math:`M_i` own key, queue rows of its class and the target assigned to its class:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    r"""Mean cross-entropy, in nats, of picking the positive among ``1 + n`` keys by cosine similarity.
+    r"""Returns the mean cross-entropy, in nats, of picking the positive among ``1 + n`` keys by cosine similarity.
 
     .. math::
 

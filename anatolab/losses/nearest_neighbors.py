@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def nearest_neighbors(student: Tensor, teacher: Tensor, bank: Tensor, neighbors: int = 5) -> Tensor:
-    r"""Squared distance on the sphere between a student's embedding and the teacher's nearest ones in a bank.
+    r"""Returns the squared distance on the sphere from a student's embedding to its nearest ones in the teacher's bank.
 
     .. math::
 

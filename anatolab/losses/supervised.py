@@ -10,7 +10,7 @@ from anatolab.types import IGNORE
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean cross-entropy over labeled pixels, in nats; exactly 0 where a batch has none.
+    """Returns the mean cross-entropy over labeled pixels, in nats; exactly 0 where a batch has none.
 
     Args:
         logits: ``(b, classes, *s)``, with gradient.
@@ -26,7 +26,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, label: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    r"""One minus soft Dice with squared denominators, over the whole batch, averaged over classes with background.
+    r"""Returns one minus soft Dice with squared denominators, over the batch, averaged over classes with background.
 
     .. math::
 

@@ -222,7 +222,7 @@ class TeacherStudentOutput:
 
 
 def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bool = False) -> TeacherStudentOutput:
-    """Runs both networks on a batch; the first step of a stage restarts the teacher where the settings say so.
+    """Runs both networks on a batch; the first step of a stage restarts the teacher if the settings ask for it.
 
     Args:
         method: Has ``student``, ``teacher`` and ``config``, a :class:`anatolab.methods._config.ContrastConfig`.

@@ -89,5 +89,5 @@ class FixMatch(nn.Module):
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student where the settings say so."""
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student if ``predict_with`` is ``student``."""
         return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)

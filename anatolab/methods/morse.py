@@ -201,11 +201,11 @@ class Morse(nn.Module):
         return self._predictor().refined(image)
 
     def _predictor(self) -> RenderedNetwork:
-        """The averaged network, or the student where the settings say so."""
+        """Returns the averaged network, or the student if ``predict_with`` is ``student``."""
         return self.teacher.net if self.config.predict_with == "teacher" else self.student  # type: ignore[return-value]
 
     def _forward_view(self, batch: Batch) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
+        """Returns coarse logits, decoder maps and labels of an augmented view of the labeled rows."""
         image, label = weak_view(*batch.labeled, self.config.augmentation, batch.view)
         view = strong_view(image, self.config.augmentation)
         logits, maps = self.student(view)

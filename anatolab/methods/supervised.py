@@ -57,5 +57,5 @@ class Supervised(nn.Module):
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Returns logits ``(b, classes, *s)`` of the averaged weights, or of the student where the settings say so."""
+        """Returns logits ``(b, classes, *s)`` of the averaged network, or the student if ``predict_with`` says so."""
         return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)

@@ -54,10 +54,10 @@ def counterfactual_scores(
     }
 
     def scores(rows: np.ndarray) -> dict[str, np.ndarray]:
-        found = {name: values[rows].mean(-1) for name, values in each.items()}
+        accuracies = {name: values[rows].mean(-1) for name, values in each.items()}
         fg, bg = (np.abs(each[name])[rows].mean(-1) for name in ("foreground", "background"))
         with np.errstate(invalid="ignore"):
-            return {**found, "srr": bg / (bg + fg)}
+            return {**accuracies, "srr": bg / (bg + fg)}
 
     whole = scores(np.arange(len(m)))
     drawn = scores(np.random.default_rng(seed).integers(len(m), size=(draws, len(m))))

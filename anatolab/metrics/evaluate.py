@@ -46,7 +46,7 @@ def evaluate_volume(
     tolerance: float = 2.0,
     case: str = "volume",
 ) -> dict[str, dict[str, float]]:
-    """Every metric of every foreground class of one volume (or one slice), with the empty rule of this module applied.
+    """Returns every metric of every foreground class of one volume or slice, with this module's rule for empty masks.
 
     Args:
         pred: Class numbers, 2-D or 3-D, integer.
@@ -78,15 +78,15 @@ def evaluate_volume(
     """
     check_classes(classes, case)
     if mode not in ("strict", "official"):
-        raise InputError(f"mode={mode!r} is no rule for empty masks; use 'strict' or 'official'.")
+        raise InputError(f"mode={mode!r} is unknown; use 'strict' or 'official'.")
     pred, ref = overlap.clean_labels(pred, ref, len(classes), case=case)
     counts = overlap.overlap_counts(pred, ref, len(classes))
     dice, jaccard = overlap.dice(counts), overlap.jaccard(counts)
     rim = (0,) * (pred.ndim - 2) + (2, 2)
     values: dict[str, dict[str, float]] = {}
     for k, name in enumerate(classes[1:], start=1):
-        found, truth = pred == k, ref == k
-        distances = surface.surface_distances(found, truth, spacing)
+        predicted, truth = pred == k, ref == k
+        distances = surface.surface_distances(predicted, truth, spacing)
         has_pred, has_ref = counts.pred[k] > 0, counts.ref[k] > 0
         row = {
             "dice": float(dice[k]),
@@ -96,7 +96,7 @@ def evaluate_volume(
             "asd": surface.asd(distances),
             "nsd": surface.nsd(distances, tolerance),
             "nsd_1": surface.nsd(distances, 1.0),
-            "boundary_iou": surface.boundary_iou(found, truth, rim),
+            "boundary_iou": surface.boundary_iou(predicted, truth, rim),
         }
         if mode == "official" and not (has_pred and has_ref):
             perfect = 1.0 if has_pred else 0.0
@@ -141,7 +141,7 @@ def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str])
         (0.7, 0.75)
     """
     if not per_case:
-        raise InputError("per_case holds no case, so there is nothing to summarize; check the split list.")
+        raise InputError("per_case is empty, so there is nothing to summarize; check the split list.")
     first = next(iter(per_case.values()))
     classes = list(first)
     keys = list(first[classes[0]]) if classes else []
@@ -194,7 +194,7 @@ def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str])
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean without the NaN; NaN (and no warning) where there is nothing else."""
+    """Returns the mean without the NaN; NaN (and no warning) where there is nothing else."""
     known = ~np.isnan(values)
     count = known.sum(axis)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)

@@ -12,7 +12,7 @@ from anatolab.types import InputError
 def group_accuracy(
     pred: np.ndarray, target: np.ndarray, group: np.ndarray, *, train_counts: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Accuracy over samples, over groups, weighted as in training, and of the worst group; all in [0, 1].
+    """Returns the accuracy over samples, over groups, weighted as in training, and of the worst group; all in [0, 1].
 
     Args:
         pred: Predicted class, ``(n,)``.

@@ -21,7 +21,7 @@ class OverlapCounts:
 def clean_labels(
     pred: np.ndarray, ref: np.ndarray, num_classes: int, *, case: str = "volume"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The two label arrays, checked, with every voxel of unknown reference set to background in both.
+    """Checks two label arrays, and sets voxels with unknown reference to background in both.
 
     Voxels whose reference is 255 (``UNKNOWN``) or -1 (``IGNORE``) are thus counted for no class, neither in overlap nor
     in distances. A mask cut by an unknown region gets the same cut surface in prediction and reference; MONAI's
@@ -64,7 +64,7 @@ def clean_labels(
 
 
 def overlap_counts(pred: np.ndarray, ref: np.ndarray, num_classes: int) -> OverlapCounts:
-    """Voxels of each class in prediction, reference and both, in one pass; unknown reference voxels count nowhere.
+    """Counts the voxels of each class in prediction, reference and both; unknown reference voxels do not count.
 
     Args:
         pred: Class numbers, any shape.
@@ -90,7 +90,7 @@ def overlap_counts(pred: np.ndarray, ref: np.ndarray, num_classes: int) -> Overl
 
 
 def dice(counts: OverlapCounts) -> np.ndarray:
-    """Dice coefficient of each class, ``(classes,)`` in [0, 1]; NaN where neither side has the class.
+    """Returns the Dice coefficient of each class, ``(classes,)`` in [0, 1]; NaN where neither side has the class.
 
     A class that only one side has gets 0.
 
@@ -102,7 +102,7 @@ def dice(counts: OverlapCounts) -> np.ndarray:
 
 
 def jaccard(counts: OverlapCounts) -> np.ndarray:
-    """Jaccard index of each class, ``(classes,)`` in [0, 1]; NaN where neither side has the class.
+    """Returns the Jaccard index of each class, ``(classes,)`` in [0, 1]; NaN where neither side has the class.
 
     Reference:
         Jaccard, New Phytologist 1912: :math:`|P \\cap R| / |P \\cup R|`.

@@ -16,7 +16,7 @@ from anatolab.types import InputError
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """P values, each raised so that with probability 1 - alpha none under alpha is a chance find.
+    """Returns Holm-adjusted p-values, which control the family-wise error rate without assuming independent tests.
 
     The smallest is multiplied by the number of tests, the next by one less, and so on; an adjusted value is never
     smaller than that of a smaller p. It asks for no independence of the tests.
@@ -28,7 +28,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
         ``(n,)`` in the order given, at most 1.
 
     Raises:
-        InputError: A value that is no probability.
+        InputError: A value lies outside [0, 1].
 
     Reference:
         Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979.
@@ -58,19 +58,19 @@ class Ranking:
     level: float = 0.95
 
     def groups(self) -> list[tuple[str, ...]]:
-        """The largest runs of methods whose outermost mean ranks are within the critical difference.
+        """Returns the maximal groups of methods whose mean ranks differ by less than the critical difference.
 
         Example:
             >>> Ranking({"a": 1.0, "b": 1.8, "c": 3.2}, 0.01, 1.5, 20).groups()
             [('a', 'b'), ('b', 'c')]
         """
         names = list(self.ranks)
-        found: list[tuple[str, ...]] = []
+        maximal: list[tuple[str, ...]] = []
         for i, first in enumerate(names):
             run = [n for n in names[i:] if self.ranks[n] - self.ranks[first] <= self.critical_difference]
-            if len(run) > 1 and not (found and set(run) <= set(found[-1])):
-                found.append(tuple(run))
-        return found
+            if len(run) > 1 and not (maximal and set(run) <= set(maximal[-1])):
+                maximal.append(tuple(run))
+        return maximal
 
 
 def rank_methods(values: Mapping[str, Mapping[str, float]], *, higher: bool = True, level: float = 0.95) -> Ranking:

@@ -49,7 +49,7 @@ class SurfaceDistances:
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    """The surface voxels of a mask: those with a face neighbor in the background or beyond the volume.
+    """Returns the surface voxels of a mask: those with a face neighbor in the background or beyond the volume.
 
     Args:
         mask: Bool, any number of axes.
@@ -68,7 +68,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 
 def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: Spacing = None) -> SurfaceDistances:
-    """Distances of every surface voxel to the other surface, both ways, on the smallest box around both masks.
+    """Computes the distance of every surface voxel to the other surface, both ways, on the box around both masks.
 
     Args:
         pred: Mask of the prediction, bool or integer (nonzero is inside), 2-D or 3-D.
@@ -100,7 +100,7 @@ def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: Spacing = None
 
 
 def hd95(distances: SurfaceDistances, definition: HausdorffDefinition = "pooled") -> float:
-    """95 % Hausdorff distance under a named definition; NaN where a mask is empty.
+    """Returns the 95 % Hausdorff distance under a named definition; NaN if a mask is empty.
 
     Args:
         distances: From :func:`surface_distances`.
@@ -115,7 +115,7 @@ def hd95(distances: SurfaceDistances, definition: HausdorffDefinition = "pooled"
         Huttenlocher et al., Comparing images using the Hausdorff distance, PAMI 1993 (directed, with quantiles).
     """
     if definition not in ("pooled", "max"):
-        raise InputError(f"hd95={definition!r} is no definition of HD95; use 'pooled' (medpy) or 'max' (MONAI).")
+        raise InputError(f"hd95={definition!r} is unknown; use 'pooled' (medpy) or 'max' (MONAI).")
     if not distances.defined:
         return float("nan")
     if definition == "pooled":
@@ -124,12 +124,12 @@ def hd95(distances: SurfaceDistances, definition: HausdorffDefinition = "pooled"
 
 
 def hd(distances: SurfaceDistances) -> float:
-    """Hausdorff distance, the largest surface distance in either direction; NaN where a mask is empty."""
+    """Returns the Hausdorff distance, the largest surface distance in either direction; NaN if a mask is empty."""
     return float(_pooled(distances).max()) if distances.defined else float("nan")
 
 
 def assd(distances: SurfaceDistances) -> float:
-    """Average symmetric surface distance, the mean over all surface voxels of both masks; NaN where a mask is empty.
+    """Returns the average symmetric surface distance, over the surface voxels of both masks; NaN if a mask is empty.
 
     Both surfaces are pooled, as in medpy (``assd`` since 0.4) and MONAI (``symmetric=True``); it is not the mean of the
     two directed means unless both surfaces have equally many voxels.
@@ -138,7 +138,7 @@ def assd(distances: SurfaceDistances) -> float:
 
 
 def asd(distances: SurfaceDistances, direction: Literal["pred_to_ref", "ref_to_pred"] = "pred_to_ref") -> float:
-    """Average directed surface distance; NaN where a mask is empty.
+    """Returns the average directed surface distance; NaN where a mask is empty.
 
     ``"pred_to_ref"`` is what the released scripts of ACTION and ARCO print as ASD (medpy's ``asd(pred, ref)``): it does
     not see a part of the organ that the prediction left out.
@@ -147,12 +147,12 @@ def asd(distances: SurfaceDistances, direction: Literal["pred_to_ref", "ref_to_p
         InputError: Another direction.
     """
     if direction not in ("pred_to_ref", "ref_to_pred"):
-        raise InputError(f"direction={direction!r} is none; use 'pred_to_ref' or 'ref_to_pred'.")
+        raise InputError(f"direction must be 'pred_to_ref' or 'ref_to_pred', not {direction!r}.")
     return float(getattr(distances, direction).mean()) if distances.defined else float("nan")
 
 
 def nsd(distances: SurfaceDistances, tolerance: float) -> float:
-    """Normalized surface Dice, the share of both surfaces within ``tolerance`` of the other; in [0, 1].
+    """Returns the normalized surface Dice, the share of both surfaces within ``tolerance`` of the other; in [0, 1].
 
     Every surface voxel weighs the same, whatever its area in mm, as in MONAI's
     ``compute_surface_dice(use_subvoxels=False)``; the surface elements of DeepMind's code (and of
@@ -169,16 +169,14 @@ def nsd(distances: SurfaceDistances, tolerance: float) -> float:
         Nikolov et al., Clinically applicable segmentation of head and neck anatomy, JMIR 2021.
     """
     if not tolerance >= 0:
-        raise InputError(
-            f"tolerance={tolerance} is no distance; use a number of at least 0, in the unit of the spacing."
-        )
+        raise InputError(f"tolerance must be at least 0, in the unit of the spacing, not {tolerance}.")
     pooled = _pooled(distances)
     within = np.count_nonzero(pooled <= tolerance * (1 + 1e-9))  # 3 voxels of 0.4 mm are within 1.2 mm
     return float(within / pooled.size) if pooled.size else float("nan")
 
 
 def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int | Sequence[int] = 2) -> float:
-    """Intersection over union of the inner rims of two masks; NaN where both are empty.
+    """Returns the intersection over union of the inner rims of two masks; NaN where both are empty.
 
     The rim is the mask without its erosion by ``width`` voxels with a full 3 x 3 (x 3) element; beyond the volume lies
     background.
@@ -235,7 +233,7 @@ def _voxel_size(spacing: Spacing, axes: int) -> np.ndarray:
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds the mask; the first voxel where the mask is empty."""
+    """Returns the smallest box that holds the mask; the first voxel where the mask is empty."""
     box = []
     rest = mask
     for _ in range(mask.ndim):
@@ -246,7 +244,7 @@ def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def _to_nearest(from_: np.ndarray, to: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Distance from each voxel of one surface (in array order) to the nearest voxel of the other."""
+    """Returns the distance from each voxel of one surface (in array order) to the nearest voxel of the other."""
     voxels = np.flatnonzero(from_)
     distances = np.zeros(voxels.size)
     targets = np.flatnonzero(to)

@@ -59,7 +59,7 @@ class ExpertMask(nn.Module):
         drop: Of ``bernoulli``.
 
     Raises:
-        InputError: The settings could drop all experts, or are none.
+        InputError: The settings could drop all experts, or are unknown.
 
     Example:
         >>> ExpertMask(5).expected
@@ -130,7 +130,7 @@ class Router(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """From ``(b, channels, *g)`` to gates ``(b, experts, *g)``, k of them not 0, and the balance loss, a scalar."""
+        """Maps ``(b, channels, *g)`` to gates ``(b, experts, *g)``, k of them not 0, and the balance loss, a scalar."""
         clean = self.choose(x).float()
         scale = F.softplus(self.noise(x).float()) + 1e-2
         noisy = clean + torch.randn_like(clean) * scale if self.training else clean
@@ -149,7 +149,7 @@ class Router(nn.Module):
 
 
 def squared_variation(amounts: Tensor) -> Tensor:
-    """The squared coefficient of variation of ``(n,)`` amounts: 0 where all are equal, n - 1 where one has all.
+    """Returns the squared coefficient of variation of ``(n,)`` amounts: 0 where all are equal, n - 1 where one has all.
 
     Example:
         >>> round(float(squared_variation(torch.tensor([0.0, 0.0, 7.0, 0.0, 0.0]))), 5)
@@ -198,7 +198,7 @@ class Experts(nn.Module):
     ) -> None:
         super().__init__()
         if rescale not in ("none", "renorm", "inverted"):
-            raise InputError(f"experts: rescale {rescale!r} is none; use 'none', 'renorm' or 'inverted'.")
+            raise InputError(f"experts: rescale must be 'none', 'renorm' or 'inverted', not {rescale!r}.")
         n, hidden = len(channels), hidden or dim
         self.strides, self.gate_stride, self.rescale, self.padding = tuple(strides), gate_stride, rescale, padding
         self.mask = mask or ExpertMask(n)
@@ -247,7 +247,7 @@ class Experts(nn.Module):
         return Fused(expert_maps, gate, weights, keep, balance)
 
     def sample(self, fused: Fused, points: Tensor) -> Tensor:
-        """Fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
+        """Returns fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
         assert fused.weights is not None
         weights = point_sample(fused.weights, points, self.padding)
         mixed = torch.zeros((), device=points.device)
@@ -274,16 +274,16 @@ class Concatenation(nn.Module):
         self.linear = nn.Conv1d(sum(channels), out, 1, bias=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Fused:
-        """The maps as they are."""
+        """Returns the maps unchanged."""
         return Fused(maps)
 
     def sample(self, fused: Fused, points: Tensor) -> Tensor:
-        """Fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
+        """Returns fused features ``(b, out, p)`` at points ``(b, p, d)`` in [0, 1], with gradient."""
         return self.linear(torch.cat([point_sample(map_, points, self.padding) for map_ in fused.maps], 1))
 
 
 def fused_map(fusion: Experts | Concatenation, fused: Fused, sides: Sequence[int], *, chunk: int = 1 << 14) -> Tensor:
-    """The fused features of all pixels, ``(b, out, *sides)``, computed ``chunk`` pixels at a time; in evaluation mode.
+    """Returns the fused features of all pixels, ``(b, out, *sides)``, ``chunk`` pixels at a time, in evaluation mode.
 
     Beside the result, memory holds what ``chunk`` points take; the released code holds all experts at full size.
     """
@@ -296,7 +296,7 @@ def fused_map(fusion: Experts | Concatenation, fused: Fused, sides: Sequence[int
 
 
 def _resize(map_: Tensor, grid: Sequence[int]) -> Tensor:
-    """A map on another grid: means of its pixels on a coarser one, linear between them on a finer one."""
+    """Returns a map on another grid: means of its pixels on a coarser one, linear between them on a finer one."""
     if list(map_.shape[2:]) == list(grid):
         return map_
     if map_.shape[-1] > grid[-1]:

@@ -14,7 +14,7 @@ MODE = {2: "bilinear", 3: "trilinear"}
 
 
 def mlp(*widths: int, linear: bool = False, dims: int = 0) -> nn.Sequential:
-    """Linear layers with a ReLU between them, on ``(b, widths[0])``, or per pixel on ``(b, widths[0], *s)``.
+    """Builds linear layers with a ReLU between them, on ``(b, widths[0])``, or per pixel on ``(b, widths[0], *s)``.
 
     Args:
         widths: Features before, between and after the layers.
@@ -41,7 +41,7 @@ class ImageProjector(nn.Module):
         self.layers = mlp(channels, channels, dim, linear=linear)
 
     def forward(self, coarsest: Tensor) -> Tensor:
-        """From ``(b, channels, *s)`` to ``(b, dim)``, with gradient."""
+        """Maps ``(b, channels, *s)`` to ``(b, dim)``, with gradient."""
         return self.layers(coarsest.flatten(2).mean(2))
 
 
@@ -68,7 +68,7 @@ class PatchProjector(nn.Module):
         self.layers = mlp(classes, 2 * classes, classes, linear=linear, dims=dims)
 
     def forward(self, scores: Tensor, predictor: nn.Module | None = None) -> Tensor:
-        """From logits ``(b, classes, *s)`` to embeddings ``(b, patches, classes * cells ** dims)``, with gradient.
+        """Maps logits ``(b, classes, *s)`` to embeddings ``(b, patches, classes * cells ** dims)``, with gradient.
 
         Args:
             scores: Class scores on the image's grid.
@@ -107,7 +107,7 @@ class PixelProjector(nn.Module):
         self.linear = nn.Linear(sum(channels), dim, bias=False)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """From maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
+        """Projects maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
         grid = self.grid(maps)
         parts = []
         for weight, stride, map_ in zip(self.linear.weight.split(self.channels, 1), self.strides, maps, strict=True):
@@ -141,7 +141,7 @@ class ConvPixelProjector(PixelProjector):
         self.layers = nn.Sequential(CONV[dims](sum(channels), dim, 3, padding=1, bias=False), CONV[dims](dim, dim, 1))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """From maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
+        """Projects maps ``(b, channels[i], *s / strides[i])`` to ``(b, dim, *s / stride)``, with gradient."""
         pooled = [
             _pool(map_, self.stride // stride) if stride < self.stride else map_
             for map_, stride in zip(maps, self.strides, strict=True)

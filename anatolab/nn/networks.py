@@ -124,5 +124,5 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 
 
 def multiple_of(network: str, spatial_dims: int) -> int:
-    """The number that each side of an image must be a multiple of, for a network of :data:`NETWORKS`."""
+    """Returns the number of which image sides must be multiples, for a network of :data:`NETWORKS`."""
     return 8 if network in ("light_unet", "stem_unet_small") and spatial_dims == 3 else 16

@@ -31,7 +31,7 @@ Padding = Literal["border", "zeros"]
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """How ambiguous each pixel is: its second largest logit minus its largest, at most 0; larger is more ambiguous.
+    """Returns the uncertainty of each pixel: second largest minus largest logit, at most 0; larger is more ambiguous.
 
     Take it of interpolated logits; interpolating a map of uncertainty is something else.
 
@@ -120,7 +120,7 @@ def training_points(
 
 @torch.no_grad()
 def uncertain_pixels(logits: Tensor, num: int) -> Tensor:
-    """The numbers ``(b, min(num, pixels))`` of each image's most ambiguous pixels; they count row after row.
+    """Returns the numbers ``(b, min(num, pixels))`` of each image's most ambiguous pixels; they count row after row.
 
     Pixel ``(z, y, x)`` has the number ``(z * height + y) * width + x``.
     """
@@ -129,7 +129,7 @@ def uncertain_pixels(logits: Tensor, num: int) -> Tensor:
 
 
 def pixel_centers(index: Tensor, sides: Sequence[int]) -> Tensor:
-    """Coordinates ``(b, p, d)`` of the centers of pixels that are numbered ``(b, p)`` on a grid of these sides.
+    """Returns coordinates ``(b, p, d)`` of the centers of pixels that are numbered ``(b, p)`` on a grid of these sides.
 
     Example:
         >>> pixel_centers(torch.tensor([[0, 5]]), (2, 4)).tolist()
@@ -229,7 +229,7 @@ class FourierEncoding(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in ("none", "fixed", "trainable"):
-            raise InputError(f"rendering: encoding {kind!r} is none; use 'none', 'fixed' or 'trainable'.")
+            raise InputError(f"rendering: encoding must be 'none', 'fixed' or 'trainable', not {kind!r}.")
         if spacing is not None and len(spacing) != dims:
             raise InputError(f"rendering: spacing {tuple(spacing)} has {len(spacing)} axes, the images have {dims}.")
         self.spacing = spacing
@@ -240,11 +240,11 @@ class FourierEncoding(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Of the encoding, 2 L."""
+        """Channels of the encoding, 2 L."""
         return 2 * self.frequencies.shape[1]
 
     def forward(self, points: Tensor, sides: Sequence[int] | None = None) -> Tensor:
-        """From points ``(b, p, d)`` in [0, 1] to waves ``(b, 2 L, p)`` in [-1, 1], with gradient to B.
+        """Maps points ``(b, p, d)`` in [0, 1] to waves ``(b, 2 L, p)`` in [-1, 1], with gradient to B.
 
         Args:
             points: Coordinates, last array axis first.
@@ -299,7 +299,7 @@ class PointHead(nn.Module):
         self.hidden = nn.ModuleList(hidden)
 
     def forward(self, features: Tensor, coarse: Tensor) -> Tensor:
-        """From features ``(b, features, p)`` and coarse logits ``(b, classes, p)`` to logits ``(b, classes, p)``."""
+        """Maps features ``(b, features, p)`` and coarse logits ``(b, classes, p)`` to logits ``(b, classes, p)``."""
         if not (torch.is_grad_enabled() or features.is_cuda or torch.is_autocast_enabled("cpu")):
             return self._inferred(features, coarse)
         size = features.shape[1]
@@ -312,7 +312,7 @@ class PointHead(nn.Module):
         return features
 
     def _inferred(self, features: Tensor, coarse: Tensor) -> Tensor:
-        """The same, without gradient: image by image, which then stays in the cache, and each sum in place."""
+        """Computes the same without gradient, image by image (which fits the cache) and with sums in place."""
         size, layers = features.shape[1], []
         for layer in (*self.hidden, self.last):
             weight = layer.weight[:, :, 0]

@@ -79,7 +79,7 @@ class Tap(nn.Module):
         return logits, [captured[path] for path in self.paths]
 
     def encode(self, image: Tensor) -> Tensor:
-        """The coarsest map alone, ``(b, channels[0], *s / strides[0])`` with gradient; what follows it is not run."""
+        """Returns the coarsest map, ``(b, channels[0], *s / strides[0])``, with gradient; runs no layer after it."""
         captured: dict[str, Tensor] = {}
         self._captured, self._until = captured, self.paths[0]
         try:
@@ -91,7 +91,7 @@ class Tap(nn.Module):
         return captured[self.paths[0]]
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters that the coarsest map depends on; all others are the decoder's."""
+        """Returns the parameters that the coarsest map depends on; all others are the decoder's."""
         return [self.net.get_parameter(name) for name in self._encoder]
 
     def _probe(self, example: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
@@ -235,7 +235,7 @@ def tap(
 
 
 def _unet_paths(net: nn.Module) -> list[str]:
-    """MONAI's UNet nests: down, SkipConnection(inner), up; the last up gives logits and is no feature."""
+    """Lists the decoder modules of MONAI's nested UNet (down, SkipConnection(inner), up); the last one gives logits."""
     path, ups = "model.1", []
     while True:
         inner = net.get_submodule(f"{path}.submodule")

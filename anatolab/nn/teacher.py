@@ -35,11 +35,11 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Any:
-        """What the copied network returns for ``image``, without gradient."""
+        """Returns the output of the copied network for ``image``, without gradient."""
         return self.net(image)
 
     def train(self, mode: bool = True) -> Teacher:
-        """Stays in evaluation mode, whatever is asked."""
+        """Stays in evaluation mode, whatever the argument."""
         return super().train(False)
 
     @torch.no_grad()

@@ -5,24 +5,38 @@ groups=None, generator=None, validation=None)`` gives a head with ``logits(h)``.
 ``sees_in_selection`` say which labels it looks at; what it does not see, it may be given without effect.
 """
 
-from anatolab.robust._fit import Best, FeatureSet, Head, LinearHead, ProjectionHead, Sgd, Start, predict
+from anatolab.robust._fit import (
+    Best,
+    FeatureSet,
+    Head,
+    LinearHead,
+    ProjectionHead,
+    Sgd,
+    Start,
+    nearest_negatives,
+    predict,
+)
 from anatolab.robust.adapter import ContrastiveAdapter
 from anatolab.robust.afr import Afr
-from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set, nearest_negatives
+from anatolab.robust.catalog import METHODS, entry_of
+from anatolab.robust.cfr import CalibrationSet, Cfr, calibration_set
 from anatolab.robust.clip import Clip, load_clip
 from anatolab.robust.cnc import Cnc
 from anatolab.robust.dfr import Dfr
 from anatolab.robust.erm import ErmLinearProbe, ErmProjection
-from anatolab.robust.features import extract, features_of, rows_of, start_of
+from anatolab.robust.features import extract, features_of, rows_of, start_of, start_of_means
 from anatolab.robust.groupdro import GroupDro
+from anatolab.robust.heads import Card, load_head, open_clip_state, save_head
 from anatolab.robust.jtt import Jtt
 from anatolab.robust.wiseft import WiseFt
 from anatolab.robust.zero_shot import ZeroShot
 
 __all__ = [
+    "METHODS",
     "Afr",
     "Best",
     "CalibrationSet",
+    "Card",
     "Cfr",
     "Clip",
     "Cnc",
@@ -41,11 +55,16 @@ __all__ = [
     "WiseFt",
     "ZeroShot",
     "calibration_set",
+    "entry_of",
     "extract",
     "features_of",
     "load_clip",
+    "load_head",
     "nearest_negatives",
+    "open_clip_state",
     "predict",
     "rows_of",
+    "save_head",
     "start_of",
+    "start_of_means",
 ]

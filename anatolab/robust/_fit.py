@@ -114,6 +114,7 @@ def worst(correct: Tensor, part: Tensor) -> float:
 
 
 def fraction(correct: Tensor) -> float:
+    """The share of entries that are true."""
     return float(correct.double().mean())
 
 
@@ -122,18 +123,11 @@ def selection_labels(select: Select) -> Labels:
     return {"val_worst_group": ("y", "group"), "last": ()}.get(select, ("y",))
 
 
-class Selects(Protocol):
-    """Settings with a rule of selection."""
-
-    @property
-    def select(self) -> Select: ...
+C = TypeVar("C")
 
 
-S = TypeVar("S", bound=Selects)
-
-
-class Selecting(Generic[S]):
-    """A method that keeps the epoch which the rule in its settings likes best.
+class Method(Generic[C]):
+    """A method on frozen features: its settings, and which labels it looks at.
 
     Args:
         start: Projection, text head and scale of the pre-trained model.
@@ -141,15 +135,16 @@ class Selecting(Generic[S]):
     """
 
     Config: Any  # the class of the settings, of each method its own
+    sees_in_training: Labels = ("y",)
 
-    def __init__(self, start: Start, config: S | None = None) -> None:
+    def __init__(self, start: Start, config: C | None = None) -> None:
         self.start = start
-        self.config: S = config or self.Config()
+        self.config: C = config or self.Config()
 
     @property
     def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at."""
-        return selection_labels(self.config.select)
+        """The labels of validation that the rule of selection looks at; none where the settings name no rule."""
+        return selection_labels(getattr(self.config, "select", "last"))
 
 
 class Best:
@@ -264,15 +259,15 @@ def train_projection(
         h, y = h[rows], y[rows]
 
     def losses(epoch: int) -> Iterator[Tensor]:
-        for at in batches(len(y), settings.batch, generator):
-            yield F.cross_entropy(head.logits(h[at]), y[at])
+        for batch in batches(len(y), settings.batch, generator):
+            yield F.cross_entropy(head.logits(h[batch]), y[batch])
 
     descend(head, settings, losses, best)
     return head
 
 
 def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | None) -> Tensor:
-    """For each of n rows k distinct entries of a pool, uniformly: a run of a fresh shuffle, from a random place.
+    """Samples k distinct pool entries for each of n rows, as random windows of one permutation.
 
     Args:
         pool: ``(m,)`` row numbers, m at least k.
@@ -285,8 +280,27 @@ def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | Non
     """
     m = len(pool)
     order = torch.randperm(m, generator=generator)
-    at = torch.randint(m, (n, 1), generator=generator) + torch.arange(k)
-    return pool[order[at % m]]
+    positions = torch.randint(m, (n, 1), generator=generator) + torch.arange(k)
+    return pool[order[positions % m]]
+
+
+def nearest_negatives(unit: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tensor:
+    """Returns the ``k`` rows of other classes with the highest cosine to each anchor, nearest first; in float32.
+
+    Args:
+        unit: ``(n, d)``, normalized here.
+        y: ``(n,)`` int64.
+        anchors: ``(c,)`` row numbers.
+        k: At most the rows of other classes.
+
+    Returns:
+        ``(c, k)`` row numbers.
+    """
+    z, nearest = F.normalize(unit.float(), dim=1), []
+    for rows in anchors.split(512):
+        cosine = (z[rows] @ z.T).masked_fill(y[rows][:, None] == y, -2.0)
+        nearest.append(cosine.topk(k, 1).indices)
+    return torch.cat(nearest)
 
 
 def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
@@ -300,30 +314,33 @@ def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
     return groups
 
 
-def logistic(
-    z: Tensor, y: Tensor, c: float, *, penalty: Literal["l1", "l2"] = "l2", weight: dict[int, float] | None = None
-) -> tuple[Tensor, Tensor]:
+def logistic(z: Tensor, y: Tensor, c: float, *, penalty: Literal["l1", "l2"] = "l2") -> tuple[Tensor, Tensor]:
     """Weight ``(classes, d)`` and bias ``(classes,)`` of a logistic regression of scikit-learn.
 
     Args:
         z: ``(n, d)``.
         y: ``(n,)`` int64, all classes from 0 present.
         c: Inverse strength of the penalty.
-        penalty: ``l1`` by liblinear, two classes only; ``l2`` by L-BFGS.
-        weight: Of each class; 1 where None.
+        penalty: ``l1`` by liblinear, a class against the rest where there are more than two; ``l2`` by L-BFGS.
     """
     from sklearn.linear_model import LogisticRegression
 
     solver = {"solver": "liblinear", "l1_ratio": 1.0} if penalty == "l1" else {"max_iter": 1000}
-    model = LogisticRegression(C=c, class_weight=weight, random_state=0, **solver).fit(z.numpy(), y.numpy())
-    coef, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
+    classes = y.unique()
+    split = penalty == "l1" and len(classes) > 2
+    fits = [
+        LogisticRegression(C=c, random_state=0, **solver).fit(z.numpy(), target.numpy())
+        for target in ([y == k for k in classes] if split else [y])
+    ]
+    coef = torch.cat([torch.from_numpy(fit.coef_) for fit in fits]).float()
+    bias = torch.cat([torch.from_numpy(fit.intercept_) for fit in fits]).float()
     if len(coef) == 1:  # two classes: the logit of the second over the first
         coef, bias = torch.cat([torch.zeros_like(coef), coef]), torch.cat([torch.zeros_like(bias), bias])
     return coef, bias
 
 
 def balanced(groups: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Row numbers with as many of each group as the smallest has, drawn without replacement."""
+    """Samples row numbers without replacement, of each group as many as the smallest has."""
     parts: Sequence[Tensor] = [torch.nonzero(groups == g).flatten() for g in groups.unique()]
     least = min(len(part) for part in parts)
     return torch.cat([part[torch.randperm(len(part), generator=generator)[:least]] for part in parts])

@@ -22,15 +22,15 @@ from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
-    Labels,
+    Method,
     Select,
-    Selecting,
     Sgd,
     Start,
     batches,
     descend,
     draw_distinct,
     embed,
+    nearest_negatives,
 )
 
 
@@ -64,19 +64,17 @@ class AdapterHead(nn.Module):
         return self.of(embed(self.start, h))
 
 
-class ContrastiveAdapter(Selecting["ContrastiveAdapter.Config"]):
+class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
     """Trains an adapter by contrast across zero-shot's rights and wrongs, and by resampled cross-entropy."""
 
     @dataclass(frozen=True)
     class Config:
         width: int = 128  # of the hidden layer (code)
-        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=40, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
-        num: int = 64  # positives and negatives an anchor; 2048 in the code
-        neighbors: int = 256  # nearest other-class rows that negatives are drawn from; 4096 in the code
+        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=20, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
+        num: int = 16  # positives and negatives an anchor; 2048 in the code
+        neighbors: int = 64  # nearest other-class rows that negatives are drawn from; 4096 in the code
         temperature: float = 0.1  # code
         select: Select = "val_worst_group"
-
-    sees_in_training: Labels = ("y",)
 
     def fit(
         self,
@@ -90,30 +88,31 @@ class ContrastiveAdapter(Selecting["ContrastiveAdapter.Config"]):
         check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         z = embed(self.start, features)
-        guess = (z @ self.start.text).argmax(1)
-        kind = 2 * y + (guess == y)
+        zero_shot = (z @ self.start.text).argmax(1)
+        kind = 2 * y + (zero_shot == y)
         pools = {int(k): torch.nonzero(kind == k).flatten() for k in kind.unique()}
         facing = {k: pools.get(k ^ 1, pool) for k, pool in pools.items()}  # the own side where the other has no row
         num = min(c.num, *(len(pool) for pool in facing.values()))
-        cells = y * int(guess.max() + 1) + guess
+        cells = y * int(zero_shot.max() + 1) + zero_shot
         odds = 1 / torch.bincount(cells).float()[cells]
+        others = len(y) - int(torch.bincount(y).max())  # rows of other classes, of the class that has fewest
+        nearest = nearest_negatives(z, y, torch.arange(len(y)), min(c.neighbors, others))
         head = AdapterHead(self.start, c.width, generator)
 
         def losses(epoch: int) -> Iterator[Tensor]:
-            for at in batches(len(y), c.sgd.batch, generator):
+            for batch in batches(len(y), c.sgd.batch, generator):
                 if epoch % 2:
-                    at = torch.multinomial(odds, len(at), replacement=True, generator=generator)
-                    yield F.cross_entropy(head.of(z[at]), y[at])
+                    batch = torch.multinomial(odds, len(batch), replacement=True, generator=generator)
+                    yield F.cross_entropy(head.of(z[batch]), y[batch])
                     continue
-                near = torch.empty(len(at), num, dtype=torch.long)
-                for k in kind[at].unique():
-                    rows = kind[at] == k
+                near = torch.empty(len(batch), num, dtype=torch.long)
+                for k in kind[batch].unique():
+                    rows = kind[batch] == k
                     near[rows] = draw_distinct(facing[int(k)], int(rows.sum()), num, generator)
-                cosine = (z[at] @ z.T).masked_fill(y[at][:, None] == y, -2)
-                close = cosine.topk(min(c.neighbors, int((y != 0).sum()), int((y == 0).sum()))).indices
-                pick = draw_distinct(torch.arange(close.shape[1]), len(at), min(c.num, close.shape[1]), generator)
+                close = nearest[batch]
+                pick = draw_distinct(torch.arange(close.shape[1]), len(batch), min(c.num, close.shape[1]), generator)
                 far = close.gather(1, pick)
-                yield calibration_loss(head.adapt(z[at]), head.adapt(z[near]), head.adapt(z[far]), c.temperature)
+                yield calibration_loss(head.adapt(z[batch]), head.adapt(z[near]), head.adapt(z[far]), c.temperature)
 
         descend(head, c.sgd, losses, best)
         return head

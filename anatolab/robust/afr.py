@@ -21,10 +21,9 @@ from anatolab.losses import hardness_weights
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
-    Labels,
+    Method,
     ProjectionHead,
     Select,
-    Selecting,
     Sgd,
     descend,
     in_chunks,
@@ -32,7 +31,7 @@ from anatolab.robust._fit import (
 )
 
 
-class Afr(Selecting["Afr.Config"]):
+class Afr(Method["Afr.Config"]):
     """Weighted cross-entropy on a held-out part of the training rows, close to the model of stage 1."""
 
     @dataclass(frozen=True)
@@ -44,8 +43,6 @@ class Afr(Selecting["Afr.Config"]):
         steps: int = 500
         lr: float = 1e-2
         select: Select = "val_worst_group"
-
-    sees_in_training: Labels = ("y",)
 
     def fit(
         self,
@@ -62,8 +59,8 @@ class Afr(Selecting["Afr.Config"]):
         first, rest = order[: round(c.share * len(y))], order[round(c.share * len(y)) :]
         head = train_projection(self.start, features, y, c.first, Best("last", None), generator, first)
         h, label = features[rest], y[rest]
-        own = in_chunks(head.logits, h).softmax(1).gather(1, label[:, None])[:, 0]
-        weight = hardness_weights(own, label, c.gamma)
+        label_probability = in_chunks(head.logits, h).softmax(1).gather(1, label[:, None])[:, 0]
+        weight = hardness_weights(label_probability, label, c.gamma)
         before = [p.detach().clone() for p in head.parameters()]
 
         def losses(epoch: int) -> Iterator[Tensor]:

@@ -43,6 +43,7 @@ from anatolab.robust._fit import (
     FeatureSet,
     Head,
     Labels,
+    Method,
     ProjectionHead,
     Select,
     Sgd,
@@ -51,8 +52,8 @@ from anatolab.robust._fit import (
     descend,
     draw_distinct,
     in_chunks,
+    nearest_negatives,
     predict,
-    selection_labels,
     train_projection,
 )
 from anatolab.types import InputError
@@ -93,32 +94,8 @@ def calibration_set(reference: Head, features: Tensor, y: Tensor) -> Calibration
     return CalibrationSet(anchors, correct, tuple(torch.nonzero(y != k).flatten() for k in range(classes)))
 
 
-def nearest_negatives(unit: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tensor:
-    """Of each anchor the ``k`` rows of other classes with the highest cosine, nearest first; in float32.
-
-    Args:
-        unit: ``(n, d)``, normalized here.
-        y: ``(n,)`` int64.
-        anchors: ``(c,)`` row numbers.
-        k: At most the rows of other classes.
-
-    Returns:
-        ``(c, k)`` row numbers.
-    """
-    z, found = F.normalize(unit.float(), dim=1), []
-    for at in anchors.split(512):
-        cosine = (z[at] @ z.T).masked_fill(y[at][:, None] == y, -2.0)
-        found.append(cosine.topk(k, 1).indices)
-    return torch.cat(found)
-
-
-class Cfr:
-    """Calibrates the projection on the errors of a reference model.
-
-    Args:
-        start: Projection, text head and scale of the pre-trained model.
-        config: See :class:`Config`; its recommended settings where None.
-    """
+class Cfr(Method["Cfr.Config"]):
+    """Calibrates the projection on the errors of a reference model."""
 
     @dataclass(frozen=True)
     class Config:
@@ -147,10 +124,15 @@ class Cfr:
         select: Select = "val_worst_class"  # needs no group; val_worst_group in the code
 
         @classmethod
-        def official(cls, **told: Any) -> Cfr.Config:
-            """What the released code does, as far as it is reproduced (see the head of this file); for comparison."""
+        def official(cls, tower: Literal["vit", "rn"] = "vit", **changed: Any) -> Cfr.Config:
+            """Returns what the released code does, as far as it is reproduced (see the head of this file).
+
+            Args:
+                tower: Decides the reference: zero-shot for a ViT, ERM stopped by its worst group for a ResNet.
+                **changed: Settings that replace released ones.
+            """
             settings: dict[str, Any] = {
-                "reference": "erm_best",
+                "reference": "zero_shot" if tower == "vit" else "erm_best",
                 "erm": Sgd(lr=1e-4),
                 "negative": "same_class_as_released",
                 "search": "feature",
@@ -162,24 +144,23 @@ class Cfr:
                 "sgd": Sgd(lr=1e-4),
                 "select": "val_worst_group",
             }
-            return cls(**{**settings, **told})
+            return cls(**{**settings, **changed})
 
         @classmethod
-        def paper(cls, **told: Any) -> Cfr.Config:
-            """The method as printed; its method section could not be read, so what it fixes has to be told.
+        def paper(cls, **changed: Any) -> Cfr.Config:
+            """The method as printed; its method section could not be read, so what it fixes has to be given.
 
             Raises:
-                InputError: One of the settings that only the paper could give is not told.
+                InputError: One of the settings that only the paper could give is not given.
             """
-            if missing := [name for name in _UNREAD if name not in told]:
-                raise InputError(f"CFR as printed: {', '.join(missing)} could not be read in the paper; tell them.")
-            return cls(**told)
-
-    sees_in_training: Labels = ("y",)
+            if missing := [name for name in _UNREAD if name not in changed]:
+                raise InputError(f"CFR as printed: {', '.join(missing)} could not be read in the paper; give them.")
+            return cls(**changed)
 
     def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.config = c = config or self.Config()
-        self.start = start if c.scale is None else replace(start, scale=c.scale)
+        super().__init__(start, config)
+        if self.config.scale is not None:
+            self.start = replace(start, scale=self.config.scale)
         self.calibration: CalibrationSet | None = None  # of the last fit
         self.best: Best | None = None  # of the last fit: what selection saw, and the epoch that it kept
 
@@ -188,7 +169,7 @@ class Cfr:
         """The labels of validation that the rules of selection look at, that of the reference included."""
         if self.config.reference == "erm_best":
             return ("y", "group")
-        return selection_labels(self.config.select)
+        return super().sees_in_selection
 
     def reference(
         self, features: Tensor, y: Tensor, generator: torch.Generator | None, validation: FeatureSet | None
@@ -244,25 +225,25 @@ class Cfr:
             for rows in batches(len(y), c.sgd.batch, generator):
                 # Anchors are cycled through; positives and negatives are drawn anew at each visit.
                 pick = order[torch.arange(used, used + min(c.anchors, len(anchors))) % len(anchors)]
-                at, used = anchors[pick], used + len(pick)
-                near = torch.empty(len(at), num_near, dtype=torch.long)
-                far = table[pick] if c.negative == "nearest" else torch.empty(len(at), num_far, dtype=torch.long)
+                anchor, used = anchors[pick], used + len(pick)
+                near = torch.empty(len(anchor), num_near, dtype=torch.long)
+                far = table[pick] if c.negative == "nearest" else torch.empty(len(anchor), num_far, dtype=torch.long)
                 for k in range(classes):
-                    mine = y[at] == k
-                    near[mine] = draw_distinct(sets.correct[k], int(mine.sum()), num_near, generator)
+                    of_class = y[anchor] == k
+                    near[of_class] = draw_distinct(sets.correct[k], int(of_class.sum()), num_near, generator)
                     if c.negative != "nearest":
                         pool = sets.other[k] if c.negative == "random" else torch.nonzero(y == k).flatten()
-                        far[mine] = draw_distinct(pool, int(mine.sum()), num_far, generator)
+                        far[of_class] = draw_distinct(pool, int(of_class.sum()), num_far, generator)
 
                 # Rows, anchors, positives and negatives go through one and the same P_theta; gradient flows to all.
-                sizes = [len(rows), len(at), near.numel(), far.numel()]
-                z = drop(head.embed(features[torch.cat([rows, at, near.flatten(), far.flatten()])]))
-                z_rows, z_at, z_near, z_far = z.split(sizes)
+                sizes = [len(rows), len(anchor), near.numel(), far.numel()]
+                z = drop(head.embed(features[torch.cat([rows, anchor, near.flatten(), far.flatten()])]))
+                z_rows, z_anchor, z_near, z_far = z.split(sizes)
                 z_near, z_far = z_near.view(*near.shape, -1), z_far.view(*far.shape, -1)
                 if c.positive == "centroid":
                     z_near = z_near.mean(1, keepdim=True)
-                loss = c.ce_weight * turn * F.cross_entropy(head.scale * z_at @ head.text, y[at])
-                loss = loss + c.cal_weight * turn * calibration_loss(z_at, z_near, z_far, c.temperature)
+                loss = c.ce_weight * turn * F.cross_entropy(head.scale * z_anchor @ head.text, y[anchor])
+                loss = loss + c.cal_weight * turn * calibration_loss(z_anchor, z_near, z_far, c.temperature)
                 if c.holistic == "cross_entropy":
                     loss = loss + c.holistic_weight * F.cross_entropy(head.scale * z_rows @ head.text, y[rows])
                 elif c.holistic != "none":
@@ -277,8 +258,8 @@ class Cfr:
         c = self.config
         absent = [k for k in range(int(y.max()) + 1) if not (y[anchors] == k).any()]
         if len(anchors) < 32 or absent:
-            said = f"{len(anchors)} anchors" + (f", none of class {absent[0]}" if absent else "")
-            warnings.warn(f"CFR: the calibration set has {said}; try a reference that is trained less.", stacklevel=3)
+            count = f"{len(anchors)} anchors" + (f", none of class {absent[0]}" if absent else "")
+            warnings.warn(f"CFR: the calibration set has {count}; try a reference that is trained less.", stacklevel=3)
         if c.balance_classes:
             parts = [anchors[y[anchors] == k] for k in y[anchors].unique()]
             least = min(len(part) for part in parts)

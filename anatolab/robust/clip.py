@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anatolab.data.files import reason
+from anatolab.records import seal
 from anatolab.types import InputError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -165,16 +167,19 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
     try:
         model, _, _ = open_clip.create_model_and_transforms(label, pretrained=None if folder else pretrained)
         tokenizer = open_clip.get_tokenizer(label)
-    except (RuntimeError, FileNotFoundError, ValueError, OSError) as error:
+    except Exception as error:  # whatever a damaged file, a wrong name or a missing network makes it raise
+        if isinstance(error, MemoryError):
+            raise
         raise InputError(
             f"{name}: open_clip cannot load this model ({next(iter(str(error).splitlines()), '')[:200]}); give a name "
-            f"of open_clip.list_models() with a tag of its weights, a folder that holds a model, or one of {SMALL}."
+            "of open_clip.list_models() with a tag of its weights (off-line only where they were downloaded before) "
+            f"or a file of them, a folder that holds a model, or one of {', '.join(SMALL)}."
         ) from error
     visual: Any = model.visual
     if not hasattr(visual, "attnpool") and getattr(visual, "proj", None) is None:
         raise InputError(f"{name}: its image tower is no ViT with a projection and no ResNet; use another model.")
-    said = open_clip.get_model_preprocess_cfg(model)
-    return _frozen(name, model, tokenizer, said["mean"], said["std"])
+    preprocessing = open_clip.get_model_preprocess_cfg(model)
+    return _frozen(name, model, tokenizer, preprocessing["mean"], preprocessing["std"])
 
 
 def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
@@ -185,14 +190,21 @@ def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
         folder: Where weights and record lie; those of the package where not given.
 
     Raises:
-        InputError: The weights are not those that the record describes.
+        InputError: The description is missing or not as it was written, or the weights are not those it describes.
     """
     from open_clip import CLIP
     from safetensors.torch import load_file
 
-    record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    file = folder / f"{name}.safetensors"
-    if hashlib.sha256(file.read_bytes()).hexdigest() != record["sha256"]:
+    file, about = folder / f"{name}.safetensors", folder / f"{name}.json"
+    try:
+        record = json.loads(about.read_text(encoding="utf-8"))
+        sealed = record.pop("seal", None)  # not there in descriptions from before there were seals
+        due, whole = record["sha256"], hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{about}: cannot be read ({reason(error)}); restore it from the package.") from error
+    if sealed is not None and seal(record) != sealed:
+        raise InputError(f"{about}: is not as it was written; restore it from the package.")
+    if whole != due:
         raise InputError(f"{file}: is not the file that {name}.json describes; restore both from the package.")
     model = CLIP(**record["model"])
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(file).items()})
@@ -211,11 +223,11 @@ def small_tokenizer(record: dict[str, Any]) -> Callable[[list[str]], Tensor]:
 
     def tokenize(texts: list[str]) -> Tensor:
         ids = inner(texts)
-        at = torch.searchsorted(known, ids).clamp_max(len(known) - 1)
-        if (strange := ids[known[at] != ids]).numel():
+        position = torch.searchsorted(known, ids).clamp_max(len(known) - 1)
+        if (strange := ids[known[position] != ids]).numel():
             word = inner.decode([int(strange[0])]).strip()
             raise InputError(f"prompt: {word!r} is in no caption of the small model; use words of its captions.")
-        return at
+        return position
 
     return tokenize
 

@@ -2,7 +2,9 @@
 
 Stage 1 is a strongly regularized ERM, whose prediction stands for the attribute. For an anchor that it gets right,
 positives are rows of the same class that it gets wrong, and negatives rows of other classes that it takes for the
-anchor's. The contrast has one denominator for all positives and negatives.
+anchor's. The contrast has one denominator for all positives and negatives. As in the released code it runs in two
+directions: a positive is the anchor of a second contrast, whose positives are rows like the first anchor and whose
+negatives are *easy*, rows of other classes that the first model gets right.
 
 Reference:
     Zhang et al., Correct-N-Contrast, ICML 2022; settings of its released code.
@@ -22,10 +24,9 @@ from anatolab.losses import calibration_loss
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
-    Labels,
+    Method,
     ProjectionHead,
     Select,
-    Selecting,
     Sgd,
     descend,
     draw_distinct,
@@ -35,7 +36,7 @@ from anatolab.robust._fit import (
 from anatolab.types import InputError
 
 
-class Cnc(Selecting["Cnc.Config"]):
+class Cnc(Method["Cnc.Config"]):
     """Contrast across the predictions of a first model, with cross-entropy beside it."""
 
     @dataclass(frozen=True)
@@ -43,12 +44,11 @@ class Cnc(Selecting["Cnc.Config"]):
         first: Sgd = field(default_factory=lambda: Sgd(epochs=20, weight_decay=1e-3))  # stage 1
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=30, batch=32, lr=1e-3, weight_decay=1e-3))  # batch: anchors
         num: int = 17  # positives and negatives an anchor (code, Waterbirds), as far as there are so many
+        easy: int = 17  # easy negatives of the second direction (code, Waterbirds); 0 leaves it out
         temperature: float = 0.1  # code, Waterbirds
         contrast: float = 0.75  # weight of the contrast; 1 minus it for cross-entropy
         steps: int = 37  # an epoch
         select: Select = "val_worst_group"
-
-    sees_in_training: Labels = ("y",)
 
     def fit(
         self,
@@ -66,10 +66,11 @@ class Cnc(Selecting["Cnc.Config"]):
         check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         first = train_projection(self.start, features, y, c.first, Best("last", None), generator)
-        guess = predict(first, features)
+        first_class = predict(first, features)
+        right = first_class == y
         pools = []
         for k in y.unique():
-            sets = [(y == k) & (guess == k), (y == k) & (guess != k), (y != k) & (guess == k)]
+            sets = [(y == k) & right, (y == k) & ~right, (y != k) & (first_class == k), (y != k) & right]
             pools.append([torch.nonzero(rows).flatten() for rows in sets])
         pools = [sets for sets in pools if all(len(rows) for rows in sets)]
         if not pools:
@@ -78,17 +79,25 @@ class Cnc(Selecting["Cnc.Config"]):
 
         def losses(epoch: int) -> Iterator[Tensor]:
             for step in range(c.steps):
-                anchors, positives, negatives = pools[step % len(pools)]
-                at = draw_distinct(anchors, 1, min(c.sgd.batch, len(anchors)), generator)[0]
-                near = draw_distinct(positives, len(at), min(c.num, len(positives)), generator)
-                far = draw_distinct(negatives, len(at), min(c.num, len(negatives)), generator)
-                rows, back = torch.cat([at, near.flatten(), far.flatten()]).unique(return_inverse=True)
-                z = head.embed(features[rows])
-                z_at, z_near, z_far = z[back].split([len(at), near.numel(), far.numel()])
-                contrast = calibration_loss(
-                    z_at, z_near.view(*near.shape, -1), z_far.view(*far.shape, -1), c.temperature, joint=True
-                )
-                plain = F.cross_entropy(head.scale * z[back] @ head.text, y[rows][back])
+                anchors, positives, negatives, easy = pools[step % len(pools)]
+                n = min(c.sgd.batch, len(anchors))
+
+                def some(pool: Tensor, k: int, n: int = n) -> Tensor:
+                    return draw_distinct(pool, n, min(k, len(pool)), generator)
+
+                anchor = some(anchors, n, 1).T  # (n, 1): n distinct anchors
+                near, far = some(positives, c.num), some(negatives, c.num)
+                parts = [anchor, near, far]
+                if c.easy:
+                    parts += [torch.cat([anchor, some(anchors, c.num - 1)], 1), some(easy, c.easy)]
+                rows, back = torch.cat([part.flatten() for part in parts]).unique(return_inverse=True)
+                z = head.embed(features[rows])[back]
+                unit = [u.view(*p.shape, -1) for u, p in zip(z.split([p.numel() for p in parts]), parts, strict=True)]
+                contrast = calibration_loss(unit[0][:, 0], unit[1], unit[2], c.temperature, joint=True)
+                if c.easy:
+                    second = calibration_loss(unit[1][:, 0], unit[3], unit[4], c.temperature, joint=True)
+                    contrast = contrast + second
+                plain = F.cross_entropy(head.scale * z @ head.text, y[rows][back])
                 yield c.contrast * contrast + (1 - c.contrast) * plain
 
         descend(head, c.sgd, losses, best)

@@ -2,7 +2,9 @@
 
 It shows what the frozen features hold. It needs the group of the rows that it trains on: those of validation, as
 published, or those of training (DFR-Tr). Embeddings are standardized on training rows; a sparse logistic regression
-is fitted on several balanced subsamples, and the *coefficients* are averaged, not the predictions.
+is fitted on several balanced subsamples, and the *coefficients* are averaged, not the predictions. Its strength C is
+tuned by the worst group: on one half of validation against the other, or on training rows against validation. Class
+weights stay at 1 in both forms, as in the released code unless they are asked for.
 
 Reference:
     Kirichenko, Izmailov and Wilson, Last layer re-training is sufficient for robustness to spurious correlations,
@@ -19,21 +21,21 @@ from torch import Tensor
 
 from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
+    Best,
     FeatureSet,
     Labels,
     LinearHead,
-    Start,
+    Method,
+    Select,
     balanced,
     checked,
     embed,
     logistic,
-    predict,
-    worst,
 )
 from anatolab.types import InputError
 
 
-class Dfr:
+class Dfr(Method["Dfr.Config"]):
     """Averaged sparse logistic regressions on group-balanced subsamples."""
 
     @dataclass(frozen=True)
@@ -41,14 +43,10 @@ class Dfr:
         on: Literal["validation", "training"] = "validation"  # which rows are balanced and fitted
         strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C; tuned on a half against the other
         refits: int = 20  # 10 in the form on training rows
-        penalty: Literal["l1", "l2"] = "l1"  # l1 takes two classes only
-        class_weights: tuple[float, ...] = (1.0, 2.0, 3.0, 10.0, 100.0, 300.0, 1000.0)  # of one class, on training
+        penalty: Literal["l1", "l2"] = "l1"
+        select: Select = "val_worst_group"  # tunes C
 
     sees_in_training: Labels = ("y", "group")
-    sees_in_selection: Labels = ("y", "group")
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
 
     def fit(
         self,
@@ -75,27 +73,21 @@ class Dfr:
         def head(weight: Tensor, bias: Tensor) -> LinearHead:
             return LinearHead(self.start, mean, std, weight, bias)
 
-        def one(rows: tuple[Tensor, Tensor, Tensor], c_: float, heavy: tuple[int, float]) -> tuple[Tensor, Tensor]:
-            at = balanced(rows[2], generator)
-            weight = {int(k): heavy[1] if k == heavy[0] else 1.0 for k in rows[1].unique()}
-            return logistic(rows[0][at], rows[1][at], c_, penalty=c.penalty, weight=weight)
-
-        def score(fitted: tuple[Tensor, Tensor], at: Tensor) -> float:
-            guess = predict(head(*fitted), validation.h[at])
-            return worst(guess == validation.y[at], val[2][at])
+        def one(rows: tuple[Tensor, Tensor, Tensor], strength: float) -> tuple[Tensor, Tensor]:
+            even = balanced(rows[2], generator)
+            return logistic(rows[0][even], rows[1][even], strength, penalty=c.penalty)
 
         if c.on == "validation":
             order = torch.randperm(len(val[1]), generator=generator)
             half, other = order[::2], order[1::2]
-            tuned = (val[0][half], val[1][half], val[2][half])
-            settings = [(strength, (0, 1.0)) for strength in c.strengths]
-            rows = val
+            rows, tuned = val, (val[0][half], val[1][half], val[2][half])
+            held = FeatureSet(validation.h[other], validation.y[other], validation.groups[other])
         else:
             rows = tuned = (z, y, checked(y, groups, "DFR on training rows"))
-            other = torch.arange(len(val[1]))
-            settings = [(1.0, (k, w)) for k in (0, 1) for w in c.class_weights]
-        best = settings[0]
-        if len(settings) > 1:
-            best = max(settings, key=lambda s: score(one(tuned, *s), other))
-        fits = [one(rows, *best) for _ in range(c.refits)]
+            held = validation
+        strength = c.strengths[0]
+        if len(c.strengths) > 1:
+            rule = Best(c.select, held)
+            strength = max(c.strengths, key=lambda s: rule.score(head(*one(tuned, s))))
+        fits = [one(rows, strength) for _ in range(c.refits)]
         return head(torch.stack([w for w, _ in fits]).mean(0), torch.stack([b for _, b in fits]).mean(0))

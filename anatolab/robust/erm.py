@@ -18,22 +18,18 @@ from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
-    Labels,
     LinearHead,
+    Method,
     ProjectionHead,
     Select,
-    Selecting,
     Sgd,
-    Start,
     embed,
-    fraction,
     logistic,
-    predict,
     train_projection,
 )
 
 
-class ErmProjection(Selecting["ErmProjection.Config"]):
+class ErmProjection(Method["ErmProjection.Config"]):
     """Cross-entropy through the text head; only the projection is trained."""
 
     @dataclass(frozen=True)
@@ -42,8 +38,6 @@ class ErmProjection(Selecting["ErmProjection.Config"]):
 
         sgd: Sgd = field(default_factory=Sgd)
         select: Select = "last"
-
-    sees_in_training: Labels = ("y",)
 
     def fit(
         self,
@@ -59,18 +53,13 @@ class ErmProjection(Selecting["ErmProjection.Config"]):
         return train_projection(self.start, features, y, self.config.sgd, best, generator)
 
 
-class ErmLinearProbe:
-    """Logistic regression on standardized unit embeddings, its strength chosen by average accuracy on validation."""
+class ErmLinearProbe(Method["ErmLinearProbe.Config"]):
+    """Logistic regression on standardized unit embeddings, its strength chosen on validation."""
 
     @dataclass(frozen=True)
     class Config:
         strengths: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)  # C, tried on validation; the first without it
-
-    sees_in_training: Labels = ("y",)
-    sees_in_selection: Labels = ("y",)
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
+        select: Select = "val_average"
 
     def fit(
         self,
@@ -84,9 +73,6 @@ class ErmLinearProbe:
         check_features(features, y)
         z = embed(self.start, features)
         mean, std = z.mean(0), z.std(0)
-        found: list[tuple[float, LinearHead]] = []
-        for c in self.config.strengths if validation is not None else self.config.strengths[:1]:
-            head = LinearHead(self.start, mean, std, *logistic((z - mean) / std, y, c))
-            score = 0.0 if validation is None else fraction(predict(head, validation.h) == validation.y)
-            found.append((score, head))
-        return max(found, key=lambda pair: pair[0])[1]
+        strengths = self.config.strengths if validation is not None else self.config.strengths[:1]
+        heads = [LinearHead(self.start, mean, std, *logistic((z - mean) / std, y, c)) for c in strengths]
+        return heads[0] if len(heads) == 1 else max(heads, key=Best(self.config.select, validation).score)

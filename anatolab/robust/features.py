@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from anatolab.data import LabeledImages, cache_root
 from anatolab.data.blocks import open_verified
 from anatolab.data.store import GrowingArray, open_or_build
-from anatolab.robust._fit import FeatureSet, Start
+from anatolab.robust._fit import FeatureSet, Start, in_chunks
 from anatolab.robust.clip import TEMPLATES, Clip
 from anatolab.types import InputError
 
@@ -98,8 +99,20 @@ def rows_of(
 
 
 def start_of(clip: Clip, names: tuple[str, ...], templates: tuple[str, ...] = TEMPLATES) -> Start:
-    """Where every method starts, from a model and the names of the classes."""
+    """Returns where every method starts, from a model and the names of the classes."""
     return Start(clip.projection(), clip.text_head(names, templates), clip.scale)
+
+
+def start_of_means(clip: Clip, train: FeatureSet) -> Start:
+    """Returns where every method starts without a text: the unit mean embedding of each class stands for its prompt.
+
+    Args:
+        clip: The frozen model.
+        train: Training rows; their classes are looked at.
+    """
+    z = in_chunks(lambda part: F.normalize(clip.projection()(part), dim=-1), train.h)
+    text = torch.stack([F.normalize(z[train.y == k].mean(0), dim=0) for k in train.y.unique()], 1)
+    return Start(clip.projection(), text, clip.scale)
 
 
 def _write(folder: Path, clip: Clip, images: LabeledImages, dtype: str, batch: int) -> None:

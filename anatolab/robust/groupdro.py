@@ -18,10 +18,10 @@ from torch import Tensor
 
 from anatolab.data.checks import check_features
 from anatolab.losses import group_dro, group_losses
-from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Select, Selecting, Sgd, checked, descend
+from anatolab.robust._fit import Best, FeatureSet, Labels, Method, ProjectionHead, Select, Sgd, checked, descend
 
 
-class GroupDro(Selecting["GroupDro.Config"]):
+class GroupDro(Method["GroupDro.Config"]):
     """Minimizes the q-weighted sum of group losses through the text head."""
 
     @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class GroupDro(Selecting["GroupDro.Config"]):
         def losses(epoch: int) -> Iterator[Tensor]:
             nonlocal q
             for _ in range(max(len(y) // c.sgd.batch, 1)):
-                at = torch.multinomial(odds, c.sgd.batch, replacement=True, generator=generator)
-                each = group_losses(F.cross_entropy(head.logits(features[at]), y[at], reduction="none"), g[at], n)
+                batch = torch.multinomial(odds, c.sgd.batch, replacement=True, generator=generator)
+                each = group_losses(
+                    F.cross_entropy(head.logits(features[batch]), y[batch], reduction="none"), g[batch], n
+                )
                 _, q = group_dro(each + adjust, q, c.step)
                 yield (q * each).sum()
 

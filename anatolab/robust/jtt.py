@@ -19,17 +19,16 @@ from anatolab.data.checks import check_features
 from anatolab.robust._fit import (
     Best,
     FeatureSet,
-    Labels,
+    Method,
     ProjectionHead,
     Select,
-    Selecting,
     Sgd,
     predict,
     train_projection,
 )
 
 
-class Jtt(Selecting["Jtt.Config"]):
+class Jtt(Method["Jtt.Config"]):
     """ERM on the training rows with the errors of an earlier ERM repeated."""
 
     @dataclass(frozen=True)
@@ -38,8 +37,6 @@ class Jtt(Selecting["Jtt.Config"]):
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=60))  # stage 2
         extra: int = 20  # lambda, further copies of each error; 0 is ERM
         select: Select = "val_worst_group"
-
-    sees_in_training: Labels = ("y",)
 
     def fit(
         self,

@@ -14,22 +14,16 @@ import torch
 from torch import Tensor
 
 from anatolab.data.checks import check_features
-from anatolab.robust._fit import Best, FeatureSet, Labels, ProjectionHead, Sgd, Start, train_projection
+from anatolab.robust._fit import Best, FeatureSet, Method, ProjectionHead, Sgd, train_projection
 
 
-class WiseFt:
+class WiseFt(Method["WiseFt.Config"]):
     """Interpolates the projection between the pre-trained one and that of ERM."""
 
     @dataclass(frozen=True)
     class Config:
         sgd: Sgd = field(default_factory=Sgd)
         alpha: float = 0.5  # 0 is zero-shot, 1 is ERM
-
-    sees_in_training: Labels = ("y",)
-    sees_in_selection: Labels = ()
-
-    def __init__(self, start: Start, config: Config | None = None) -> None:
-        self.start, self.config = start, config or self.Config()
 
     def fit(
         self,

@@ -9,11 +9,13 @@ Reference:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from anatolab.data.checks import check_features
-from anatolab.robust._fit import FeatureSet, Head, Labels, ProjectionHead, Start
+from anatolab.robust._fit import FeatureSet, Head, Labels, Method, ProjectionHead
 
 
 class GroupPromptHead(ProjectionHead):
@@ -26,20 +28,18 @@ class GroupPromptHead(ProjectionHead):
         return super().logits(h).unflatten(1, (-1, self.attributes)).amax(2)
 
 
-class ZeroShot:
-    """The pre-trained model as it is.
+class ZeroShot(Method["ZeroShot.Config"]):
+    """Reads the pre-trained model as it is.
 
-    Args:
-        start: Its text head has a column a class; or, with ``attributes`` above 1, a column a group in the order of
-            the groups' numbers.
-        attributes: Prompts a class.
+    The text head of its start has a column a class; or, with ``attributes`` above 1, a column a group in the order of
+    the groups' numbers.
     """
 
-    sees_in_training: Labels = ()
-    sees_in_selection: Labels = ()
+    @dataclass(frozen=True)
+    class Config:
+        attributes: int = 1  # prompts a class
 
-    def __init__(self, start: Start, attributes: int = 1) -> None:
-        self.start, self.attributes = start, attributes
+    sees_in_training: Labels = ()
 
     def fit(
         self,
@@ -49,10 +49,10 @@ class ZeroShot:
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> Head:
-        """The head; nothing given is looked at."""
+        """Returns the head; no label is looked at."""
         check_features(features, y)
-        if self.attributes == 1:
+        if self.config.attributes == 1:
             return self.start.head()
         head = GroupPromptHead(self.start.projection, self.start.text, self.start.scale)
-        head.attributes = self.attributes
+        head.attributes = self.config.attributes
         return head

@@ -84,7 +84,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a folder holds a checkpoint, damaged or not."""
+    """Returns whether a folder holds a checkpoint, damaged or not."""
     return (folder / LAST).exists() or (folder / PREVIOUS).exists()
 
 
@@ -162,7 +162,7 @@ def _verify(file: BinaryIO, path: Path) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's global generators, as tensors and plain numbers."""
+    """Returns the states of Python's, numpy's and torch's global generators, as tensors and plain numbers."""
     version, internal, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     return {

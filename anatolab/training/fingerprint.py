@@ -14,12 +14,17 @@ from anatolab.data import Rows, Volumes
 from anatolab.training.folder import RunInfo, compared, pseudonym
 from anatolab.types import InputError, Split
 
-FREE = ("log_every", "checkpoint_every", "accelerator")  # settings that shape no weight
+FREE = ("log_every", "checkpoint_every", "accelerator", "validate_every", "logger")  # settings that shape no weight
 
 
 def shaping(settings: Any) -> dict[str, Any]:
     """Returns the settings that shape the weights."""
     return {k: v for k, v in asdict(settings).items() if k not in FREE}
+
+
+def free(settings: Any) -> dict[str, Any]:
+    """Returns the settings that shape no weight."""
+    return {k: v for k, v in asdict(settings).items() if k in FREE}
 
 
 def fingerprint(
@@ -74,7 +79,7 @@ def check(path: Path, saved: Mapping[str, str], ours: Mapping[str, str]) -> None
 
 
 def _changes(key: str, saved: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """What differs under a key: the key, or the fields in it, with the values before and now."""
+    """Lists the differences under a key (the key, or its fields) with the values before and now."""
     if saved.get(key) == ours.get(key):
         return []
     before, now = (json.loads(values.get(key, "null")) for values in (saved, ours))

@@ -20,7 +20,7 @@ from types import UnionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anatolab import records
 from anatolab.data import FieldOfView
@@ -28,11 +28,12 @@ from anatolab.data.geometry import reoriented
 from anatolab.files import write_atomically
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS
-from anatolab.training import checkpoint
+from anatolab.training import checkpoint, exported
 from anatolab.types import Case, CaseRef, Cohort, InputError, Split
 
 FILE = "run.json"
 OTHER_SPACING = 1.5  # voxels that many times longer or shorter than those of the training are worth a remark
+_FOREIGN = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError)  # of a foreign description
 _STATE = {"state": True}  # changes while a run goes on, or says where it was made: no part of what is compared
 
 
@@ -58,6 +59,10 @@ class RunInfo:
     field_of_view: dict[str, Any] | None = None  # the part of a slice that is seen; None: all of it
     largest_component: bool = False  # whether a prediction keeps the largest component of each class alone
     settings: dict[str, Any] = field(default_factory=dict)  # those of anatolab.training.Settings that shape the weights
+    start: dict[str, Any] | None = None  # whose weights it started from, see anatolab.training.start; None: fresh ones
+    loop: dict[str, Any] = field(default_factory=dict, metadata=_STATE)  # the settings that shape no weight
+    command: tuple[str, ...] = field(default=(), metadata=_STATE)  # that started it, without folders
+    rows: str = field(default="", metadata=_STATE)  # SHA-256 of the prepared data
     step: int = field(default=0, metadata=_STATE)  # updates that the weights have seen
     updates: int = field(default=0, metadata=_STATE)  # updates in all
     versions: dict[str, str] = field(default_factory=dict, metadata=_STATE)  # of packages
@@ -127,17 +132,17 @@ class RunInfo:
         return replace(cohort, refs=refs, window=self.window, orientation=self.orientation)
 
 
-def describe_code(info: RunInfo, settings: dict[str, Any], updates: int) -> RunInfo:
+def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any], rows: str, updates: int) -> RunInfo:
     """Returns the description with what is known when training starts: its settings, and the code that runs now."""
     git = records.git_state()
     versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
     commit = git["commit"] + "+" * git["dirty"]
-    return replace(info, settings=settings, updates=updates, versions=versions, commit=commit)
+    return replace(info, settings=settings, loop=loop, rows=rows, updates=updates, versions=versions, commit=commit)
 
 
 def compared(info: RunInfo) -> dict[str, Any]:
     """Returns what must agree for a run to be continued: every field that is no state, by name."""
-    kept = [f.name for f in fields(info) if not f.metadata]
+    kept = [f.name for f in fields(info) if not f.metadata and (f.name != "start" or info.start is not None)]
     return {k: v for k, v in asdict(info).items() if k in kept}
 
 
@@ -162,7 +167,7 @@ def mirror(info: RunInfo) -> dict[str, Any]:
         k: [pseudonym(patient) for patient in v] if isinstance(v, tuple) else v for k, v in asdict(info.split).items()
     }
     plain = {**records.plain(info), "split": split, "finished": info.finished, "format": checkpoint.FORMAT}
-    return {k: v for k, v in plain.items() if k != "data"}
+    return {k: v for k, v in plain.items() if k != "data" and (k != "start" or v is not None)}
 
 
 def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
@@ -177,10 +182,17 @@ def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
     write_atomically(folder / FILE, json.dumps(mirror(info), indent=1, ensure_ascii=False) + "\n", overwrite=True)
 
 
-def build(info: RunInfo) -> nn.Module:
-    """Returns the method of a run with fresh weights, drawn from torch's global generator."""
+def build(info: RunInfo, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Returns the method of a run with fresh weights, drawn from torch's global generator.
+
+    Args:
+        info: The description.
+        weights: Of the network, in the place of the fresh ones of these names, see :mod:`anatolab.training.start`.
+    """
     kind = METHODS[info.method]
     network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))
+    if weights is not None:
+        network.load_state_dict(weights, strict=False)
     return kind(network, from_plain(kind.Config, info.config))
 
 
@@ -188,7 +200,7 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     """Opens a trained run: its method with the weights of the last checkpoint, in evaluation mode.
 
     Args:
-        folder: What ``train`` was given as ``out``.
+        folder: What ``train`` was given as ``out``, or what ``anatolab export`` wrote.
         device: Where the method shall live.
 
     Returns:
@@ -201,8 +213,10 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
         Notice: The last checkpoint is damaged, and the one before it is used.
     """
     folder = Path(folder)
+    if not checkpoint.exists(folder) and exported.exists(folder):
+        return _open_export(folder / exported.WEIGHTS, device)
     if not checkpoint.exists(folder):
-        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so this is no run; name the --out of a training.")
+        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so it is not a run; name the --out of a training.")
     payload = checkpoint.newest(folder, device)
     path = folder / checkpoint.LAST
     if not payload.get("info"):
@@ -213,14 +227,30 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
         info = from_plain(RunInfo, json.loads(payload["info"]))
         method = build(info)
         method.load_state_dict(payload["method"])
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path}: this version of anatolab cannot build the run that it describes ({reason}); "
-            "train into a new folder, or use the version that wrote it."
-        ) from error
+    except _FOREIGN as error:
+        raise _cannot_build(path, error) from error
     _check_mirror(folder / FILE, info)
     return method.to(device).eval(), info
+
+
+def _open_export(path: Path, device: torch.device | str) -> tuple[nn.Module, RunInfo]:
+    """Opens exported weights; their description names nobody, so nobody is known to be held out."""
+    card, tensors = exported.read(path)
+    try:
+        info = from_plain(RunInfo, {**card["info"], "split": {"train": [], "labeled": 0}})
+        method = build(info)
+        exported.load(method, tensors)
+    except _FOREIGN as error:
+        raise _cannot_build(path, error) from error
+    return method.to(device).eval(), info
+
+
+def _cannot_build(path: Path, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return InputError(
+        f"{path}: this version of anatolab cannot build the run that it describes ({reason}); "
+        "train into a new folder, or use the version that wrote it."
+    )
 
 
 def from_plain(kind: Any, values: Any) -> Any:

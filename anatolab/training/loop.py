@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -20,13 +19,14 @@ from torch import Tensor, nn
 
 from anatolab.data import Rows, TwoStreamSampler, Volumes, shard
 from anatolab.errors import NonFiniteError
-from anatolab.files import lock, write_atomically
+from anatolab.files import lock
 from anatolab.ranges import check_ranges
 from anatolab.training import checkpoint
-from anatolab.training.fingerprint import check, fingerprint, shaping
+from anatolab.training.fingerprint import check, fingerprint, free, shaping
 from anatolab.training.folder import RunInfo, describe_code, save_run
 from anatolab.training.labels import check_annotated
 from anatolab.training.settings import Settings, build_optimizer, keep_memory, learning_rate, resolve_precision
+from anatolab.training.watch import Log, Validation
 from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Stage
 
 
@@ -50,6 +50,7 @@ def train(
     *,
     out: Path | str | None = None,
     info: RunInfo | None = None,
+    validation: Validation | None = None,
     progress: bool | None = None,
 ) -> Run:
     """Trains a method through all its stages; with ``out``, continues there where an earlier call stopped.
@@ -65,6 +66,7 @@ def train(
         out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None, nor before a run that lies there
             has been compared. No other process can write there meanwhile.
         info: Description of the run, kept in the checkpoint; :func:`anatolab.training.open_run` needs it.
+        validation: Held-out patients that are measured every ``settings.validate_every`` steps; they choose nothing.
         progress: Show a progress bar; where None, only in a terminal or a live notebook.
 
     Raises:
@@ -92,7 +94,9 @@ def train(
     stages = list(protocol.stages())
     updates = sum(stage.updates for stage in stages)
     out = Path(out) if out is not None else None
-    described = describe_code(info, shaping(settings), updates) if info is not None else None
+    described = info
+    if info is not None:
+        described = describe_code(info, shaping(settings), free(settings), rows.sha256, updates)
 
     # 1. Device, processes and random numbers. Every process draws its own augmentation.
     fabric = _fabric(settings)
@@ -128,7 +132,8 @@ def train(
         first = saved["stage"] if saved is not None else 0
         run = Run(saved["step"] if saved is not None else 0, False, out=out)
         run.log = saved["log"] if saved is not None else []
-        log = Log(run, out / "log.jsonl" if out is not None and rank == 0 else None)
+        log = Log(run, out / "log.jsonl" if out is not None and rank == 0 else None, settings.logger)
+        held.callback(log.close)
         before = saved["seconds"] if saved is not None else (0.0, 0.0)
         started = time.monotonic(), time.process_time()
         stop = held.enter_context(_stop_signals())
@@ -174,6 +179,10 @@ def train(
                 if (step + 1) % settings.log_every == 0 or last:
                     guard.raise_if_bad(run.step, rows, path)
                     bar.set_postfix(log.line(stage.name, lr, total, losses, norm))
+                if validation is not None and _due(settings.validate_every, run.step, updates):
+                    if rank == 0:
+                        log.validation(stage.name, validation.measure(method, fabric.device, precision))
+                    fabric.barrier()
                 stopping = _agreed(stop, fabric, due=(step + 1) % settings.log_every == 0 or last)
                 if path is not None and ((step + 1) % settings.checkpoint_every == 0 or last or stopping):
                     guard.raise_if_bad(run.step, rows, path)
@@ -222,7 +231,7 @@ class Feed:
             self.resident = (image.to(device), label.to(device))
 
     def __call__(self, index: Tensor, num_labeled: int) -> Batch:
-        """The batch of rows ``index`` (b,), of which the first ``num_labeled`` keep their labels."""
+        """Returns the batch of rows ``index`` (b,), of which the first ``num_labeled`` keep their labels."""
         if self.resident is not None:
             where = index.pin_memory().to(self.device, non_blocking=True)
             image, label = (array[where] for array in self.resident)
@@ -233,27 +242,6 @@ class Feed:
 
     def _moved(self, array: Tensor) -> Tensor:
         return array.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else array
-
-
-class Log:
-    """Log lines in memory and, one JSON object a line, on disk; a resumed run goes on from its checkpoint's lines."""
-
-    def __init__(self, run: Run, path: Path | None) -> None:
-        self.run, self.path = run, path
-        if path is not None:
-            write_atomically(path, "".join(json.dumps(line) + "\n" for line in run.log), overwrite=True)
-
-    def line(self, stage: str, lr: float, total: Tensor, losses: Losses, norm: Tensor) -> dict[str, str]:
-        """Reads the device once, writes a line, and returns what the progress bar shows."""
-        names = ["loss", *losses.terms, *losses.diagnostics, "grad_norm"]
-        scalars = [total, *losses.terms.values(), *losses.diagnostics.values(), norm]
-        values = torch.stack([s.detach().float().reshape(()) for s in scalars]).tolist()
-        entry = {"step": self.run.step, "stage": stage, "lr": lr, **dict(zip(names, values, strict=True))}
-        self.run.log.append(entry)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        return {name: f"{entry[name]:.3f}" for name in ("loss", *losses.terms)}
 
 
 class _Step(nn.Module):
@@ -276,20 +264,20 @@ class _Guard:
 
     def __init__(self, length: int, device: torch.device) -> None:
         self.bad = torch.zeros(length, device=device)
-        self.seen: deque[Tensor] = deque(maxlen=length)
+        self.recent: deque[Tensor] = deque(maxlen=length)
         self.count = 0
 
     def check(self, total: Tensor, norm: Tensor, index: Tensor) -> Tensor:
-        """1 where the loss or the gradient norm is not finite, else 0; a scalar on the device."""
+        """Returns 1 if the loss or the gradient norm is not finite, else 0; a scalar on the device."""
         bad = (~(torch.isfinite(norm) & torch.isfinite(total.detach()))).float()
         self.bad[self.count % len(self.bad)] = bad
-        self.seen.append(index)
+        self.recent.append(index)
         self.count += 1
         return bad
 
     def raise_if_bad(self, step: int, rows: Rows | Volumes, path: Path | None) -> None:
         bad = self.bad.tolist()
-        for age, index in enumerate(reversed(self.seen)):
+        for age, index in enumerate(reversed(self.recent)):
             if bad[(self.count - 1 - age) % len(bad)]:
                 names = ", ".join(dict.fromkeys(rows.names[i] for i in index.tolist()))
                 kept = f"the last checkpoint {path} is kept" if path and path.exists() else "nothing was saved"
@@ -320,7 +308,7 @@ def _fabric(settings: Settings) -> Any:
 
 
 def _seconds(before: tuple[float, float], started: tuple[float, float]) -> tuple[float, float]:
-    """Wall and CPU seconds of the processes before this one and of this one."""
+    """Returns wall and CPU seconds of this process and the ones it resumed."""
     return before[0] + time.monotonic() - started[0], before[1] + time.process_time() - started[1]
 
 
@@ -340,8 +328,13 @@ def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> Two
     return TwoStreamSampler(labeled, unlabeled, *stage.batch, seed=seed)
 
 
+def _due(every: int, step: int, updates: int) -> bool:
+    """Whether something is done after this step: every so many steps and at the end; never where ``every`` is 0."""
+    return every > 0 and (step % every == 0 or step == updates)
+
+
 def _agreed(stop: threading.Event, fabric: Any, *, due: bool) -> bool:
-    """Whether to stop now; several processes decide together, at log lines only."""
+    """Returns whether to stop now; several processes decide together, at log steps only."""
     if fabric.world_size == 1:
         return stop.is_set()
     if not due:

@@ -41,6 +41,8 @@ class Settings:
     compile: bool = False  # torch.compile of every network
     log_every: int = 20  # steps between reads of the device
     checkpoint_every: int = 200  # steps
+    validate_every: int = 0  # steps between measurements of held-out patients, which choose nothing; 0: none
+    logger: Literal["none", "tensorboard"] = "none"  # beside log.jsonl
 
     def resolved(self) -> Settings:
         """Returns these settings with the optimizer's defaults in the place of None.
@@ -102,7 +104,7 @@ def resolve_precision(precision: str, accelerator: str = "auto", dims: int = 2) 
         dims: 2 or 3, of the network's convolutions.
 
     Raises:
-        InputError: The precision is none of the three, or bf16 is asked for in 3-D on a CPU.
+        InputError: The precision is unknown, or bf16 is given in 3-D on a CPU.
     """
     if precision not in ("auto", "32-true", "bf16-mixed"):
         raise InputError(f"precision must be 'auto', '32-true' or 'bf16-mixed', not {precision!r}.")

@@ -7,6 +7,7 @@ that a small script draws when the reader gets near it, and the numbers behind i
 
 from anatolab.viz.block import MAX_IMAGE, MAX_ROWS, MAX_SPEC, Block, in_book, show, shrink
 from anatolab.viz.colors import CLASS_COLORS, METHOD_COLORS, PALETTE, class_color, method_color, method_style
+from anatolab.viz.curves import curves, read_log
 from anatolab.viz.overlays import outline, overlay, overlay_figure, png_url
 from anatolab.viz.slider import explorer, frames_figure, redrawn
 from anatolab.viz.spec import DRAWN, MAX_POINTS, spec_of
@@ -22,6 +23,7 @@ __all__ = [
     "PALETTE",
     "Block",
     "class_color",
+    "curves",
     "explorer",
     "frames_figure",
     "in_book",
@@ -31,6 +33,7 @@ __all__ = [
     "overlay",
     "overlay_figure",
     "png_url",
+    "read_log",
     "redrawn",
     "show",
     "shrink",

@@ -26,7 +26,7 @@ MAX_ROWS = 150  # of a data table; above, a summary
 
 
 def in_book() -> bool:
-    """Whether figures are for the built book, not for a live notebook."""
+    """Returns whether figures are for the built book, not for a live notebook."""
     return bool(os.environ.get("ANATOLAB_BOOK"))
 
 
@@ -79,17 +79,13 @@ def show(figure: Any, *, alt: str, caption: str = "", table: bool = True) -> Any
 
 def check_alt(alt: str) -> None:
     if len(alt.split()) < 3:
-        raise InputError(
-            f"alt={alt!r} says too little; tell in words what the figure shows to a reader who cannot see it."
-        )
+        raise InputError(f"alt={alt!r} is too short; describe what the figure shows to a reader who cannot see it.")
 
 
 def _show_matplotlib(figure: Any, alt: str, caption: str) -> Any:
     figure = getattr(figure, "figure", None) or figure
     if not hasattr(figure, "savefig"):
-        raise InputError(
-            f"show() takes a plotly or matplotlib figure, not {type(figure).__name__}; hand it the figure."
-        )
+        raise InputError(f"show() takes a plotly or matplotlib figure, not {type(figure).__name__}.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -135,7 +131,7 @@ def _block(inside: str, caption: str, data: str, width: int, height: int) -> str
 
 
 def _table(plain: dict[str, Any]) -> str:
-    """The numbers behind a figure: all of them where they are few, else a summary a trace; empty for pictures."""
+    """Returns the numbers behind a figure: all if they are few, else a summary per trace; empty for pictures."""
     rows: list[list[str]] = []
     summaries: list[list[str]] = []
     for i, trace in enumerate(plain["data"]):

@@ -21,7 +21,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangl
 
 
 def class_color(name: str, index: int | None = None) -> str:
-    """The one color of an anatomical class in this book, as ``#rrggbb``.
+    """Returns the one color of an anatomical class in this book, as ``#rrggbb``.
 
     Args:
         name: ``background``, ``RV``, ``Myo`` or ``LV``.
@@ -42,7 +42,7 @@ def class_color(name: str, index: int | None = None) -> str:
 
 
 def method_color(name: str) -> str:
-    """The one color of a method in this book, as ``#rrggbb``; ``mean_teacher`` and ``mean teacher`` are the same.
+    """Returns the color of a method, as ``#rrggbb``; ``mean_teacher`` and ``mean teacher`` are the same method.
 
     Raises:
         InputError: A method that has no color.
@@ -55,7 +55,7 @@ def method_color(name: str) -> str:
 
 
 def method_style(name: str) -> dict[str, Any]:
-    """Color, dash and symbol of a method, for a plotly line: dash and symbol say what the color says.
+    """Returns color, dash and symbol of a method for a plotly line; dash and symbol repeat what the color encodes.
 
     Example:
         >>> method_style("mean teacher")["line"]["dash"]

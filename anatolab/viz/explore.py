@@ -29,11 +29,11 @@ class Explorer:
     here: tuple[int, ...] = field(init=False)  # classes that the volume holds
 
     def __post_init__(self) -> None:
-        found = np.unique(self.label) if self.label is not None else ()
-        object.__setattr__(self, "here", tuple(int(c) for c in found if 0 < c < len(self.classes)))
+        present = np.unique(self.label) if self.label is not None else ()
+        object.__setattr__(self, "here", tuple(int(c) for c in present if 0 < c < len(self.classes)))
 
     def figure(self, number: int, shown: Collection[str] | None = None) -> Figure:
-        """The figure of a slice: what the sliders of notebook and book call.
+        """Draws a slice, for the sliders of notebook and book.
 
         Args:
             number: One of ``slices``.
@@ -53,13 +53,13 @@ class Explorer:
         return figure.update_layout(height=round(90 + 560 * height / width), width=580, margin=room)
 
     def twin(self, start: int | None = None) -> Figure:
-        """All slices as one figure with a slider of frames; a click into the legend hides a class."""
-        at = len(self.slices) // 2 if start is None else self.slices.index(start)
-        return frames_figure(self.figure, self.slices, label="slice", start=at)
+        """Returns all slices as one figure with a slider of frames; a click into the legend hides a class."""
+        index = len(self.slices) // 2 if start is None else self.slices.index(start)
+        return frames_figure(self.figure, self.slices, label="slice", start=index)
 
 
 def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int = 16) -> Explorer:
-    """The volume that is shown: cut to what is not air, so many slices, so many pixels along the longer side.
+    """Crops a volume to the body and reduces it to a number of slices and of pixels along the longer side.
 
     Args:
         case: The volume; its window is what is seen, the range of its first channel where it has none.
@@ -85,8 +85,8 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
     image = case.image[0]
     low, high = case.window or (float(image.min()), float(image.max()))
     gray = (image.clip(low, high) - low) / (high - low)
-    seen = gray > 0.02
-    y, x = (_span(seen.any(axis).mean(0)) for axis in (2, 1))
+    visible = gray > 0.02
+    y, x = (_span(visible.any(axis).mean(0)) for axis in (2, 1))
     count = min(slices, len(gray))
     chosen = np.linspace(0, len(gray) - 1, count).round().astype(int)
     part = gray[chosen][:, y, x]
@@ -101,7 +101,7 @@ def reduced(case: Case, classes: Sequence[str], *, side: int = 112, slices: int 
 
 
 def _span(share: np.ndarray, margin: int = 2) -> slice:
-    """From the first to the last place where something is seen."""
+    """Returns the range from the first to the last nonzero position."""
     where = np.flatnonzero(share > 0.05)
     if not len(where):
         return slice(0, len(share))
@@ -162,13 +162,13 @@ class SceneBoard:
         """What the book's slider runs over, such as ``duck on water``."""
         return tuple(f"{o} on {b}" for o in self.objects for b in self.backgrounds)
 
-    def at(self, scene: str) -> tuple[int, int]:
-        """Numbers of object and background of a scene."""
+    def locate(self, scene: str) -> tuple[int, int]:
+        """Returns the indices of a scene's object and background."""
         o, b = divmod(self.scenes.index(scene), len(self.backgrounds))
         return o, b
 
     def figure(self, scene: str, color: str | None = None) -> Figure:
-        """The picture of a scene beside the margin of every method: what the widget and the book's slider call.
+        """Draws a scene beside the margin of every method, for the widget and the book's slider.
 
         Args:
             scene: One of ``scenes``.
@@ -177,7 +177,7 @@ class SceneBoard:
         """
         import plotly.graph_objects as go
 
-        (o, b), names, methods = self.at(scene), list(self.colors), list(self.margins)
+        (o, b), names, methods = self.locate(scene), list(self.colors), list(self.margins)
         c = 0 if color is None else names.index(color)
         table = np.round([self.margins[m][o, b] for m in methods], 2)  # (methods, colors)
         says = [self.classes[int(v > 0)] for v in table[:, c]]
@@ -204,9 +204,9 @@ class SceneBoard:
         )
 
     def twin(self, start: str | None = None) -> Figure:
-        """All objects on all backgrounds as one figure with a slider of frames, the object in the first color."""
-        at = 0 if start is None else self.scenes.index(start)
-        return frames_figure(self.figure, self.scenes, label="scene", start=at)
+        """Returns all scenes as one figure with a slider of frames, the object in the first color."""
+        index = 0 if start is None else self.scenes.index(start)
+        return frames_figure(self.figure, self.scenes, label="scene", start=index)
 
 
 def explore_scenes(board: SceneBoard, *, alt: str, caption: str = "", start: str | None = None) -> Any:
@@ -225,9 +225,9 @@ def explore_scenes(board: SceneBoard, *, alt: str, caption: str = "", start: str
         return show(board.twin(start), alt=alt, caption=caption, table=False)
     import ipywidgets
 
-    o, b = board.at(start or board.scenes[0])
+    o, b = board.locate(start or board.scenes[0])
     kinds = (("object", board.objects, o), ("background", board.backgrounds, b), ("color", tuple(board.colors), 0))
-    choices = [ipywidgets.ToggleButtons(options=names, index=at, description=kind) for kind, names, at in kinds]
+    choices = [ipywidgets.ToggleButtons(options=names, index=index, description=kind) for kind, names, index in kinds]
     thing, place, paint = choices
     output = redrawn(choices, lambda: board.figure(f"{thing.value} on {place.value}", paint.value))
     return ipywidgets.VBox([*choices, output])

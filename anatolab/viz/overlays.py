@@ -60,7 +60,7 @@ def overlay_figure(
     classes: Sequence[str] = tuple(CLASS_COLORS),
     title: str = "",
 ) -> Figure:
-    """The same as :func:`overlay` as an interactive plotly figure: hover to read, click a class away."""
+    """Draws :func:`overlay` as an interactive plotly figure: hover to read values, click to hide a class."""
     import plotly.graph_objects as go
 
     gray = np.asarray(image)
@@ -78,7 +78,7 @@ def overlay_figure(
 
 
 def outline(mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The outline of a binary mask (h, w) as x and y in pixels; NaN where one part ends and the next begins."""
+    """Returns the outline of a binary mask (h, w) as x and y in pixels; NaN where one part ends and the next begins."""
     import contourpy
 
     padded = np.pad(np.asarray(mask, dtype=np.float32), 1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def frames_figure(make: Callable[[Any], Figure], values: Sequence[Any], *, label: str = "", start: int = 0) -> Figure:
-    """One figure with a slider over ``values``; each frame is ``make(value)``.
+    """Returns one figure with a slider over ``values``; each frame is ``make(value)``.
 
     Every figure needs the same traces in the same order, and fixed axis ranges if axes shall stand still.
 
@@ -54,7 +54,7 @@ def explorer(
     caption: str = "",
     start: int = 0,
 ) -> Any:
-    """A slider over ``values`` that redraws ``make(value)``: a widget where Python runs, frames in the built book.
+    """Returns a slider over ``values`` that redraws ``make(value)``: a widget with a live kernel, frames in the book.
 
     Example in a notebook: ``explorer(lambda t: curve(t), [0.05, 0.1, 0.5], label="temperature", alt="...")``.
     """
@@ -69,7 +69,7 @@ def explorer(
 
 
 def redrawn(widgets: Sequence[Any], draw: Callable[[], Any]) -> Any:
-    """A widget that shows what ``draw`` gives, anew whenever one of these widgets changes its value."""
+    """Returns a widget that shows ``draw()`` and redraws whenever one of these widgets changes."""
     import ipywidgets
     from IPython.display import display
 

@@ -18,7 +18,7 @@ MAX_POINTS = 5_000  # a trace and state
 
 
 def spec_of(figure: Figure) -> tuple[dict[str, Any], list[str]]:
-    """What the book's script draws: traces, layout without template, frames; and what the reader must be told.
+    """Returns what the book's script draws (traces, layout without template, frames), and notes for the reader.
 
     Raises:
         InputError: A trace type outside the bundle, or more points than it can draw.
@@ -86,7 +86,7 @@ def _numbers(value: Any) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """To JSON: long numeric arrays as int16 or uint8 with scale and offset, short ones as rounded numbers."""
+    """Encodes for JSON: long numeric arrays as int16 or uint8 with scale and offset, short ones as rounded numbers."""
     if isinstance(value, dict):
         return {k: encode(v) for k, v in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
@@ -98,7 +98,7 @@ def encode(value: Any) -> Any:
 
 
 def numeric(value: Any) -> np.ndarray | None:
-    """The values as a numeric array of any shape, None where they are something else; ``None`` entries become NaN."""
+    """Returns the values as a numeric array of any shape, or None; ``None`` entries become NaN."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
         return value
     try:

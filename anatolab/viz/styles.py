@@ -23,28 +23,28 @@ MARK = {
 
 
 def axes_of(trace: dict[str, Any]) -> tuple[str, str]:
-    """The pair of plotly axes of a trace, e.g. ``("x", "y2")``."""
+    """Returns the pair of plotly axes of a trace, e.g. ``("x", "y2")``."""
     return str(trace.get("xaxis") or "x"), str(trace.get("yaxis") or "y")
 
 
 def words(holder: Any) -> str:
-    """The text of a title or annotation."""
+    """Returns the text of a title or annotation."""
     return clean((holder.get("text") if isinstance(holder, dict) else holder) or "")
 
 
 def clean(text: Any) -> str:
-    """Plotly's little HTML as plain text; dollars that are no formula stay dollars."""
+    """Converts plotly's HTML tags to plain text; dollar signs outside formulas stay."""
     plain = re.sub(r"<[^>]+>", "", re.sub(r"<br\s*/?>", "\n", str(text)))
     return plain.replace("$", r"\$")
 
 
 def is_numbers(value: Any) -> bool:
-    """Whether a color is given as numbers for a color scale."""
+    """Returns whether a color is given as numbers for a color scale."""
     return isinstance(value, list | np.ndarray) and len(value) > 0 and not isinstance(value[0], str)
 
 
 def errors(spec: Any) -> np.ndarray | None:
-    """Error bars as matplotlib takes them, lower and upper."""
+    """Returns error bars as matplotlib takes them, lower and upper."""
     if not spec or spec.get("visible") is False or spec.get("array") is None:
         return None
     upper = np.nan_to_num(np.array(spec["array"], dtype=float))
@@ -53,7 +53,7 @@ def errors(spec: Any) -> np.ndarray | None:
 
 
 def rgba(color: Any, alpha: float | None = 1) -> tuple[float, float, float, float]:
-    """A CSS color as four numbers in [0, 1].
+    """Returns a CSS color as four numbers in [0, 1].
 
     Example:
         >>> rgba("rgba(255, 0, 0, 0.5)")
@@ -71,7 +71,7 @@ def rgba(color: Any, alpha: float | None = 1) -> tuple[float, float, float, floa
 
 
 def colormap(scale: Any, reverse: Any = False) -> Any:
-    """A plotly color scale, by name or as stops, as a matplotlib color map; viridis where none is named."""
+    """Returns a plotly color scale, by name or as stops, as a matplotlib color map; viridis where none is named."""
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -20,7 +20,7 @@ DPI = 130
 
 
 def draw(spec: dict[str, Any], colorway: Sequence[str], width: int, height: int) -> bytes:
-    """A PNG of ``data`` and ``layout``, as large as the interactive figure.
+    """Returns a PNG of ``data`` and ``layout``, as large as the interactive figure.
 
     Args:
         spec: ``{"data": [...], "layout": {...}}`` of plotly, numbers as lists or arrays.
@@ -97,8 +97,8 @@ class Twin:
     def axis(self, name: str) -> dict[str, Any]:
         return self.layout.get(name[0] + "axis" + name[1:]) or {}
 
-    def at(self, name: str, values: Any, count: int = 0) -> np.ndarray:
-        """Positions along an axis: numbers stay, words become their place in the list, none are counted from 0."""
+    def positions(self, name: str, values: Any, count: int = 0) -> np.ndarray:
+        """Returns positions along an axis: numbers as they are, categories by index; without values, 0, 1, ..."""
         values = list(range(count) if values is None else values)
         if not any(isinstance(v, str) for v in values):
             return np.array([np.nan if v is None else v for v in values], dtype=float)
@@ -111,7 +111,7 @@ class Twin:
         return np.array([known.index(str(v)) for v in values], dtype=float)
 
     def finish(self, axes: Any, ids: tuple[str, str]) -> None:
-        """Scale, range, ticks and titles of one pair of axes."""
+        """Sets scale, range, ticks and titles of one pair of axes."""
         from matplotlib.ticker import FuncFormatter
 
         for side, name in zip("xy", ids, strict=True):
@@ -122,8 +122,8 @@ class Twin:
             if (known := self.categories.get(name)) is not None:
                 mpl.set_ticks(range(len(known)), [clean(k) for k in known])
             if axis.get("tickvals") is not None:
-                at = self.at(name, axis["tickvals"])
-                mpl.set_ticks(at, [clean(t) for t in axis.get("ticktext") or [f"{v:g}" for v in at]])
+                ticks = self.positions(name, axis["tickvals"])
+                mpl.set_ticks(ticks, [clean(t) for t in axis.get("ticktext") or [f"{v:g}" for v in ticks]])
             elif (form := axis.get("tickformat")) and re.fullmatch(r"[,+]?\.?\d*[%efg]?", form):
                 mpl.set_major_formatter(FuncFormatter(lambda v, _, form=form: format(v, form)))
             if axis.get("range") is not None:
@@ -146,7 +146,7 @@ class Twin:
                 axes.set_aspect(axis.get("scaleratio") or 1, adjustable="box")
 
     def decorate(self) -> None:
-        """Title, legend, shapes and annotations."""
+        """Draws title, legend, shapes and annotations."""
         from matplotlib.patches import Rectangle
 
         left, bottom, _, tall = self.frame
@@ -194,7 +194,7 @@ class Twin:
             )  # fmt: skip
 
     def point(self, item: dict[str, Any], kx: str, ky: str) -> tuple[float, float]:
-        """A position of a shape or annotation, as a fraction of the figure."""
+        """Returns a position of a shape or annotation, as a fraction of the figure."""
         result = []
         for side, key in enumerate((kx, ky)):
             reference = item.get("xy"[side] + "ref") or "xy"[side]
@@ -209,11 +209,13 @@ class Twin:
                 result.append((box.x0 + box.width * value, box.y0 + box.height * value)[side])
             else:
                 if isinstance(value, str):
-                    value = float(self.at(name, [value])[0])
+                    value = float(self.positions(name, [value])[0])
                 elif self.axis(name).get("type") == "log" and item.get("text") is not None:
                     value = 10.0**value  # annotations, other than shapes, are placed by the logarithm
-                at = axes.transData.transform((value, axes.get_ylim()[0]) if side == 0 else (axes.get_xlim()[0], value))
-                result.append(float(self.figure.transFigure.inverted().transform(at)[side]))
+                pixel = axes.transData.transform(
+                    (value, axes.get_ylim()[0]) if side == 0 else (axes.get_xlim()[0], value)
+                )
+                result.append(float(self.figure.transFigure.inverted().transform(pixel)[side]))
         return result[0], result[1]
 
     def label(self, trace: dict[str, Any], handle: Any) -> None:
@@ -221,7 +223,7 @@ class Twin:
             self.handles.setdefault(str(trace["name"]), handle)
 
     def bar_of(self, trace: dict[str, Any]) -> bool:
-        """Whether the trace has a color bar."""
+        """Returns whether the trace has a color bar."""
         if trace["type"] == "heatmap":
             return trace.get("showscale", True) is not False
         return bool((trace.get("marker") or {}).get("showscale"))
@@ -241,12 +243,12 @@ class Twin:
     # -------------------------------------------------------------------------------------------------------- traces
     def scatter(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         count = max(len(trace[k]) if trace.get(k) is not None else 0 for k in "xy")
-        x, y = (self.at(name, trace.get(key), count) for name, key in zip(ids, "xy", strict=True))
+        x, y = (self.positions(name, trace.get(key), count) for name, key in zip(ids, "xy", strict=True))
         line, marker = trace.get("line") or {}, trace.get("marker") or {}
         mode = trace.get("mode") or ("lines+markers" if count < 20 else "lines")
         alpha = trace.get("opacity", 1)
-        own = marker.get("color")
-        single = own if isinstance(own, str) else None
+        fill_color = marker.get("color")
+        single = fill_color if isinstance(fill_color, str) else None
         shade = rgba(line.get("color") or single or color, alpha)
         if (fill := trace.get("fill")) and fill != "none":
             paint = rgba(trace["fillcolor"]) if trace.get("fillcolor") else (*shade[:3], 0.25)
@@ -272,11 +274,15 @@ class Twin:
             style: dict[str, Any] = {"marker": shape, "s": size, "linewidths": edge.get("width", 0)}
             if edge.get("color") and isinstance(edge["color"], str):
                 style["edgecolors"] = [rgba(edge["color"])]
-            if is_numbers(own):
-                style |= {"c": np.asarray(own, dtype=float), "cmap": colormap(marker.get("colorscale"))}
+            if is_numbers(fill_color):
+                style |= {"c": np.asarray(fill_color, dtype=float), "cmap": colormap(marker.get("colorscale"))}
                 style |= {"alpha": opacity, "vmin": marker.get("cmin"), "vmax": marker.get("cmax")}
             else:
-                style["c"] = [rgba(c, opacity) for c in own] if isinstance(own, list) else [rgba(own or color, opacity)]
+                style["c"] = (
+                    [rgba(c, opacity) for c in fill_color]
+                    if isinstance(fill_color, list)
+                    else [rgba(fill_color or color, opacity)]
+                )
             if symbol.endswith("-open"):
                 style |= {"facecolors": "none", "edgecolors": style.pop("c"), "linewidths": 1.4}
             drawn = axes.scatter(x, y, **style)
@@ -297,9 +303,9 @@ class Twin:
     def bar(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         flat = trace.get("orientation") == "h"
         along, value = ("y", "x") if flat else ("x", "y")
-        size = self.at(ids["xy".index(value)], trace.get(value))
+        size = self.positions(ids["xy".index(value)], trace.get(value))
         name = ids["xy".index(along)]
-        where = self.at(name, trace.get(along), len(size))
+        where = self.positions(name, trace.get(along), len(size))
         together = [t for t in self.bars if axes_of(t) == ids]
         mode = self.layout.get("barmode", "group")
         unit = float(np.diff(np.unique(where)).min()) if len(np.unique(where)) > 1 else 1.0
@@ -315,14 +321,18 @@ class Twin:
             for w, v in zip(where, size, strict=True):
                 below[ids, w, v < 0] = below.get((ids, w, v < 0), 0.0) + v
         marker = trace.get("marker") or {}
-        own: Any = marker.get("color")
+        fill_color: Any = marker.get("color")
         alpha = trace.get("opacity", marker.get("opacity", 1) or 1)
-        if is_numbers(own):
-            low, high = (marker.get(k, f(own)) for k, f in (("cmin", min), ("cmax", max)))
+        if is_numbers(fill_color):
+            low, high = (marker.get(k, f(fill_color)) for k, f in (("cmin", min), ("cmax", max)))
             scale = colormap(marker.get("colorscale"))
-            paint = [scale((v - low) / ((high - low) or 1)) for v in own]
+            paint = [scale((v - low) / ((high - low) or 1)) for v in fill_color]
         else:
-            paint = [rgba(c, alpha) for c in own] if isinstance(own, list) else [rgba(own or color, alpha)]
+            paint = (
+                [rgba(c, alpha) for c in fill_color]
+                if isinstance(fill_color, list)
+                else [rgba(fill_color or color, alpha)]
+            )
         if trace.get("width") is not None:
             wide = np.asarray(trace["width"], dtype=float)
         spread = errors(trace.get("error_x" if flat else "error_y"))
@@ -342,13 +352,13 @@ class Twin:
         z = np.array([[np.nan if v is None else v for v in row] for row in trace["z"]], dtype=float)
         edges = []
         for name, key, count in ((ids[0], "x", z.shape[1]), (ids[1], "y", z.shape[0])):
-            at = self.at(name, trace.get(key), count)
-            if len(at) == count:
-                middle = (at[1:] + at[:-1]) / 2
-                half = (at[1] - at[0]) / 2 if count > 1 else 0.5
-                last = (at[-1] - at[-2]) / 2 if count > 1 else 0.5
-                at = np.concatenate([[at[0] - half], middle, [at[-1] + last]])
-            edges.append(at)
+            places = self.positions(name, trace.get(key), count)
+            if len(places) == count:
+                middle = (places[1:] + places[:-1]) / 2
+                half = (places[1] - places[0]) / 2 if count > 1 else 0.5
+                last = (places[-1] - places[-2]) / 2 if count > 1 else 0.5
+                places = np.concatenate([[places[0] - half], middle, [places[-1] + last]])
+            edges.append(places)
         limits = {"vmin": trace.get("zmin"), "vmax": trace.get("zmax")}
         if trace.get("zmid") is not None and limits["vmin"] is None:
             reach = float(np.nanmax(np.abs(z - trace["zmid"])))
@@ -358,13 +368,13 @@ class Twin:
         axes.grid(visible=False)
         self.colorbar(trace, drawn, axes)
         if trace.get("text") is not None or "z" in str(trace.get("texttemplate", "")):
-            at_x, at_y = ((e[1:] + e[:-1]) / 2 for e in edges)
+            centers_x, centers_y = ((e[1:] + e[:-1]) / 2 for e in edges)
             texts, form = trace.get("text"), re.search(r"z:([^}]*)", str(trace.get("texttemplate", "")))
             for r, c in np.ndindex(z.shape):
                 if np.isfinite(z[r, c]):
                     shown = format(z[r, c], form[1] if form else "g") if texts is None else clean(texts[r][c])
                     color = "black" if sum(drawn.cmap(drawn.norm(z[r, c]))[:3]) > 1.6 else "white"
-                    axes.text(at_x[c], at_y[r], shown, ha="center", va="center", fontsize=8, color=color)
+                    axes.text(centers_x[c], centers_y[r], shown, ha="center", va="center", fontsize=8, color=color)
 
     def image(self, axes: Any, trace: dict[str, Any], color: str, ids: tuple[str, str]) -> None:
         if trace.get("source"):

@@ -1,9 +1,10 @@
 """What the pages of this book can say beyond MyST: numbers, tables and verdicts that come from records, and page cards.
 
-Role ``{num}`` and the directives ``{record-table}``, ``{claim}``, ``{record-index}`` and ``{page-card}``; the page
-template (book/page-template.md) shows each. A record or value that does not exist is a warning that names page and
-value, which `make book` turns into an error; a page is read again when a record that it uses appears, changes or gets
-stale. The module also sets what depends on the one repository address, and helps the API pages to link.
+Role ``{num}`` and the directives ``{record-table}``, ``{record-index}`` and ``{page-card}``; the page template
+(book/page-template.md) shows each, and ``{claim}`` of ``anatolab_claims``. A record or value that does not exist is a
+warning that names page and value, which `make book` turns into an error; a page is read again when a record that it
+uses appears, changes or gets stale. The module also sets what depends on the one repository address, and helps the API
+pages to link.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WORDS_A_MINUTE = 180
 
 # ---------------------------------------------------------------------------------------------- numbers from records
 def formatted(value: Any, spec: str = "") -> str:
-    """A value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
+    """Formats a value as prose prints it: three decimals unless ``spec`` says otherwise; ``pct`` is a percentage."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "undefined"
     if isinstance(value, list):
@@ -55,7 +56,7 @@ def stale(record: records.Record) -> bool:
 
 @cache
 def wanted_configuration(experiment: str) -> dict[str, Any] | None:
-    """What a run on the list would be made with today; None for a run that is not on it."""
+    """Returns the configuration that a wanted run would have today; None for other runs."""
     if not wanted(experiment) or experiment in earlier():
         return None
     from anatolab.experiments import by_id, config_of
@@ -73,7 +74,7 @@ def fingerprint(experiment: str) -> str:
 
 
 def runs(env: Any, experiment: str) -> list[records.Record]:
-    """All runs of an experiment, noting that the page being read depends on them."""
+    """Loads all runs of an experiment and notes that the current page depends on them."""
     uses = env.__dict__.setdefault("anatolab_uses", {})
     uses.setdefault(env.docname, {})[experiment] = fingerprint(experiment)
     return records.load(experiment)
@@ -93,27 +94,27 @@ def earlier() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def source_of(found: list[records.Record], key: str) -> str:
-    """Where a number comes from, for its tooltip."""
-    first = found[0].provenance
-    seeds = ", ".join(str(r.seed) for r in found)
-    parts = [f"record {found[0].experiment}, {key}", f"{'seeds' if len(found) > 1 else 'seed'} {seeds}"]
+def source_of(made: list[records.Record], key: str) -> str:
+    """Returns the source of a number, for its tooltip."""
+    first = made[0].provenance
+    seeds = ", ".join(str(r.seed) for r in made)
+    parts = [f"record {made[0].experiment}, {key}", f"{'seeds' if len(made) > 1 else 'seed'} {seeds}"]
     parts += [f"commit {str(first['commit'])[:8]}"] if first.get("commit") else []
     parts += [str(first["device"])] if first.get("device") else []
-    return "; ".join(parts) + ("; stale: code or configuration have changed since" if any(map(stale, found)) else "")
+    return "; ".join(parts) + ("; stale: code or configuration have changed since" if any(map(stale, made)) else "")
 
 
-def cited_number(env: Any, found: list[records.Record], key: str, spec: str = "") -> nodes.reference:
-    """A number as a link to its record, with the run in the tooltip."""
-    experiment = found[0].experiment
+def cited_number(env: Any, made: list[records.Record], key: str, spec: str = "") -> nodes.reference:
+    """Renders a number as a link to its record, with the run in the tooltip."""
+    experiment = made[0].experiment
     value = records.value(experiment, key)
-    if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in found):
+    if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in made):
         value = int(value)  # a count that is the same for every seed stays a count
     text = formatted(value, spec)
     uri = "../" * env.docname.count("/") + f"records/{experiment}.json"
-    mark = ["al-stale"] if any(map(stale, found)) else []
+    mark = ["al-stale"] if any(map(stale, made)) else []
     return nodes.reference(
-        "", text, refuri=uri, reftitle=source_of(found, key), classes=["al-num", *mark], internal=True
+        "", text, refuri=uri, reftitle=source_of(made, key), classes=["al-num", *mark], internal=True
     )
 
 
@@ -150,11 +151,11 @@ class BookDirective(SphinxDirective):
 
     def inline(self, text: Any) -> list[nodes.Node]:
         """Parses a line of MyST."""
-        found, messages = self.state.inline_text(str(text), self.lineno)
-        return [*found, *messages]
+        parsed, messages = self.state.inline_text(str(text), self.lineno)
+        return [*parsed, *messages]
 
     def facts(self, pairs: list[tuple[str, list[nodes.Node]]]) -> nodes.definition_list:
-        """Term and description, a pair a line."""
+        """Renders pairs of term and description, one per line."""
         listing = nodes.definition_list(classes=["al-facts"])
         for term, content in pairs:
             listing += nodes.definition_list_item(
@@ -162,8 +163,8 @@ class BookDirective(SphinxDirective):
             )
         return listing
 
-    def found(self, experiment: str) -> list[records.Record] | None:
-        """The runs, or None where they are wanted but not made yet."""
+    def recorded(self, experiment: str) -> list[records.Record] | None:
+        """Returns the runs, or None if they are wanted but not made yet."""
         try:
             return runs(self.env, experiment)
         except records.RecordError:
@@ -173,17 +174,19 @@ class BookDirective(SphinxDirective):
 
 
 def badge(text: str) -> nodes.inline:
-    """A small label, colored by what it says."""
+    """Renders a small label, colored by its text."""
     return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
 
 
-def per_patient(found: list[records.Record], key: str) -> dict[int, dict[str, float]]:
-    """Seed to patient to value: what :func:`anatolab.metrics.compare` takes."""
-    return {r.seed: records.measured(records.get(r, key)) for r in found}
+def missed_organs(made: list[records.Record]) -> bool:
+    """Whether any run missed an organ, so that its distances are means over fewer of them."""
+    return any((r.values.get("counts") or {}).get("missed") for r in made)
 
 
 class RecordTable(BookDirective):
-    """Experiments by metrics: mean over seeds, spread over seeds, interval over patients, best in bold.
+    """Experiments by metrics: mean and spread over seeds, interval over patients, number of seeds, best in bold.
+
+    A row of a single seed is gray among rows of several, and the distance of a method that missed an organ is not bold.
 
     A row is an experiment, ``[label, experiment]``, or ``[label, experiment, part]``, where part goes before every key.
     """
@@ -195,40 +198,48 @@ class RecordTable(BookDirective):
     def build(self, body: Any) -> list[nodes.Node]:
         rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
         columns = [{"name": c, "key": c} if isinstance(c, str) else c for c in body["columns"]]
-        found = {row[1]: self.found(row[1]) for row in rows}
+        made = {row[1]: self.recorded(row[1]) for row in rows}
         head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
+        most = max((len(record) for record in made.values() if record), default=0)
+        head += [[nodes.Text("seeds")]] if most > 1 else []  # like is compared with like, or it shows
         lines = []
         for label, experiment, *part in rows:
-            record = found[experiment]
+            record = made[experiment]
             name: list[nodes.Node] = self.inline(label) if label else [nodes.Text(self.title_of(experiment, record))]
             if record and any(map(stale, record)):
                 name += [nodes.Text(" "), badge("stale")]
             cells = []
             for column in columns:
-                others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if found[e]]
-                own = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
-                cells.append(self.cell(record, own, others) if record else [badge("not run")])
+                others = [(e, ".".join([*of, column["key"]])) for _, e, *of in rows if made[e]]
+                named = column | {k: ".".join([*part, column[k]]) for k in ("key", "patients") if k in column}
+                cells.append(self.cell(record, named, others) if record else [badge("not run")])
+            if most > 1:
+                cells.append([nodes.Text(str(len(record)) if record else "")])
+            if record and len(record) == 1 < most:
+                name, *cells = ([nodes.inline("", "", *cell, classes=["al-one-seed"])] for cell in (name, *cells))
             lines.append([name, *cells])
         return [self.table(head, lines)]
 
-    def title_of(self, experiment: str, found: list[records.Record] | None) -> str:
-        if found and found[0].title:
-            return found[0].title
+    def title_of(self, experiment: str, made: list[records.Record] | None) -> str:
+        if made and made[0].title:
+            return made[0].title
         from anatolab.experiments import EXPERIMENTS
 
         return next((e.title for e in EXPERIMENTS if e.id == experiment), earlier().get(experiment, experiment))
 
     def cell(
-        self, found: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
+        self, made: list[records.Record], column: dict[str, Any], others: list[tuple[str, str]]
     ) -> list[nodes.Node]:
+        from anatolab.analysis.harness import units
         from anatolab.metrics import bootstrap_interval
 
         key, spec = column["key"], column.get("format", "")
-        values = [records.get(r, key) for r in found]
-        number: nodes.Node = cited_number(self.env, found, key, spec)
+        values = [records.get(r, key) for r in made]
+        number: nodes.Node = cited_number(self.env, made, key, spec)
         if best := column.get("best"):
             means = [records.value(e, k) for e, k in others]
-            if records.value(found[0].experiment, key) == {"max": max, "min": min}[best](means) and len(means) > 1:
+            leads = records.value(made[0].experiment, key) == {"max": max, "min": min}[best](means)
+            if leads and len(means) > 1 and not (best == "min" and missed_organs(made)):
                 number = nodes.strong("", "", number)
         cell: list[nodes.Node] = [number]
         if len(values) > 1 and all(isinstance(v, int | float) for v in values) and column.get("spread", True):
@@ -236,8 +247,8 @@ class RecordTable(BookDirective):
             spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
             cell.append(nodes.inline("", f" ± {formatted(float(spread), spec)}", classes=["al-spread"]))
         if patients := column.get("patients"):
-            by_seed = per_patient(found, patients)
-            means_of = [math.fsum(v[p] for v in by_seed.values()) / len(by_seed) for p in next(iter(by_seed.values()))]
+            by_seed = [units(record, patients) for record in made]
+            means_of = [math.fsum(v[p] for v in by_seed) / len(by_seed) for p in by_seed[0]]
             known = [m for m in means_of if math.isfinite(m)]
             low, high = bootstrap_interval(known)
             note = "" if len(known) == len(means_of) else f", {len(known)} of {len(means_of)} patients"
@@ -268,17 +279,17 @@ class RecordIndex(RecordTable):
         head = [[nodes.Text(t)] for t in ("record", "seeds", "commit", "device", "wall time", "memory", "")]
         lines = []
         for name in names:
-            found = runs(self.env, name)
-            made = found[0].provenance
+            made = runs(self.env, name)
+            provenance = made[0].provenance
             lines.append(
                 [
                     [self.link(name)],
-                    [nodes.Text(", ".join(str(r.seed) for r in found))],
-                    [nodes.Text(str(made.get("commit", "?"))[:8] + ("*" if made.get("dirty") else ""))],
-                    [nodes.Text(str(made.get("device", "?")))],
-                    [nodes.Text(duration(made.get("wall_s")))],
-                    [nodes.Text(f"{made.get('peak_memory_mb', '?')} MB")],
-                    [badge("stale") if any(map(stale, found)) else badge("fresh")],
+                    [nodes.Text(", ".join(str(r.seed) for r in made))],
+                    [nodes.Text(str(provenance.get("commit", "?"))[:8] + ("*" if provenance.get("dirty") else ""))],
+                    [nodes.Text(str(provenance.get("device", "?")))],
+                    [nodes.Text(duration(provenance.get("wall_s")))],
+                    [nodes.Text(f"{provenance.get('peak_memory_mb', '?')} MB")],
+                    [badge("stale") if any(map(stale, made)) else badge("fresh")],
                 ]
             )
         if not lines:
@@ -288,70 +299,6 @@ class RecordIndex(RecordTable):
     def link(self, experiment: str) -> nodes.reference:
         uri = "../" * self.env.docname.count("/") + f"records/{experiment}.json"
         return nodes.reference("", experiment, refuri=uri, internal=True)
-
-
-class ClaimBox(BookDirective):
-    """A paper's claim, what we measured, and a verdict that is computed from the records.
-
-    A side is an experiment, whose patients are compared, or ``experiment:key`` for a number a run: then the units are
-    the runs, each with a draw of the data of its own.
-    """
-
-    def build(self, body: Any) -> list[nodes.Node]:
-        from anatolab.metrics import Claim, compare, verdict
-
-        claim = Claim(body["direction"], body.get("size"), body.get("tolerance", 0.0))
-        metric = body.get("metric", "dice")
-        (ours_id, _, key), (against_id, _, other) = (str(body.get(s) or "").partition(":") for s in ("ours", "against"))
-        sides = [self.found(experiment) if experiment else None for experiment in (ours_id, against_id)]
-        comparison, units = None, "patients"
-        if sides[0] and sides[1] and key:
-            units = "draws of the data"
-            draws, others = (
-                {str(r.seed): float(records.get(r, k)) for r in f}
-                for f, k in zip(sides, (key, other), strict=True)
-                if f
-            )
-            common = sorted(draws.keys() & others.keys(), key=int)
-            comparison = compare({0: {s: draws[s] for s in common}}, {0: {s: others[s] for s in common}})
-            by_seed = [draws[s] - others[s] for s in common]
-        elif sides[0] and sides[1]:
-            a, b = (per_patient(found, f"per_patient.{metric}") for found in sides if found)
-            if shared := sorted(a.keys() & b.keys()):
-                comparison = compare({s: a[s] for s in shared}, {s: b[s] for s in shared})
-                by_seed = list(comparison.per_seed.values())
-        word = verdict(comparison, claim)
-        spec = body.get("format", "+.3f")
-        ours: list[nodes.Node] = [nodes.Text("not run")]
-        if comparison and sides[0] and sides[1]:
-            ours = [
-                nodes.Text(f"{metric}, "),
-                nodes.reference("", body["ours"], refuri=self.json(ours_id), internal=True),
-                nodes.Text(" minus "),
-                nodes.reference("", body["against"], refuri=self.json(against_id), internal=True),
-                nodes.Text(
-                    f": {comparison.difference:{spec}}, 95 % interval [{comparison.interval[0]:{spec}}, "
-                    f"{comparison.interval[1]:{spec}}] over {comparison.patients} {units}, sign-flip p = "
-                    f"{comparison.p_value:.2g}; by seed: "
-                    + ", ".join(f"{v:{spec}}" for v in by_seed)
-                    + f"; {sides[0][0].provenance.get('device', 'machine unknown')}"
-                    + (f"; left out (no distance): {', '.join(comparison.left_out)}" if comparison.left_out else "")
-                ),
-            ]
-        pairs = [
-            ("Claim", self.inline(body["says"])),
-            ("Printed in", self.inline(body["source"])),
-            ("Measured here", ours),
-        ]
-        label: list[nodes.Node] = [badge(word)]
-        if any(map(stale, [*(sides[0] or []), *(sides[1] or [])])):
-            label += [nodes.Text(" "), badge("stale")]
-        pairs += [("Verdict", label)]
-        pairs += [("Why", self.inline(body["why"]))] if body.get("why") else []
-        return [nodes.container("", self.facts(pairs), classes=["al-claim"])]
-
-    def json(self, experiment: str) -> str:
-        return "../" * self.env.docname.count("/") + f"records/{experiment}.json"
 
 
 # -------------------------------------------------------------------------------------------------------- page cards
@@ -375,10 +322,10 @@ class PageCard(BookDirective):
             if key in body:
                 pairs.append((term, self.inline(body[key])))
         if named := body.get("records"):
-            state = [self.found(name) for name in ([named] if isinstance(named, str) else named)]
-            made = [record for found in state if found for record in found]
+            state = [self.recorded(name) for name in ([named] if isinstance(named, str) else named)]
+            made = [record for side in state if side for record in side]
             fresh: list[nodes.Node] = [badge("stale" if any(map(stale, made)) else "fresh" if made else "not run")]
-            if missing := sum(found is None for found in state):
+            if missing := sum(side is None for side in state):
                 fresh.append(nodes.Text(f" {missing} of {len(state)} experiments not run"))
             if made:
                 fresh.append(nodes.Text(" newest run " + max(str(r.provenance.get("started", "")) for r in made)[:10]))
@@ -402,7 +349,7 @@ def duration(seconds: float | None) -> str:
 
 
 def execution(app: Sphinx, docname: str) -> dict[str, Any]:
-    """What the cached run of a notebook took: ``execution_seconds``, and ``peak_memory_mb`` where it was measured."""
+    """Returns the cost of a notebook's cached run: ``execution_seconds`` and, where measured, ``peak_memory_mb``."""
     import nbformat
     from jupyter_cache import get_cache
 
@@ -439,7 +386,7 @@ def fill_late(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def colab_of(app: Sphinx, docname: str) -> str:
-    """The Colab address of a notebook; empty where the repository is not on GitHub."""
+    """Returns the Colab address of a notebook; empty if the repository is not on GitHub."""
     url, branch = (app.config.html_theme_options.get(k) or "" for k in ("repository_url", "repository_branch"))
     if not url.startswith("https://github.com/"):
         return ""
@@ -473,12 +420,12 @@ def tidy(app: Sphinx, error: Exception | None) -> None:
     if error or app.builder.format != "html":
         return
     for path in Path(app.outdir).rglob("*.html"):
-        text = path.read_text("utf-8")
+        text = path.read_text(encoding="utf-8")
         mended = NEEDLESS.sub("", text)
-        for found, instead in SPOKEN:
-            mended = re.sub(found, instead, mended)
+        for pattern, instead in SPOKEN:
+            mended = re.sub(pattern, instead, mended)
         if mended != text:
-            path.write_text(mended, "utf-8")
+            path.write_text(mended, encoding="utf-8")
 
 
 def write_records(app: Sphinx, error: Exception | None) -> None:
@@ -489,8 +436,11 @@ def write_records(app: Sphinx, error: Exception | None) -> None:
     folder.mkdir(exist_ok=True)
     used = {e for uses in getattr(app.env, "anatolab_uses", {}).values() for e in uses}
     for experiment in sorted(e for e in used if records.exists(e)):
-        found = [json.loads(records.path_of(experiment, r.seed).read_text("utf-8")) for r in records.load(experiment)]
-        (folder / f"{experiment}.json").write_text(json.dumps(found, indent=1), "utf-8")
+        stored = [
+            json.loads(records.path_of(experiment, r.seed).read_text(encoding="utf-8"))
+            for r in records.load(experiment)
+        ]
+        (folder / f"{experiment}.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- configuration
@@ -535,7 +485,7 @@ def configure(app: Sphinx, config: Any) -> None:
 
 
 def site_of(app: Sphinx) -> str:
-    """The address under which the book is published, or nothing."""
+    """Returns the address of the published book, or an empty string."""
     return os.environ.get("ANATOLAB_SITE") or app.config.overrides.get("html_baseurl") or ""
 
 
@@ -590,11 +540,11 @@ def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.
     if "." not in target and node.get("reftype") in ("class", "obj"):  # an annotation, whose module autoapi lost
         scopes.append("anatolab")
     for scope in scopes:
-        found = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
-        if scope and len(found) == 1:
-            entry = objects[found[0]]
+        names = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
+        if scope and len(names) == 1:
+            entry = objects[names[0]]
             uri = app.builder.get_relative_uri(node["refdoc"], entry.docname) + "#" + entry.node_id
-            return nodes.reference("", "", contnode, refuri=uri, internal=True, reftitle=found[0])
+            return nodes.reference("", "", contnode, refuri=uri, internal=True, reftitle=names[0])
     return None
 
 
@@ -605,10 +555,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("num", Num())
     app.add_directive("record-table", RecordTable)
     app.add_directive("record-index", RecordIndex)
-    app.add_directive("claim", ClaimBox)
     app.add_directive("page-card", PageCard)
     app.setup_extension("anatolab_results")
-    app.setup_extension("anatolab_parallel")
     if site_of(app):
         app.setup_extension("sphinxext.opengraph")
     app.add_css_file("anatolab.css")

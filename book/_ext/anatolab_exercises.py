@@ -5,7 +5,8 @@
 An answer is code that the solution shows, as `name = ...` or as a block; where it gives a formula, the same in code
 stands in `book/solutions.yml`. It runs in place of the `None` of the cell after its exercise, behind those statements
 of the chapter that the cell needs, found by the names they bind: no network is trained for a check that does not look
-at one.
+at one. Tagged cells in the notebooks would write some forty answers a second time, beside the solution that shows
+them, and would still need this slicing.
 """
 
 from __future__ import annotations
@@ -43,32 +44,32 @@ class Exercise:
 
 
 def exercises(path: Path) -> Iterator[Exercise]:
-    """The exercises of a notebook, in order."""
-    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text("utf-8"))["cells"]]
-    written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text("utf-8"))
+    """Yields the exercises of a notebook, in order."""
+    cells = [(c["cell_type"], "".join(c["source"])) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    written = yaml.safe_load((ROOT / "book" / "solutions.yml").read_text(encoding="utf-8"))
     solved = {}
     for kind, text in cells:
-        for found in re.finditer(BLOCK % "solution", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
-            solved[found["title"].strip()] = OPTION.sub("", found["body"]).strip()
-    for at, (kind, text) in enumerate(cells):
-        for found in re.finditer(BLOCK % "exercise", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
-            options = dict(re.findall(r"^:([\w-]+):[ \t]*(.*)$", found["body"], re.MULTILINE))
+        for match in re.finditer(BLOCK % "solution", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
+            solved[match["title"].strip()] = OPTION.sub("", match["body"]).strip()
+    for index, (kind, text) in enumerate(cells):
+        for match in re.finditer(BLOCK % "exercise", text, re.MULTILINE | re.DOTALL) if kind == "markdown" else ():
+            options = dict(re.findall(r"^:([\w-]+):[ \t]*(.*)$", match["body"], re.MULTILINE))
             label, solution = options.get("label", ""), solved.get(options.get("label", ""), "")
-            cell = cells[at + 1][1] if at + 1 < len(cells) and cells[at + 1][0] == "code" else ""
+            cell = cells[index + 1][1] if index + 1 < len(cells) and cells[index + 1][0] == "code" else ""
             yield Exercise(
                 chapter=path.stem,
                 label=label,
-                title=found["title"].strip(),
-                question=OPTION.sub("", found["body"]).strip(),
+                title=match["title"].strip(),
+                question=OPTION.sub("", match["body"]).strip(),
                 solution=solution,
                 cell=cell,
-                before=tuple(source for k, source in cells[:at] if k == "code"),
+                before=tuple(source for k, source in cells[:index] if k == "code"),
                 answer=written.get(label) or shown(solution, asked(cell)),
             )
 
 
 def asked(cell: str) -> set[str]:
-    """The names that the cell leaves to the reader: those set to None."""
+    """Returns the names that a cell leaves to the reader: those set to None."""
     return {name for statement in statements(cell) if blank(statement) for name in bound(statement)}
 
 
@@ -80,7 +81,7 @@ def blank(statement: ast.stmt) -> bool:
 
 
 def shown(solution: str, names: set[str]) -> str:
-    """The code of a solution that gives the names asked for."""
+    """Returns the code of a solution that binds the required names."""
     blocks = [m[1] for m in re.finditer(r"^```(?:python|py)\n(.*?)^```", solution, re.MULTILINE | re.DOTALL)]
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", solution, flags=re.MULTILINE | re.DOTALL))
     kept: list[str] = []
@@ -93,7 +94,7 @@ def shown(solution: str, names: set[str]) -> str:
 
 
 def statements(source: str) -> list[ast.stmt]:
-    """The statements of a cell; none of what does not parse."""
+    """Parses the statements of a cell; empty if it does not parse."""
     try:
         return ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))).body
     except SyntaxError:
@@ -104,16 +105,16 @@ def bound(statement: ast.stmt) -> set[str]:
     """Names that a statement gives a value."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    found = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return found
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
 
 
 def changed(statement: ast.stmt) -> set[str]:
     """Names whose value a statement changes in place: by calling a method, or by assigning to a part of it."""
-    found = set()
+    names = set()
     for node in ast.walk(statement):
         target: Any = None
         if (
@@ -127,8 +128,8 @@ def changed(statement: ast.stmt) -> set[str]:
         while isinstance(target, ast.Attribute | ast.Subscript):
             target = target.value
         if isinstance(target, ast.Name):
-            found.add(target.id)
-    return found
+            names.add(target.id)
+    return names
 
 
 def free(node: ast.AST) -> set[str]:
@@ -137,13 +138,13 @@ def free(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Name):
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        own = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        return below - own - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        local = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        return below - local - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
     return below
 
 
 def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements of a program that what is wanted needs, directly or through others, in their order.
+    """Returns the statements of a program that ``wanted`` depends on, directly or indirectly, in order.
 
     A name comes from the last statement that gives it a value, and from all that change it later. What a function reads
     may be bound after it.
@@ -179,7 +180,7 @@ class Unasserted(ast.NodeTransformer):
 
 
 def run(exercise: Exercise) -> str:
-    """What the check of an exercise prints of its answer."""
+    """Returns what the check of an exercise prints for its answer."""
     program = [s for source in exercise.before for s in statements(source)]
     cell = [s for s in statements(exercise.cell) if not blank(s)]
     answer = statements(exercise.answer)
@@ -203,9 +204,9 @@ def main(arguments: list[str]) -> int:
     paths = [Path(a) for a in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     bad = 0
     for exercise in (e for path in paths for e in exercises(path)):
-        said = run(exercise) if exercise.answer and exercise.cell else "in words"
-        bad += said != "in words" and not is_right(said)
-        print(f"{exercise.chapter:24} {exercise.label:32} {said!r}")
+        outcome = run(exercise) if exercise.answer and exercise.cell else "in words"
+        bad += outcome != "in words" and not is_right(outcome)
+        print(f"{exercise.chapter:24} {exercise.label:32} {outcome!r}")
     return bool(bad)
 
 

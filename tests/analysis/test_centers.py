@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anatolab.analysis import effective_rank, least_largest_cosine, welch_bound
+from anatolab.analysis import class_similarity, effective_rank, least_largest_cosine, welch_bound
 from anatolab.losses import optimized_centers, simplex_centers
 from anatolab.types import InputError
 
@@ -71,3 +71,17 @@ def test_effective_rank_neither_sees_a_rotation_nor_lengths_and_takes_a_stack() 
     torch.testing.assert_close(effective_rank(x), effective_rank(x * torch.rand(3, 40, 1) @ turn))
     assert effective_rank(x).shape == (3,)
     assert bool((effective_rank(x) > 6).all())
+
+
+def test_class_similarity_in_closed_form_and_at_a_collapse() -> None:
+    label = torch.arange(4).repeat(5)
+    simplex = simplex_centers(4, 16).double()
+    assert class_similarity(simplex[label], label).item() == pytest.approx(-1 / 3, abs=1e-6)
+    assert class_similarity(torch.eye(4)[label] * (1 + label[:, None]), label).item() == pytest.approx(0)
+    noise = torch.randn(20, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    collapsed = simplex[label] + 0.1 * noise + 100
+    assert class_similarity(collapsed, label).item() > 0.999
+    assert effective_rank(collapsed).item() < 1.01
+    for wrong in (label[:3], torch.zeros(20)):
+        with pytest.raises(InputError, match="two classes"):
+            class_similarity(collapsed, wrong)

@@ -97,7 +97,7 @@ def test_silhouette_of_two_pairs_by_hand():
 
 
 def test_more_neighbors_than_points_are_refused():
-    with pytest.raises(InputError, match="ask for fewer"):
+    with pytest.raises(InputError, match="use fewer"):
         e.neighborhood_hit(np.zeros((5, 2)), np.zeros(5), 5)
 
 

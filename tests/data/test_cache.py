@@ -400,10 +400,10 @@ def test_what_a_killed_writer_left_goes_a_day_later(cohort: Cohort, tmp_path: Pa
 @pytest.mark.parametrize(
     ("patients", "size", "words"),
     [
-        ([], SIZE, "none, or one is named twice"),
-        (["patient001", "patient001"], SIZE, "none, or one is named twice"),
+        ([], SIZE, "at least one, each named once"),
+        (["patient001", "patient001"], SIZE, "at least one, each named once"),
         (["patient009"], SIZE, "'patient009' .* is not in this ACDC cohort"),
-        (["patient001"], (0, 8), "no height and width"),
+        (["patient001"], (0, 8), "must be the height and width"),
     ],
 )
 def test_wrong_requests(patients: list[str], size: tuple[int, int], words: str, cohort: Cohort, tmp_path: Path) -> None:

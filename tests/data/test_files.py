@@ -40,7 +40,7 @@ from anatolab.data.files import (
 )
 from anatolab.data.formats import read_volume
 from anatolab.data.labeled import read_picture
-from anatolab.data.nifti import read_nifti
+from anatolab.data.nifti import nifti_affine, read_nifti
 from anatolab.types import InputError
 
 VALUES = np.cumsum(np.random.default_rng(0).integers(-2, 3, (32, 24, 12)), 0).astype(np.int16)  # x, y, z
@@ -129,6 +129,17 @@ def test_a_stream_that_lacks_its_last_bytes_is_refused(name: str, lost: int, tmp
     path.write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(InputError, match="download or copy it again"):
         read(path)
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 100, 347])
+def test_a_file_that_ends_in_its_header_is_refused(length: int, tmp_path: Path) -> None:
+    raw = gzip.decompress(nifti(tmp_path / "a.nii.gz").read_bytes())[:length]
+    for name, content in (("a.nii", raw), ("a.nii.gz", gzip.compress(raw))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as NIfTI") as error:
+            read_nifti(tmp_path / name)
+        assert one_sentence(str(error.value))
+        assert nifti_affine(tmp_path / name) is None
 
 
 def test_a_wrong_checksum_alone_is_refused(tmp_path: Path) -> None:
@@ -224,8 +235,9 @@ def test_the_budget_is_half_of_the_memory_that_there_is(monkeypatch: pytest.Monk
     monkeypatch.delenv("ANATOLAB_MEMORY_GB", raising=False)
     assert 0 < memory_budget() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
     assert check_budget(Path("a"), (2, 3, 4), 8) == 192
-    with pytest.raises(InputError, match="impossible size -1x4"):
-        check_budget(Path("a"), (-1, 4), 1)
+    for sides, words in (((-1, 4), "impossible size -1x4"), ((3, 0, 4), "impossible size 3x0x4")):
+        with pytest.raises(InputError, match=words):
+            check_budget(Path("a"), sides, 1)
 
 
 def test_a_stream_that_goes_on_behind_its_values_is_no_image(tmp_path: Path) -> None:
@@ -262,10 +274,56 @@ def test_hdf5_takes_no_values_from_another_file(kind: str, tmp_path: Path) -> No
         read_h5(path, "image", "label")
 
 
+@pytest.mark.parametrize("target", ["/far", "/group/image", "/far/image", "image"])
+def test_hdf5_follows_no_soft_link_out_of_its_file(target: str, tmp_path: Path) -> None:
+    secret, path = h5(tmp_path / "secret.h5"), tmp_path / "data" / "a.h5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["far"] = h5py.ExternalLink(str(secret), "/image" if target == "/far" else "/")
+        file["group/image"] = h5py.SoftLink("/far/image")
+        file["image"] = h5py.SoftLink(target)
+        file["near/values"] = VALUES
+        file["label"] = h5py.SoftLink("near/values")
+    with pytest.raises(InputError, match=r"keeps 'image' in another file|'image' is a link that leads to itself"):
+        read_h5(path, "image")
+    assert np.array_equal(read_h5(path, "label", "near/values")[0], VALUES)
+
+
+@pytest.mark.parametrize("values", [np.ones(4, complex), np.array([b"1"] * 4), np.ones(4, [("r", "u1")])])
+def test_arrays_of_something_else_than_numbers_are_refused(values: np.ndarray, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["image"] = values
+    with pytest.raises(InputError, match="for 'image' where numbers are expected; write them as numbers"):
+        read_h5(tmp_path / "a.h5", "image")
+    np.savez(tmp_path / "a.npz", image=values)
+    with pytest.raises(InputError, match=r"a\.npz: cannot be read as \.npz"):
+        read_npz(tmp_path / "a.npz", "image")
+
+
+def test_a_volume_of_complex_numbers_is_no_image(tmp_path: Path) -> None:
+    image = nib.nifti1.Nifti1Image(np.ones((4, 4, 4), np.complex64), np.eye(4))
+    nib.nifti1.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="values of complex64 where one 3-D volume of numbers is expected"):
+        read_nifti(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("offset", [4e9, float("nan"), 1e30, -64.0])
+def test_values_that_start_anywhere_are_refused_at_once(
+    offset: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = bytearray(gzip.decompress(nifti(tmp_path / "a.nii.gz").read_bytes()))
+    raw[108:112] = struct.pack("<f", offset)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(raw))
+    with pytest.raises(InputError, match="cannot be read as NIfTI") as error:
+        read_nifti(tmp_path / "a.nii.gz")
+    assert one_sentence(str(error.value))
+    assert capfd.readouterr().err == ""  # nibabel says nothing beside it
+
+
 def test_hdf5_without_values_is_not_all_zero(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("label", (8, 8), np.uint8, chunks=(4, 4))
-    with pytest.raises(InputError, match="holds no values for 'label'"):
+    with pytest.raises(InputError, match="has a header for 'label' but no values"):
         read_h5(tmp_path / "a.h5", "label")
 
 
@@ -279,7 +337,7 @@ def test_detached_values_lie_in_the_folder(place: str, ending: str, tmp_path: Pa
     if ending == ".mhd":
         header = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = {}\n"
     path.write_text(header.format(place))
-    with pytest.raises(InputError, match=r"is no file inside|in a list of files"):
+    with pytest.raises(InputError, match=r"is not a file inside|in a list of files"):
         read_volume(path)
     path.write_text(header.format("a.raw"))
     with pytest.raises(InputError, match=r"a\.raw: this file is missing"):
@@ -292,7 +350,7 @@ def test_detached_values_lie_in_the_folder(place: str, ending: str, tmp_path: Pa
     "text", ["../a.png", "/etc/passwd", "a/../../b", "", ".", "C:\\a.png", "..\\a.png", "\\\\host\\a"]
 )
 def test_paths_out_of_a_folder_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"t\.csv: names .* is no file inside set"):
+    with pytest.raises(InputError, match=r"t\.csv: names .* is not a file inside set"):
         inside(Path("set"), text, Path("t.csv"))
 
 
@@ -301,7 +359,7 @@ def test_paths_in_tables_lie_in_their_folder(tmp_path: Path) -> None:
     image_trees.save(tmp_path / "secret.png")
     text = (root / "table.csv").read_text()
     (root / "table.csv").write_text(text.replace("1.png", "../secret.png"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_table(root)
     (root / "pictures").mkdir()
     (root / "1.png").rename(root / "pictures" / "1.png")
@@ -310,16 +368,16 @@ def test_paths_in_tables_lie_in_their_folder(tmp_path: Path) -> None:
     root = image_trees.waterbirds(tmp_path / "birds")
     table = next(root.rglob("metadata.csv"))
     table.write_text(table.read_text().replace("001.Species/Bird_0000", "../../own/0"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_waterbirds(root)
     root = image_trees.celeba(tmp_path / "faces")
     for path in root.glob("*.csv"):
         path.write_text(path.read_text().replace("000001.jpg", "/etc/passwd"))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_celeba(root)
     root = image_trees.chexpert(tmp_path / "chest")
     (root / "train.csv").write_text((root / "train.csv").read_text().replace("/study1/view1", "/../../../view1", 1))
-    with pytest.raises(InputError, match="is no file inside"):
+    with pytest.raises(InputError, match="is not a file inside"):
         read_chexpert(root)
 
 

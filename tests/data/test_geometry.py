@@ -86,7 +86,7 @@ def test_what_has_no_affine_or_is_turned_already_is_left_alone() -> None:
 
 @pytest.mark.parametrize("codes", ["", "RA", "RRS", "RLS", "XYZ", "RASS", "ras"])
 def test_wrong_codes_are_refused(codes: str) -> None:
-    with pytest.raises(InputError, match="names no three directions"):
+    with pytest.raises(InputError, match="does not name three directions"):
         reoriented(case_of(), codes)
 
 

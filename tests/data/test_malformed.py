@@ -51,9 +51,9 @@ def unzip_truncated(path: Path) -> None:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def save_in_meters(path: Path) -> None:
@@ -101,7 +101,7 @@ OFFICIAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "complex": (
         lambda r: trees.save_nifti(r / ED, image().astype(np.complex64)),
         str(ED),
-        "where an image is expected",
+        "of numbers is expected",
     ),
     "meters": (lambda r: save_in_meters(r / ED), str(ED), "in meter"),
     "no geometry": (lambda r: without_spacing(r / ED), str(ED), "affine"),
@@ -298,7 +298,7 @@ LA_H5: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "label of text": (
         lambda r: la_h5(r, label=np.full(trees.SHAPE, b"x")),
         str(LA),
-        "where class numbers are expected",
+        "where numbers are expected",
     ),
     "infinite": (lambda r: la_h5(r, image=with_value(image(), np.inf)), str(LA), "1 of 168 intensities"),
     "constant": (lambda r: la_h5(r, image=cavity(0)), str(LA), "every intensity is 0"),
@@ -498,7 +498,7 @@ OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a path out of the folder": (
         lambda r: rewrite(r, training=["../other/imagesTr/liver_2.nii.gz"]),
         "dataset.json",
-        "no file inside",
+        "is not a file inside",
     ),
     "a truth value": (lambda r: rewrite(r, labels={"background": 0, "a": True}), "dataset.json", "give 'a' no class"),
     "no channels": (lambda r: rewrite(r, modality=None), "dataset.json", "no table of channels"),

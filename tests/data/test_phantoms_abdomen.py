@@ -46,7 +46,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_abdomen; d = draw_abdomen(5, 2, size=48); "
         "print(hashlib.sha256(d.image.tobytes() + d.label.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
     assert other.stdout.strip() == digest(draw_abdomen(5, 2, size=48))
 
 

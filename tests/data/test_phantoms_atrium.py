@@ -39,7 +39,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_atrium; d = draw_atrium(5, 2, size=32); "
         "print(hashlib.sha256(d.image.tobytes() + d.label.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
     assert other.stdout.strip() == digest(draw_atrium(5, 2, size=32))
 
 

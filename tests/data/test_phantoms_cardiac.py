@@ -54,7 +54,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_patient; d = draw_patient(5, 2, size=64); "
         "print(hashlib.sha256(b''.join(a.tobytes() for p in ('ED', 'ES') for a in d.frames[p])).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
     assert other.stdout.strip() == digest(draw_patient(5, 2, size=64))
 
 

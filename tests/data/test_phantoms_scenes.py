@@ -45,7 +45,7 @@ def test_another_process_draws_the_same_bits_and_another_seed_others() -> None:
         "import hashlib; from anatolab.data.phantoms.scenes import pretraining_scenes; "
         "print(hashlib.sha256(pretraining_scenes(30, seed=5).images.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
     assert other.stdout.strip() == digest(pretraining_scenes(30, seed=5).images)
     assert other.stdout.strip() != digest(pretraining_scenes(30, seed=6).images)
 

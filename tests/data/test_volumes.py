@@ -114,7 +114,7 @@ def test_intensities_lie_between_percentiles_or_in_the_window() -> None:
     assert found.flat[995] == found.flat[1000] == 1
     windowed = volume_of(Case("a", "", values, None, None, None, Path("a"), window=(-100, 400)))
     assert windowed.flat[[0, 150, 900]].tolist() == pytest.approx([0.2, 0.5, 1.0])
-    with pytest.raises(InputError, match=r"a.nrrd: a channel is constant but for a few voxels"):
+    with pytest.raises(InputError, match=r"a.nrrd: a channel is constant except for a few voxels"):
         volume_of(Case("a", "", np.eye(1000, dtype=np.float32)[None, None, :1], None, None, None, Path("a.nrrd")))
 
 
@@ -158,9 +158,9 @@ def test_a_damaged_cache_is_said_and_built_again_and_two_writers_do_no_harm(coho
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"size": (0, 2, 2)}, r"size: \(0, 2, 2\) is no height and width of slices, nor sides"),
-        ({"size": (2,)}, "give two or three numbers"),
-        ({"size": (2, 2, 2), "foreground": 1.5}, "foreground: 1.5 is no share"),
+        ({"size": (0, 2, 2)}, r"size: must be the height and width of slices or the sides .* not \(0, 2, 2\)"),
+        ({"size": (2,)}, "two or three numbers of at least 1"),
+        ({"size": (2, 2, 2), "foreground": 1.5}, r"share of patches must lie in \[0, 1\], not 1.5"),
     ],
 )
 def test_what_makes_no_sense_is_refused(cohort: Cohort, wrong: dict, message: str) -> None:

@@ -182,7 +182,7 @@ def test_summary_of_evaluated_volumes():
 @pytest.mark.parametrize(
     ("cases", "patients", "message"),
     [
-        ({}, {}, "no case"),
+        ({}, {}, "per_case is empty"),
         (PER_CASE, {"a_ED": "a"}, "a_ES: patient_of"),
         (PER_CASE | {"d": {"RV": row(0.1)}}, PATIENT | {"d": "d"}, "d: classes or metrics differ"),
         ({"a": {"RV": row(0.1)}, "b": {"RV": {"dice": 0.1}}}, {"a": "a", "b": "b"}, "b: classes or metrics differ"),

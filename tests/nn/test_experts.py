@@ -176,7 +176,7 @@ def test_settings_that_could_drop_all_are_refused() -> None:
     for fields in ({"most": 3}, {"drop": 1.0}, {"strategy": "some"}):
         with pytest.raises(InputError, match="keep at least one"):
             ExpertMask(3, **fields)
-    with pytest.raises(InputError, match="rescale 'half'"):
+    with pytest.raises(InputError, match=r"rescale must be .* not 'half'"):
         make(rescale="half")
 
 

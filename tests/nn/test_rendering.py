@@ -364,7 +364,7 @@ def test_with_a_spacing_a_step_of_one_mm_is_the_same_step_along_every_axis() -> 
         encoding(middle[None, None])
     with pytest.raises(InputError, match="has 2 axes"):
         FourierEncoding(3, 4, spacing=(1.0, 1.0))
-    with pytest.raises(InputError, match="'sine' is none"):
+    with pytest.raises(InputError, match="not 'sine'"):
         FourierEncoding(2, 4, kind="sine")  # type: ignore[arg-type]
 
 

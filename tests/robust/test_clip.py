@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from anatolab.data.phantoms import finch_or_duck, pretraining_scenes
 from anatolab.robust import load_clip
-from anatolab.robust.clip import SMALL, TEMPLATES, WEIGHTS
+from anatolab.robust.clip import SMALL, TEMPLATES, WEIGHTS, load_small
 from anatolab.types import InputError
 from tests.scripts import script
 
@@ -151,3 +153,23 @@ def test_what_is_trained_in_the_real_models_has_the_published_size(name: str, co
         model = open_clip.CLIP(**open_clip.get_model_config(name))
     clip = Clip(name, model, lambda texts: torch.zeros(1), "", (0.0,), (1.0,))
     assert sum(p.numel() for p in clip.projection().parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda text: text.replace('"patch_size": 8', '"patch_size": 4'), "is not as it was written"),
+        (lambda text: text.replace('"tokens"', '"tokenz"'), "is not as it was written"),
+        (lambda text: text[: len(text) // 2], "cannot be read"),
+        (lambda text: "[]", "cannot be read"),
+        (lambda text: "", "cannot be read"),
+    ],
+)
+def test_a_damaged_description_of_weights_is_refused(damage: Callable[[str], str], words: str, tmp_path: Path) -> None:
+    for path in WEIGHTS.glob("scenes-vit.*"):
+        shutil.copy(path, tmp_path)
+    about = tmp_path / "scenes-vit.json"
+    assert load_small("scenes-vit", tmp_path).sha256 == load_clip("scenes-vit").sha256
+    about.write_text(damage(about.read_text()))
+    with pytest.raises(InputError, match=rf"scenes-vit\.json: {words}.*; restore it from the package\."):
+        load_small("scenes-vit", tmp_path)

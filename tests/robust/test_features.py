@@ -198,7 +198,7 @@ def test_the_check_names_rows_anywhere_and_in_any_number_type() -> None:
     h[::2] = float("inf")
     with pytest.raises(InputError, match=r"5002 of 10000 rows .* \(row 0, 2, 4, 6, 8, 10, 12, 14, \.\.\.\)"):
         check_features(h, what="embeddings")
-    with pytest.raises(InputError, match="there are no values"):
+    with pytest.raises(InputError, match="the array is empty"):
         check_features(torch.zeros(0, 3))
     check_features(torch.eye(4, dtype=torch.int64))
     check_features(torch.ones(1, 4))  # one row is not constant

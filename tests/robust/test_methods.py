@@ -131,7 +131,7 @@ def test_zero_shot_is_the_nearest_prompt(small) -> None:
 def test_group_prompts_score_a_class_by_its_best_prompt(small) -> None:
     prompts = [f"{c} on {a}" for c in ("finch", "duck") for a in ("land", "water")]
     start = Start(small.start.projection, small.clip.text_head(prompts), 1.0)
-    head = ZeroShot(start, attributes=2).fit(small.train.h, small.train.y)
+    head = ZeroShot(start, ZeroShot.Config(attributes=2)).fit(small.train.h, small.train.y)
     plain = embed(start, small.test.h) @ start.text
     expected = torch.stack([plain[:, :2].amax(1), plain[:, 2:].amax(1)], 1)
     torch.testing.assert_close(head.logits(small.test.h), expected)
@@ -273,10 +273,57 @@ def test_dfr_averages_coefficients(small) -> None:
 
 
 def test_dfr_on_training_rows_needs_and_uses_their_groups(small) -> None:
-    method = Dfr(small.start, Dfr.Config(on="training", refits=2, class_weights=(1.0, 3.0)))
+    method = Dfr(small.start, Dfr.Config(on="training", refits=2, strengths=(1.0, 0.1)))
     assert small.score(small.fit(method), small.val)["worst"] > 0.5
     with pytest.raises(InputError, match="DFR on training rows needs the group"):
         method.fit(small.train.h, small.train.y, None, small.generator(), small.val)
+
+
+def test_dfr_on_training_rows_tunes_its_strength_by_the_worst_group_and_weighs_classes_alike(small) -> None:
+    def fitted(*strengths: float) -> Any:
+        config = Dfr.Config(on="training", refits=1, strengths=strengths)
+        return small.fit(Dfr(small.start, config))
+
+    alone = {c: small.score(fitted(c), small.val)["worst"] for c in (1.0, 1e-4)}
+    assert alone[1.0] > alone[1e-4]  # so strong a penalty leaves one class
+    torch.manual_seed(0)
+    assert small.score(fitted(1e-4, 1.0), small.val)["worst"] > alone[1e-4]
+
+
+def test_an_l1_penalty_takes_more_than_two_classes_one_against_the_rest() -> None:
+    z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    y = z[:, :3].argmax(1)
+    weight, bias = logistic(z, y, 10.0, penalty="l1")
+    assert (weight.shape, bias.shape) == ((3, 4), (3,))
+    assert ((z @ weight.T + bias).argmax(1) == y).double().mean() > 0.95
+    assert weight[:, 3].abs().max() < 0.2 * weight[:, :3].abs().max()
+
+
+def test_the_second_direction_of_cnc_contrasts_a_positive_with_easy_negatives(small, monkeypatch) -> None:
+    """Labels are written into the features, so that the loss sees whose features it is given."""
+    import anatolab.robust.cnc as module
+
+    calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def spy(z, near, far, tau, *, joint):
+        calls.append((z.detach().argmax(-1), near.detach().argmax(-1), far.detach().argmax(-1)))
+        return calibration_loss(z, near, far, tau, joint=joint)
+
+    monkeypatch.setattr(module, "calibration_loss", spy)
+    y = torch.arange(200) % 2
+    shown = torch.where(torch.arange(200) < 40, 1 - y, y)  # what the feature, and with it the first model, says
+    start = Start(torch.nn.Linear(2, 2, bias=False), torch.eye(2), 5.0)
+    torch.nn.init.eye_(start.projection.weight)
+    config = Cnc.Config(Sgd(epochs=0), Sgd(epochs=1, batch=8, lr=0.0), num=5, easy=3, steps=2, select="last")
+    Cnc(start, config).fit(F.one_hot(shown, 2).float(), y, None, small.generator())
+    assert len(calls) == 4
+    for (anchor, positive, hard), (second, like_anchor, easy) in zip(calls[::2], calls[1::2], strict=True):
+        assert (positive == 1 - anchor[:, None]).all()  # of the anchor's class, taken for the other
+        assert (hard == anchor[:, None]).all()  # of the other class, taken for the anchor's
+        assert torch.equal(second, positive[:, 0])
+        assert (like_anchor == anchor[:, None]).all()
+        assert (easy == 1 - anchor[:, None]).all()  # of the other class, and taken for it
+        assert (like_anchor.shape[1], easy.shape[1]) == (5, 3)
 
 
 def test_afr_stays_with_its_first_stage_where_it_is_held_there(small) -> None:

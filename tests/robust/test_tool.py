@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anatolab.robust import Cfr, ErmProjection, Sgd
-from anatolab.robust._fit import train_projection
+from anatolab.robust import METHODS, Cfr, ErmProjection, Sgd
 from anatolab.robust.clip import WEIGHTS, load_small
 from tests.scripts import script
 
@@ -27,22 +26,31 @@ def test_cfr_on_a_reference_that_is_there_ends_where_it_would_with_its_own(small
     assert torch.equal(shared.projection.weight, small.fit(Cfr(small.start, config)).projection.weight)
 
 
-def test_all_rules_along_one_training_keep_what_each_keeps_along_its_own(small) -> None:
-    every = robust.AllRules(small.val)
-    train_projection(small.start, small.train.h, small.train.y, SHORT, every, small.generator())
-    kept = set()
-    for rule, best in every.rules.items():
-        head = small.start.head()
-        best.restore(head)
-        alone = small.fit(ErmProjection(small.start, ErmProjection.Config(SHORT, rule)))
-        assert torch.equal(head.projection.weight, alone.projection.weight)
-        kept.add(best.epoch)
-    assert len(kept) > 1  # else the rules agree, and this shows nothing
-
-
 def test_no_key_of_a_cell_has_a_dot_which_separates_the_parts_of_a_key() -> None:
-    names = [n for part, cells in robust.SETTINGS.items() for n in (part, *cells)] + list(robust.WHY)
+    names = [n for part, cells in robust.SETTINGS.items() for n in (part, *cells)]
     assert not [n for n in names if "." in n]
+
+
+def test_every_run_but_zero_shot_chooses_among_equally_many_settings() -> None:
+    counts = {run: len(METHODS[name].settings) for run, (name, _) in robust.RUNS.items()}
+    assert counts.pop("zero_shot") == 1
+    assert set(counts.values()) == {3}
+    assert set(robust.FEW) <= set(robust.RUNS)
+
+
+def test_reported_draws_are_none_of_those_that_settings_are_chosen_on() -> None:
+    text = Path(robust.__file__).read_text(encoding="utf-8")
+    assert '[100, 101] if args.what == "choose" else list(range(10, 20))' in text
+
+
+def test_runs_named_free_of_groups_see_none() -> None:
+    for run, (name, select) in robust.RUNS.items():
+        sees = METHODS[name].sees(select, choosing=True)
+        if run.endswith("_no_groups"):
+            assert sees == {"training": ("y",), "selection": ("y",)}
+    assert METHODS["cfr"].sees("val_worst_group")["selection"] == ("y", "group")
+    assert METHODS["erm"].sees(choosing=True)["selection"] == ("y",)
+    assert METHODS["erm"].sees()["selection"] == ()
 
 
 def test_a_small_model_is_read_from_any_folder(tmp_path: Path) -> None:

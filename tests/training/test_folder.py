@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_opens_with_what_it_was_trained_under(run: Path) -> None:
     method, info = open_run(run)
-    assert replace(info, settings={}, versions={}, commit="", step=0, updates=0) == INFO
+    assert replace(info, settings={}, loop={}, rows="", versions={}, commit="", step=0, updates=0) == INFO
     assert (info.step, info.updates, info.finished) == (8, 8, True)
     assert info.settings["lr"] == 0.01
     assert info.settings["precision"] == "32-true"
@@ -94,12 +94,13 @@ CHANGES: dict[str, Any] = {
     "config": {**INFO.config, "labeled": 1},
     "method": "mean_teacher",
     "settings": {"lr": 1.0},
+    "start": {"method": "base", "weights_sha256": "0", "replaced": []},
 }
 
 
 def test_every_field_is_compared_or_marked_as_state() -> None:
     state = {f.name for f in fields(RunInfo) if f.metadata}
-    assert state == {"data", "step", "updates", "versions", "commit"}
+    assert state == {"data", "step", "updates", "versions", "commit", "loop", "command", "rows"}
     assert CHANGES.keys() | state == {f.name for f in fields(RunInfo)}
 
 
@@ -203,7 +204,7 @@ def test_a_description_that_cannot_be_built_is_one_sentence(run: Path, tmp_path:
 
 
 def test_a_folder_without_a_checkpoint_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no last.pt, so this is no run; name the --out of a training"):
+    with pytest.raises(InputError, match=r"holds no last.pt, so it is not a run; name the --out of a training"):
         open_run(tmp_path)
 
 

@@ -65,7 +65,7 @@ class Embedding:
     """A map and the points it shows; ``quality`` is that of :func:`measure`."""
 
     points: Points
-    map: np.ndarray  # (n, 2)
+    map: np.ndarray  # (n, 2) or (n, 3)
     quality: dict[str, float]
 
 
@@ -80,8 +80,9 @@ def embed(
     per_class: int = 100,
     neighbors: float = 30.0,
     seed: int = 0,
+    dims: int = 2,
 ) -> Embedding:
-    """A map of what a trained method makes of some patients, with its quality, in one call.
+    """Embeds the features of a trained method on some patients in 2-D, with quality measures, in one call.
 
     Args:
         method: A trained method, or the folder of its run, whose last checkpoint is opened.
@@ -93,6 +94,7 @@ def embed(
         per_class: Points a class, at most.
         neighbors: Perplexity of t-SNE, number of neighbors of UMAP.
         seed: Of the choice of points and of the layout.
+        dims: Of the map, 2 or 3.
 
     Raises:
         InputError: A method without its size, a method without the features asked for, or an unknown patient.
@@ -103,7 +105,7 @@ def embed(
         method, info = open_run(folder)
         if info.patch is not None:
             raise InputError(
-                f"{folder}: was trained on patches of volumes, and maps are of slices; give a run of slices."
+                f"{folder}: was trained on patches of volumes, but maps need slices; give a run on slices."
             )
         cohort, size, view = info.adapted(cohort), (info.side, info.side), info.rules["field_of_view"]
     if size is None:
@@ -112,5 +114,5 @@ def embed(
     rows = prepare(cohort, patients, size=size, field_of_view=view)
     points = read_features(method, rows, cohort.classes, of, per_class=per_class, seed=seed)
     lay: Callable[..., np.ndarray] = tsne if layout == "tsne" else umap_map
-    result = lay(points.features, neighbors if layout == "tsne" else round(neighbors), seed=seed)
+    result = lay(points.features, neighbors if layout == "tsne" else round(neighbors), seed=seed, dims=dims)
     return Embedding(points, result, measure(points, result))

@@ -51,7 +51,7 @@ def read_features(
     cells: int = 8,
     batch: int = 16,
 ) -> Points:
-    """Features of a trained 2-D method on pixels, patches or slices, balanced over classes and patients.
+    """Returns features of a trained 2-D method on pixels, patches or slices, balanced over classes and patients.
 
     The choice of points depends on the labels and the seed alone, so that two methods, or two moments of a training,
     are read at the same places. Maps of the decoder differ in scale; each is divided by its root mean square, so that
@@ -74,7 +74,7 @@ def read_features(
     """
     student, project = _opened(method, int(rows.images.shape[1]))
     if of == "representation" and project is None:
-        raise InputError(f"{type(method).__name__} has no representation of pixels; ask for 'decoder'.")
+        raise InputError(f"{type(method).__name__} has no pixel representation; use 'decoder'.")
     places, label, names = _places(rows, classes, of, cells)
     codes = np.unique(np.asarray(rows.patients), return_inverse=True)[1]
     chosen = balanced(label, per_class, seed=seed, groups=codes[places[:, 0]])
@@ -105,7 +105,7 @@ def read_features(
 
 
 def balanced(label: np.ndarray, per_class: int, *, seed: int = 0, groups: np.ndarray | None = None) -> np.ndarray:
-    """Rows drawn at random without replacement, equally many of each class, and in it of each group as far as they go.
+    """Samples rows without replacement, equally many per class and, as far as possible, per group within a class.
 
     Args:
         label: ``(n,)`` class numbers.
@@ -138,7 +138,7 @@ def balanced(label: np.ndarray, per_class: int, *, seed: int = 0, groups: np.nda
 def _opened(
     method: nn.Module, channels: int
 ) -> tuple[Callable[[Tensor], Any], Callable[[list[Tensor]], Tensor] | None]:
-    """A copy of the student in evaluation mode, to logits and decoder maps, and its pixel projector if any."""
+    """Returns a copy of the student in evaluation mode, to logits and decoder maps, and its pixel projector if any."""
     student: Any = copy.deepcopy(method.student)
     student.eval()
     project = getattr(student, "pixel", None)
@@ -151,7 +151,7 @@ def _opened(
 
 
 def _places(rows: Rows, classes: Sequence[str], of: Level, cells: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """All points of a level: row, y, x ``(n, 3)``, their labels ``(n,)``, and the names of the labels."""
+    """Returns all points of a level: row, y, x ``(n, 3)``, their labels ``(n,)``, and the names of the labels."""
     labels = np.asarray(rows.labels)
     n = len(labels)
     organs = np.stack([(labels == c) for c in range(len(classes))])  # (c, n, h, w)
@@ -171,7 +171,7 @@ def _places(rows: Rows, classes: Sequence[str], of: Level, cells: int) -> tuple[
 
 
 def _read(maps: list[Tensor], i: int, places: np.ndarray, size: Sequence[int], of: Level, cells: int) -> np.ndarray:
-    """Features of the points of one slice, the i-th of the batch, ``(p, d)``."""
+    """Returns features of the points of one slice, the i-th of the batch, ``(p, d)``."""
     if of == "slice":
         return torch.cat([m[i].flatten(1).mean(1) for m in maps])[None].float().cpu().numpy()
     if of == "patch":

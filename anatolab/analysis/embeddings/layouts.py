@@ -15,7 +15,7 @@ COMPONENTS = 50  # principal components that a layout sees
 
 
 def principal(x: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """The leading principal components of rows ``(n, d)``, as many as there are; without them no layout starts."""
+    """Returns the leading principal components of rows ``(n, d)``, from which every layout starts."""
     from sklearn.decomposition import PCA
 
     check_features(x)
@@ -30,8 +30,9 @@ def tsne(
     init: np.ndarray | Literal["pca", "random"] = "pca",
     seed: int = 0,
     iterations: int = 750,
+    dims: int = 2,
 ) -> np.ndarray:
-    """A t-SNE layout ``(n, 2)`` of rows ``(n, d)``, by scikit-learn, from their principal components.
+    """Returns a t-SNE layout ``(n, dims)`` of rows ``(n, d)``, by scikit-learn, from their principal components.
 
     Args:
         x: Rows; more than ``COMPONENTS`` columns are reduced first.
@@ -40,6 +41,7 @@ def tsne(
             array ``(n, 2)``, another map, the layout goes on at that scale and without exaggeration.
         seed: Of a random start.
         iterations: Of gradient descent.
+        dims: 2 or 3.
 
     Reference:
         van der Maaten and Hinton, JMLR 2008; start and rate as Kobak and Berens, Nature Communications 2019.
@@ -51,9 +53,10 @@ def tsne(
     if not isinstance(init, str):
         start = (init - init.mean(0)).astype(np.float32)
     elif init == "pca":
-        start = (1e-4 * x[:, :2] / x[:, 0].std()).astype(np.float32)
-        start = start if start.shape[1] == 2 else np.pad(start, ((0, 0), (0, 1)))
+        start = (1e-4 * x[:, :dims] / x[:, 0].std()).astype(np.float32)
+        start = np.pad(start, ((0, 0), (0, dims - start.shape[1])))
     fit = TSNE(
+        dims,
         perplexity=min(perplexity, (len(x) - 1) / 3),
         init=start,
         early_exaggeration=12.0 if isinstance(init, str) else 1.0,
@@ -67,9 +70,9 @@ def tsne(
 
 
 def umap_map(
-    x: np.ndarray, neighbors: int = 15, *, min_dist: float = 0.1, init: Any = "pca", seed: int = 0
+    x: np.ndarray, neighbors: int = 15, *, min_dist: float = 0.1, init: Any = "pca", seed: int = 0, dims: int = 2
 ) -> np.ndarray:
-    """A UMAP layout ``(n, 2)`` of rows ``(n, d)``, by umap-learn, from their principal components.
+    """Returns a UMAP layout ``(n, dims)`` of rows ``(n, d)``, by umap-learn, from their principal components.
 
     The first call of a process compiles for some ten seconds.
 
@@ -79,20 +82,21 @@ def umap_map(
         min_dist: How close points may lie in the map.
         init: ``pca``, ``spectral``, ``random`` or an array ``(n, 2)``.
         seed: Fixes the layout, at the price of one thread.
+        dims: 2 or 3.
 
     Reference:
         McInnes, Healy and Melville, arXiv 1802.03426.
     """
     import umap
 
-    fit = umap.UMAP(n_neighbors=neighbors, min_dist=min_dist, init=init, random_state=seed, n_jobs=1)
+    fit = umap.UMAP(n_components=dims, n_neighbors=neighbors, min_dist=min_dist, init=init, random_state=seed, n_jobs=1)
     return np.asarray(fit.fit_transform(principal(x)), dtype=np.float64)
 
 
 def aligned_maps(
     moments: Sequence[np.ndarray], perplexity: float = 30.0, *, init: Any = "pca", seed: int = 0
 ) -> list[np.ndarray]:
-    """t-SNE layouts of the same points at several moments, each begun from the one before and turned onto it.
+    """Computes t-SNE layouts of the same points over time, each initialized from the one before and aligned to it.
 
     Only turns, reflections and shifts are taken out (orthogonal Procrustes): what still moves, moved in the features
     or in the optimization, in which a map goes on growing even where no feature changes.
@@ -107,7 +111,7 @@ def aligned_maps(
         InputError: Moments have different numbers of rows.
     """
     if len({len(x) for x in moments}) > 1:
-        raise InputError("aligned maps need the same points at every moment; read them at the same places.")
+        raise InputError("aligned maps need the same points at every checkpoint.")
     result: list[np.ndarray] = []
     for x in moments:
         if not result:
@@ -118,7 +122,7 @@ def aligned_maps(
 
 
 def turned(y: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """A map ``(n, 2)`` turned, reflected and shifted, not scaled, to lie as near as it can to another one.
+    """Returns a map ``(n, 2)`` turned, reflected and shifted, not scaled, to lie as near as it can to another one.
 
     Example:
         >>> square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])

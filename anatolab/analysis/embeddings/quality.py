@@ -15,7 +15,7 @@ PAIRED = 1_500  # points whose pairwise distances are compared
 
 
 def measure(points: Points, y: np.ndarray, k: int = 15) -> dict[str, float]:
-    """What must stand beside a map: how far its neighbors, its groups and its distances may be believed.
+    """Measures a map's quality: how well it preserves neighbors, groups and distances.
 
     Args:
         points: Features, classes, patients.
@@ -46,7 +46,7 @@ def measure(points: Points, y: np.ndarray, k: int = 15) -> dict[str, float]:
 
 
 def trustworthiness(x: np.ndarray, y: np.ndarray, k: int = 15) -> float:
-    """How few intruders the map's neighborhoods hold, by rank in the features; 1 for none, in [0, 1].
+    """Returns the trustworthiness of a map in [0, 1]: 1 if its neighborhoods hold no intruders by feature rank.
 
     With the arguments exchanged it is the *continuity*: how few true neighbors the map tore away.
 
@@ -66,7 +66,7 @@ def trustworthiness(x: np.ndarray, y: np.ndarray, k: int = 15) -> float:
 
 
 def neighborhood_hit(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np.ndarray | None = None) -> float:
-    """The mean share of a point's ``k`` nearest neighbors that have its label, in [0, 1].
+    """Returns the mean share of a point's ``k`` nearest neighbors that have its label, in [0, 1].
 
     Args:
         y: Map or features ``(n, d)``.
@@ -85,7 +85,7 @@ def neighborhood_hit(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np
 
 
 def hits(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np.ndarray | None = None) -> np.ndarray:
-    """Of each point the share of its ``k`` neighbors that have its label, ``(n,)``; see :func:`neighborhood_hit`."""
+    """Returns the share of each point's ``k`` neighbors with its label, ``(n,)``; see :func:`neighborhood_hit`."""
     if apart is None:
         same: np.ndarray = label[_nearest(y, k)] == label[:, None]
         return same.mean(1)
@@ -97,7 +97,7 @@ def hits(y: np.ndarray, label: np.ndarray, k: int = 15, *, apart: np.ndarray | N
 
 
 def hit_by_chance(label: np.ndarray, *, apart: np.ndarray | None = None) -> float:
-    """What :func:`neighborhood_hit` is on average when labels lie in no order.
+    """Returns the expected :func:`neighborhood_hit` of shuffled labels.
 
     Example:
         >>> round(hit_by_chance(np.repeat([0, 1], 50)), 3)
@@ -106,16 +106,16 @@ def hit_by_chance(label: np.ndarray, *, apart: np.ndarray | None = None) -> floa
     group = np.arange(len(label)) if apart is None else np.asarray(apart)
     shares = []
     for c in np.unique(label):
-        own = label == c
-        for g, member in zip(*np.unique(group[own], return_counts=True), strict=True):
+        inside = label == c
+        for g, member in zip(*np.unique(group[inside], return_counts=True), strict=True):
             outside = group != g
-            shares.append((member, (own & outside).sum() / max(1, outside.sum())))
+            shares.append((member, (inside & outside).sum() / max(1, outside.sum())))
     weight, share = np.array(shares).T
     return float(weight @ share / weight.sum())
 
 
 def silhouette(y: np.ndarray, label: np.ndarray) -> float:
-    """How much nearer one's own group is than the next one, in [-1, 1]; NaN where there is one group only.
+    """Returns the mean silhouette of the groups, in [-1, 1]; NaN for a single group.
 
     Reference:
         Rousseeuw, J. Comput. Appl. Math. 1987; computed by scikit-learn.
@@ -128,7 +128,7 @@ def silhouette(y: np.ndarray, label: np.ndarray) -> float:
 
 
 def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """The rank correlation of all pairwise distances before and after, in [-1, 1].
+    """Returns the rank correlation of all pairwise distances before and after, in [-1, 1].
 
     Not the distance correlation of Székely et al., which asks whether two variables depend. Of more than ``PAIRED``
     points a fixed choice is compared.
@@ -146,7 +146,7 @@ def distance_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def stability(maps: Sequence[np.ndarray], k: int = 15) -> dict[str, np.ndarray]:
-    """How far several maps of the same points agree, over seeds or over perplexities.
+    """Measures the agreement of several maps of the same points, over seeds or perplexities.
 
     Returns:
         ``overlap`` ``(m, m)``, the mean share of ``k`` neighbors that two maps have in common (by chance ``k / (n -
@@ -168,11 +168,11 @@ def stability(maps: Sequence[np.ndarray], k: int = 15) -> dict[str, np.ndarray]:
 
 
 def _nearest(y: np.ndarray, k: int, of: np.ndarray | None = None) -> np.ndarray:
-    """The ``k`` rows of y nearest to each row of ``of``, or to each of its own other than itself, ``(n, k)``."""
+    """Returns the ``k`` rows of y nearest to each row of ``of``, or to each row of y except itself, ``(n, k)``."""
     from sklearn.neighbors import NearestNeighbors
 
     if k > len(y) - (of is None):
-        raise InputError(f"k: {k} neighbors of {len(y)} points; ask for fewer.")
+        raise InputError(f"k: {k} neighbors among {len(y)} points; use fewer.")
     check_features(y)
     result: np.ndarray = NearestNeighbors(n_neighbors=k).fit(y).kneighbors(of, return_distance=False)
     return result

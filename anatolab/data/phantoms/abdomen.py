@@ -82,39 +82,43 @@ def draw_abdomen(seed: int, index: int, *, size: int = SIZE) -> Abdomen:
 
 
 def _liver(s: Trunk) -> None:
-    """Right and left lobe under the diaphragm, with veins, and cysts in some patients."""
+    """Paints the right and left lobe of the liver under the diaphragm, with veins, and cysts in some patients."""
     rng = s.rng
     grow, reach = rng.normal(1, 0.07), rng.normal(1, 0.14)  # of the whole, of the left lobe
     (z, y, x), (z2, y2, x2) = np.array([(22, 4, -84), (40, -44, -32 + 20 * reach)]) + rng.normal(0, 5, (2, 3))
-    right = ellipsoid(s.at, (z, y, x), (92 * grow, 88 * grow, 73 * grow), rotation(rng, 0.08, (0.15, 0.35, 0)))
-    left = ellipsoid(s.at, (z2, y2, x2), (45 * reach, 32 * grow, 78 * reach), rotation(rng, 0.12, (0.15, 0.25, 0)))
+    right = ellipsoid(s.coordinates, (z, y, x), (92 * grow, 88 * grow, 73 * grow), rotation(rng, 0.08, (0.15, 0.35, 0)))
+    left = ellipsoid(
+        s.coordinates, (z2, y2, x2), (45 * reach, 32 * grow, 78 * reach), rotation(rng, 0.12, (0.15, 0.25, 0))
+    )
     blend = np.clip(0.5 + (left - right) / 36, 0, 1)
     both = left + blend * (right - left) - 18 * blend * (1 - blend)
-    hilum = ellipsoid(s.at, (-6, -8, -12), (44, 26, 44))
+    hilum = ellipsoid(s.coordinates, (-6, -8, -12), (44, 26, 44))
     distance = np.maximum(np.maximum(both, -hilum), s.inside) + 1.2 * s.coarse
     s.put(cover(distance - 2, 3), FAT)
     s.put(cover(distance, 2.5), s.hu["liver"] + 3 * s.coarse + 4 * s.fine, organ="liver")
     for start, blood in (((66.0, 14.0, -18.0), "vein"),) * 3 + (((16.0, -8.0, -38.0), "portal"),) * 4:
         end = rng.uniform([-10, -55, -130], [75, 55, -60])
         points = np.stack([start, (start + end) / 2 + rng.normal(0, 8, 3), end])
-        box, at, _, fine = s.near(points, 12)
-        vein = cover(chain(at, points, np.array([4.6, 3.4, 1.0])) - 0.5 * fine, 2.5)
+        box, coordinates, _, fine = s.near(points, 12)
+        vein = cover(chain(coordinates, points, np.array([4.6, 3.4, 1.0])) - 0.5 * fine, 2.5)
         s.put(vein * cover(distance[box] + 3, 3), s.hu[blood], box, None)
     for _ in range(int(rng.poisson(0.5))):
         point, radius = rng.uniform([-20, -40, -120], [70, 50, -40]), rng.uniform(4, 16)
-        box, at, _, fine = s.near(point[None], radius + 8)
-        spot = cover(ellipsoid(at, (point[0], point[1], point[2]), (radius,) * 3) - fine, 3)
+        box, coordinates, _, fine = s.near(point[None], radius + 8)
+        spot = cover(ellipsoid(coordinates, (point[0], point[1], point[2]), (radius,) * 3) - fine, 3)
         s.put(spot * cover(distance[box] + 2, 3), rng.uniform(0, 60), box, None)
 
 
 def _spleen(s: Trunk) -> None:
-    """A crescent under the left ribs, streaky in the arterial phase."""
+    """Paints a crescent under the left ribs, streaky in the arterial phase."""
     size = np.exp(s.rng.normal(0, 0.15))
     z, y, x = np.array([38.0, 26, 104]) + s.rng.normal(0, 4, 3)
     turn = rotation(s.rng, 0.12, (0.5, 0.15, 0.2))
-    box, at, coarse, fine = s.near(np.array([[z, y, x]]), 78 * size)
-    distance = ellipsoid(at, (z, y, x), (48 * size, 49 * size, 28 * size), turn)
-    distance = np.maximum(distance, -ellipsoid(at, (z, y - 18, x - 34), (60, 34, 22), turn))  # where the stomach lies
+    box, coordinates, coarse, fine = s.near(np.array([[z, y, x]]), 78 * size)
+    distance = ellipsoid(coordinates, (z, y, x), (48 * size, 49 * size, 28 * size), turn)
+    distance = np.maximum(
+        distance, -ellipsoid(coordinates, (z, y - 18, x - 34), (60, 34, 22), turn)
+    )  # where the stomach lies
     distance = np.maximum(distance, s.inside[box] + 1) + 0.8 * coarse
     if "spleen" not in s.removed:
         s.put(cover(distance - s.rim, 3), FAT, box)
@@ -123,23 +127,23 @@ def _spleen(s: Trunk) -> None:
 
 
 def _kidneys(s: Trunk) -> None:
-    """Cortex, medulla, vein, and the sinus with its fat, which is not labeled; a cyst in some."""
+    """Paints cortex, medulla, vein, and the sinus with its unlabeled fat; a cyst in some."""
     rng = s.rng
     for name, sign in (("left kidney", 1), ("right kidney", -1)):
         size = rng.normal(1, 0.08)
         z, y, x = np.array([-8 + 6 * sign, 42, sign * 66]) + rng.normal(0, [10, 4, 4])
         turn = rotation(rng, 0.1, (sign * 0.5, sign * 0.18, 0.15))
-        box, at, _, fine = s.near(np.array([[z, y, x]]), 72 * size)
+        box, coordinates, _, fine = s.near(np.array([[z, y, x]]), 72 * size)
         if name in s.removed:
             continue
-        distance = ellipsoid(at, (z, y, x), (54 * size, 27 * size, 29 * size), turn) + 0.7 * fine
-        sinus = ellipsoid(at, (z, y - 9, x - sign * 17), (24 * size, 10, 16 * size), turn) + 1.5 * fine
+        distance = ellipsoid(coordinates, (z, y, x), (54 * size, 27 * size, 29 * size), turn) + 0.7 * fine
+        sinus = ellipsoid(coordinates, (z, y - 9, x - sign * 17), (24 * size, 10, 16 * size), turn) + 1.5 * fine
         s.put(cover(distance - 4 * s.rim, 4), FAT, box)
         s.put(cover(distance, 2.5), s.hu["cortex"] + 6 * fine, box, name)
         s.put(cover(distance + 9 + 3.5 * fine, 3), s.hu["medulla"] + 6 * fine, box, None)
         s.put(cover(sinus, 3), FAT + 15, box)
         s.put(cover(sinus + 6, 3), rng.choice([8, 20, 250], p=[0.5, 0.35, 0.15]), box)  # urine, with contrast or not
-        cyst = ellipsoid(at, (z + rng.uniform(-40, 40), y + 20, x + sign * 16), (9, 9, 9)) - rng.uniform(-3, 8)
+        cyst = ellipsoid(coordinates, (z + rng.uniform(-40, 40), y + 20, x + sign * 16), (9, 9, 9)) - rng.uniform(-3, 8)
         if rng.random() < 0.3:
             s.put(cover(np.maximum(cyst, distance - 2), 3), rng.uniform(0, 15), box, None)
         points = np.array([(z, y - 9, x - sign * 17), (z + 2, y - 16, sign * 34), (z + 4, 30, sign * 12)])
@@ -147,7 +151,7 @@ def _kidneys(s: Trunk) -> None:
 
 
 def _vessels(s: Trunk) -> None:
-    """Caval vein, aorta, some with lime in its wall, the mesenteric vessels and the portal vein."""
+    """Paints caval vein, aorta (some calcified), the mesenteric vessels and the portal vein."""
     rng = s.rng
     heights, sway = np.array([-170.0, -60, 40, 150]), rng.normal(0, 3, (2, 4))
     for y, x, name, radii, organ in (
@@ -157,8 +161,8 @@ def _vessels(s: Trunk) -> None:
         points = np.column_stack([heights, y + sway[0], x + sway[1]])
         s.vessel(points, radii, s.hu[name], organ)
     if rng.random() < 0.35:
-        box, at, _, fine = s.near(points, 22)
-        s.put(cover(abs(chain(at, points, radii) + 1) - 1, 1.5) * cover(1 - fine, 0.5), 500, box, None)
+        box, coordinates, _, fine = s.near(points, 22)
+        s.put(cover(abs(chain(coordinates, points, radii) + 1) - 1, 1.5) * cover(1 - fine, 0.5), 500, box, None)
     for way, name in (
         ([(-80, 8, 12), (-30, 4, 9), (8, 14, 9)], "aorta"),
         ([(-80, 0, -8), (-25, -4, -8), (0, -8, -12), (16, -8, -38)], "portal"),
@@ -167,20 +171,20 @@ def _vessels(s: Trunk) -> None:
 
 
 def _pancreas(s: Trunk) -> None:
-    """A lobed tube from the duodenum across the spine to the spleen, with the splenic vein behind it."""
+    """Paints a lobed tube from the duodenum across the spine to the spleen, with the splenic vein behind it."""
     points = np.array([(-30, 6, -28), (-12, 0, -26), (2, -14, -4), (6, -14, 22), (14, 0, 50), (22, 14, 74)])
     points = points + s.rng.normal(0, 3, 3) + s.rng.normal(0, [4, 2.5, 3], (6, 3))
     radii = s.rng.normal(1, 0.1) * np.array([10, 15, 11, 11.5, 12, 8.5]) * s.rng.normal(1, 0.08, 6)
     s.vessel(points[2:] + np.array([0, 11, 0]), np.full(4, 4.0), s.hu["portal"])
-    box, at, coarse, fine = s.near(points, 26)
-    distance = chain(at, points, radii) - 0.8 * fine - coarse
+    box, coordinates, coarse, fine = s.near(points, 26)
+    distance = chain(coordinates, points, radii) - 0.8 * fine - coarse
     s.put(cover(distance - s.rim - 1, 3), FAT, box)
     fat = 0.35 * min(1.0, s.rim) * cover(1.2 - fine, 0.8)  # between its lobes
     s.put(cover(distance, 2.5), s.hu["pancreas"] * (1 - fat) + FAT * fat + 6 * fine, box, "pancreas")
 
 
 def _stomach(s: Trunk) -> None:
-    """Fundus, body and outlet, empty or full; what is in it and the gas above belong to it."""
+    """Paints fundus, body and outlet, empty or full; content and gas belong to the stomach."""
     points = np.array([(74, 8, 58), (48, -14, 62), (14, -40, 54), (-10, -48, 26), (-4, -42, -6)])
     points = points + s.rng.normal(0, 4, 3) + s.rng.normal(0, 4.5, (5, 3))
     radii = s.rng.uniform(0.75, 1.15) * np.array([32, 31, 26, 18, 12]) * s.rng.normal(1, 0.08, 5)
@@ -189,23 +193,23 @@ def _stomach(s: Trunk) -> None:
 
 
 def _gallbladder(s: Trunk) -> None:
-    """A pear of bile under the liver, contracted after a meal, with stones in some patients."""
+    """Paints a pear of bile under the liver, contracted after a meal, with stones in some patients."""
     rng, size = s.rng, s.rng.uniform(0.64, 1.14)
     neck = np.array([2.0, -22, -42]) + rng.normal(0, 4, 3)
     fundus = neck + size * np.array([-28, -22, -16]) + rng.normal(0, 3, 3)
     points = np.stack([neck, (neck + 2 * fundus) / 3, fundus])
-    box, at, _, fine = s.near(points, 24)
-    distance = chain(at, points, size * np.array([4.5, 10.5, 12])) - 0.5 * fine
+    box, coordinates, _, fine = s.near(points, 24)
+    distance = chain(coordinates, points, size * np.array([4.5, 10.5, 12])) - 0.5 * fine
     if "gallbladder" not in s.removed:
         s.put(cover(distance - 1.2, 2), s.hu["wall"], box)
         s.put(cover(distance, 2.5), rng.uniform(-2, 15) + 3 * fine, box, "gallbladder")
         if rng.random() < 0.2:
-            stone = chain(at, points[1:] + np.array([0, 4, 0]), size * np.array([1, 5])) + 1.5 * fine
+            stone = chain(coordinates, points[1:] + np.array([0, 4, 0]), size * np.array([1, 5])) + 1.5 * fine
             s.put(cover(np.maximum(stone, distance + 2), 2), rng.uniform(90, 350), box, None)
 
 
 def _scan(rng: np.random.Generator, image: np.ndarray, pixel: float) -> np.ndarray:
-    """Blur of the kernel, noise that is correlated in the slice and stronger where the body is thick, as int16 HU."""
+    """Applies the kernel's blur and noise, correlated in the slice and stronger where the body is thick; int16 HU."""
     from scipy.ndimage import gaussian_filter
 
     blurred = gaussian_filter(image, (0, *[rng.uniform(0.8, 1.4) / pixel] * 2))
@@ -247,7 +251,7 @@ def write_abdomen(root: str | Path, *, patients: int = 60, seed: int = 0, size: 
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
-    """What identifies a cohort."""
+    """Returns what identifies a cohort."""
     return {
         "generated": True,
         "name": "generated abdomen",

@@ -66,19 +66,19 @@ def draw_atrium(seed: int, index: int, *, size: int = SIZE) -> Atrium:
     """
     anatomy, scan = np.random.default_rng([VERSION, seed, index]).spawn(2)
     axes, voxel = _draw_grid(anatomy, size)
-    at = _heart_coordinates(anatomy, axes)
+    coordinates = _heart_coordinates(anatomy, axes)
     tissue = _draw_tissue(anatomy)
     veins = ANATOMIES[anatomy.choice(len(ANATOMIES), p=[share for share, _ in ANATOMIES])][1]
-    body, vessels = _atrium_distances(anatomy, at, veins)
+    body, vessels = _atrium_distances(anatomy, coordinates, veins)
     chamber = smooth_min(body, np.maximum(vessels, body - anatomy.normal(11, 1)), 4)  # veins up to a centimeter
-    canvas = _paint_surroundings(anatomy, axes, at, tissue, voxel)
+    canvas = _paint_surroundings(anatomy, axes, coordinates, tissue, voxel)
     _paint_atrium(anatomy, canvas, axes, np.minimum(chamber, vessels), tissue, voxel)
     image, label = _scan(scan, canvas, axes, tissue, voxel), (chamber < 0).astype(np.uint8)
     return Atrium(f"ATR{index + 1:03d}", len(veins), voxel, image, label)
 
 
 def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
-    """Voxel centers along z, y and x, mm from the middle of a field of view that differs between patients."""
+    """Returns voxel centers along z, y and x, in mm from the middle of a patient-specific field of view."""
     voxel = round(rng.uniform(105, 120) / size, 6)
     counts = round(size * rng.uniform(0.50, 0.67)), round(size * rng.uniform(0.82, 1.0)), size
     z, y, x = ((np.arange(n) - (n - 1) / 2) * voxel for n in counts)
@@ -86,7 +86,7 @@ def _draw_grid(rng: np.random.Generator, size: int) -> tuple[Volume, float]:
 
 
 def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
-    """Each voxel's place (z, y, x) in mm from the atrium's center along the patient's own, warped directions."""
+    """Returns each voxel's coordinates (z, y, x) in mm from the atrium's center, along the patient's warped axes."""
     center = rng.uniform(-1, 1, 3) * np.array([10, 15, 16])
     z, y, x = (
         axis.astype(np.float32).reshape([-1 if k == i else 1 for k in range(3)]) - np.float32(c)
@@ -104,7 +104,7 @@ def _heart_coordinates(rng: np.random.Generator, axes: Volume) -> Volume:
 
 
 def _draw_tissue(rng: np.random.Generator) -> dict[str, float]:
-    """Mean signals of one scan, blood of the atrium 1, before the coil's shading."""
+    """Returns the mean signals of one scan, blood of the atrium 1, before the coil's shading."""
     muscle = rng.uniform(0.22, 0.48)  # nulled by the inversion pulse, well or badly
     return {
         "blood": 1.0,
@@ -127,14 +127,16 @@ def _point(values: np.ndarray) -> Point:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _atrium_distances(rng: np.random.Generator, at: Volume, veins: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances to the body with its appendage, and to the veins as far as they are seen, mm."""
+def _atrium_distances(
+    rng: np.random.Generator, coordinates: Volume, veins: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distances (mm) to the body with its appendage, and to the visible part of the veins."""
     radii = np.array([23.0, 18.0, 27.0]) * rng.normal(1, 0.10, 3)
-    body = ellipsoid(at, (0, 0, 0), _point(radii))
+    body = ellipsoid(coordinates, (0, 0, 0), _point(radii))
     mitral = np.array([-0.55, -0.60, 0.58]) + rng.normal(0, 0.08, 3)
     mitral /= np.linalg.norm(mitral)
     height = rng.uniform(0.62, 0.80) * np.linalg.norm(mitral * radii)
-    plane = sum(c * np.float32(m) for c, m in zip(at, mitral, strict=True)) - np.float32(height)
+    plane = sum(c * np.float32(m) for c, m in zip(coordinates, mitral, strict=True)) - np.float32(height)
     body = np.maximum(body, plane)
     vessels = np.full_like(body, np.inf)
     for name in veins:
@@ -144,20 +146,20 @@ def _atrium_distances(rng: np.random.Generator, at: Volume, veins: tuple[str, ..
         bend = opening + direction * (radii * 0.4 + rng.uniform(8, 14))
         end = bend + (direction + rng.normal(0, 0.35, 3)) * rng.uniform(22, 34)
         wide = rng.uniform(8.0, 10.5) if "common" in name else rng.uniform(5.0, 7.5) * (0.8 if "middle" in name else 1)
-        vessels = np.minimum(vessels, tube(np.stack([opening, bend, end]), (wide, 0.6 * wide), at))
+        vessels = np.minimum(vessels, tube(np.stack([opening, bend, end]), (wide, 0.6 * wide), coordinates))
     root = np.array([0.25, -0.55, 0.75]) * radii
     hook = root + np.array([rng.uniform(-4, 8), rng.uniform(-16, -9), rng.uniform(4, 12)])
     tip = hook + np.array([rng.uniform(-8, 12), rng.uniform(-14, -4), rng.uniform(-12, 6)])
     wide = rng.uniform(5.5, 8.5)
-    appendage = tube(np.stack([root, hook, tip]), (wide, rng.uniform(0.45, 0.8) * wide), at)
+    appendage = tube(np.stack([root, hook, tip]), (wide, rng.uniform(0.45, 0.8) * wide), coordinates)
     return smooth_min(body, np.maximum(appendage, plane), 5), vessels
 
 
 def _paint_surroundings(
-    rng: np.random.Generator, axes: Volume, at: Volume, tissue: dict[str, float], voxel: float
+    rng: np.random.Generator, axes: Volume, coordinates: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
-    """Everything but the atrium: lungs, fat, spine, esophagus, the other chambers and the great vessels."""
-    z, y, x = at
+    """Returns everything but the atrium: lungs, fat, spine, esophagus, the other chambers and the great vessels."""
+    z, y, x = coordinates
     soft = max(voxel, 1.2)
     coarse, fine = volume_field(rng, axes, 13, REACH), volume_field(rng, axes, 5, REACH)
     flow = 1 + 0.08 * coarse + 0.05 * fine
@@ -168,12 +170,12 @@ def _paint_surroundings(
 
     def shape(center: Point, radii: Point, spread: float = 3) -> np.ndarray:
         place = np.array(center) + rng.normal(0, spread, 3)
-        return ellipsoid(at, _point(place), _point(np.array(radii) * rng.normal(1, 0.10, 3)))
+        return ellipsoid(coordinates, _point(place), _point(np.array(radii) * rng.normal(1, 0.10, 3)))
 
     def vessel(points: list[Point], radius: float, spread: float = 3) -> np.ndarray:
         placed = np.array(points) + rng.normal(0, spread, (1, 3)) + rng.normal(0, 1.5, (3, 3))
         wide = radius * rng.normal(1, 0.12)
-        return tube(placed, (wide, wide), at)
+        return tube(placed, (wide, wide), coordinates)
 
     # the spine with its discs, the esophagus, which lies on the atrium, and the descending aorta
     back = rng.normal(40, 4)
@@ -218,7 +220,7 @@ def _paint_atrium(
     tissue: dict[str, float],
     voxel: float,
 ) -> None:
-    """The atrium and its veins in a thin wall, enhanced where there is scar."""
+    """Paints the atrium and its veins in a thin wall, enhanced where there is scar."""
     soft = max(voxel, 1.2)
     coarse, fine = volume_field(rng, axes, 11, REACH), volume_field(rng, axes, 5, REACH)
     wall = cover(whole - np.float32(rng.uniform(1.2, 2.4)), soft)
@@ -230,7 +232,7 @@ def _paint_atrium(
 def _scan(
     rng: np.random.Generator, canvas: np.ndarray, axes: Volume, tissue: dict[str, float], voxel: float
 ) -> np.ndarray:
-    """Coil shading, blur of the acquisition, Rician noise, and eight bits, the brightest hundredth cut off."""
+    """Applies coil shading, blur of the acquisition and Rician noise; eight bits, clipped at the 99th percentile."""
     from scipy.ndimage import gaussian_filter
 
     slope = rng.normal(0, 0.4, 3) + np.array([0, -1, 0])  # the coil lies on the front of the chest
@@ -278,7 +280,7 @@ def write_atrium(root: str | Path, *, patients: int = 60, seed: int = 0, size: i
 
 
 def provenance(patients: int, seed: int, size: int) -> dict[str, object]:
-    """What ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
+    """Returns what ``generated.json`` says of a cohort: generator, version, seed, number of patients and size."""
     return {
         "generated": True,
         "name": "generated left atrium",

@@ -25,7 +25,7 @@ class Grid:
         return self.y[:, None].astype(np.float32), self.x[None, :].astype(np.float32)
 
     def crop(self, center: tuple[float, float], reach: float) -> tuple[slice, slice]:
-        """The rows and columns within ``reach`` mm of a point ``(y, x)``."""
+        """Returns the rows and columns within ``reach`` mm of a point ``(y, x)``."""
         rows, cols = (np.flatnonzero(abs(axis - c) <= reach) for axis, c in zip((self.y, self.x), center, strict=True))
         return slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
 
@@ -55,7 +55,7 @@ class Grid:
 
 
 def _cubic(u: np.ndarray) -> np.ndarray:
-    """The cubic B-spline of support (-2, 2), integral 1."""
+    """Returns the cubic B-spline of support (-2, 2), integral 1."""
     u = abs(u)
     return np.where(u < 1, 2 / 3 - u**2 * (1 - u / 2), np.where(u < 2, (2 - u) ** 3 / 6, 0.0))
 
@@ -64,11 +64,11 @@ Volume = tuple[np.ndarray, np.ndarray, np.ndarray]  # coordinates (z, y, x) in m
 Point = tuple[float, float, float]  # (z, y, x) mm
 
 
-def ellipsoid(at: Volume, center: Point, radii: Point, turn: np.ndarray | None = None) -> np.ndarray:
-    """Distance to an ellipsoid in mm, to first order: exact on the surface, negative inside.
+def ellipsoid(coordinates: Volume, center: Point, radii: Point, turn: np.ndarray | None = None) -> np.ndarray:
+    """Returns the distance to an ellipsoid in mm, to first order: exact on the surface, negative inside.
 
     Args:
-        at: Where.
+        coordinates: Where the distance is computed, (z, y, x) mm.
         center: Of the ellipsoid.
         radii: Half axes.
         turn: (3, 3) rotation from the volume's axes to those of the ellipsoid.
@@ -77,7 +77,7 @@ def ellipsoid(at: Volume, center: Point, radii: Point, turn: np.ndarray | None =
         >>> ellipsoid((np.zeros(3), np.zeros(3), np.array([0.5, 4.0, 6.0])), (0, 0, 0), (2, 3, 4)).round(3)
         array([-3.5,  0. ,  2. ])
     """
-    offset: list[np.ndarray] = [np.asarray(a - np.float32(c)) for a, c in zip(at, center, strict=True)]
+    offset: list[np.ndarray] = [np.asarray(a - np.float32(c)) for a, c in zip(coordinates, center, strict=True)]
     if turn is not None:
         offset = [sum(np.float32(r) * o for r, o in zip(row, offset, strict=True)) for row in turn]  # type: ignore[misc]
     scaled = [o / np.float32(r) for o, r in zip(offset, radii, strict=True)]
@@ -86,11 +86,11 @@ def ellipsoid(at: Volume, center: Point, radii: Point, turn: np.ndarray | None =
     return rho * (rho - 1) / slope
 
 
-def chain(at: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Distance in mm to a tube along straight pieces, whose radius runs linearly from one to the next; negative inside.
+def chain(coordinates: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Returns the distance in mm to a tube of straight pieces with linearly varying radius; negative inside.
 
     Args:
-        at: Where.
+        coordinates: Where the distance is computed, (z, y, x) mm.
         points: (k, 3) as (z, y, x), at least two.
         radii: (k,) mm.
 
@@ -103,7 +103,7 @@ def chain(at: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
     segments = zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True)
     for start, end, first, last in segments:
         way = (end - start).astype(np.float32)
-        offset = [a - np.float32(s) for a, s in zip(at, start, strict=True)]
+        offset = [a - np.float32(s) for a, s in zip(coordinates, start, strict=True)]
         done = np.clip(sum(o * w for o, w in zip(offset, way, strict=True)) / np.float32((way**2).sum()), 0, 1)
         apart = np.sqrt(sum((o - done * w) ** 2 for o, w in zip(offset, way, strict=True)))
         distance = apart - (np.float32(first) + done * np.float32(last - first))
@@ -113,7 +113,7 @@ def chain(at: Volume, points: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0.0)) -> np.ndarray:
-    """A rotation (3, 3) by angles about z, y and x, in radians: ``lean`` and a normal spread about it.
+    """Returns a rotation (3, 3) by angles about z, y and x, in radians: ``lean`` and a normal spread about it.
 
     Example:
         >>> rotation(np.random.default_rng(0), 0.0).tolist()
@@ -130,7 +130,7 @@ def rotation(rng: np.random.Generator, spread: float, lean: Point = (0.0, 0.0, 0
 
 
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Share of a pixel inside a shape whose outline is ``distance`` mm away (negative inside), as a linear ramp."""
+    """Returns the share of a pixel inside a shape with the outline ``distance`` mm away (negative inside), linearly."""
     return np.clip(np.float32(0.5) - distance / np.float32(width), 0, 1)
 
 
@@ -159,21 +159,21 @@ def volume_field(rng: np.random.Generator, axes: tuple[np.ndarray, ...], scale: 
     return field
 
 
-def tube(points: np.ndarray, radii: tuple[float, float], at: Volume, pieces: int = 4) -> np.ndarray:
-    """Distance in mm to a bent tube, negative inside: a :func:`chain` along a quadratic Bezier curve.
+def tube(points: np.ndarray, radii: tuple[float, float], coordinates: Volume, pieces: int = 4) -> np.ndarray:
+    """Returns the distance in mm to a bent tube, negative inside: a :func:`chain` along a quadratic Bezier curve.
 
     Args:
         points: Three control points (3, 3) of the curve, (z, y, x) mm.
         radii: At its start and at its end, mm.
-        at: Where.
+        coordinates: Where the distance is computed, (z, y, x) mm.
         pieces: Straight pieces that stand for the curve.
     """
     t = np.linspace(0, 1, pieces + 1)[:, None]
     curve = (1 - t) ** 2 * points[0] + 2 * t * (1 - t) * points[1] + t**2 * points[2]
-    return chain(at, curve, np.linspace(*radii, pieces + 1))
+    return chain(coordinates, curve, np.linspace(*radii, pieces + 1))
 
 
 def smooth_min(one: np.ndarray, two: np.ndarray, width: float) -> np.ndarray:
-    """The union of two distances, its crease rounded over about ``width`` mm."""
+    """Returns the union of two distances, its crease rounded over about ``width`` mm."""
     near = np.clip(1 - abs(one - two) / np.float32(width), 0, None)
     return np.minimum(one, two) - near * near * np.float32(width / 4)

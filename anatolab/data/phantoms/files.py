@@ -32,7 +32,7 @@ def write_nifti(path: Path, volume: np.ndarray, spacing: tuple[float, float, flo
 
 
 def written_once(name: str, write: Callable[[Path], object], cache: str | Path | None = None) -> Path:
-    """The folder ``<cache>/phantoms/<name>``, whole: written where it is not there; two processes do no harm.
+    """Returns the folder ``<cache>/phantoms/<name>``, whole: written where it is not there; two processes do no harm.
 
     Args:
         name: Says generator, version, seed and size: everything that decides what is in it.

@@ -119,7 +119,7 @@ def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scen
             template, objects, backgrounds, colors, tells_color, tells_place, strict=True
         )
     )
-    images, masks = _draw(objects, backgrounds, colors, rng)
+    images, masks = draw_scenes(objects, backgrounds, colors, rng)
     return Scenes(images, masks, objects, backgrounds, colors, captions)
 
 
@@ -154,7 +154,7 @@ def finch_or_duck(
         a.append(places[order])
         split.append(np.full(size, number))
     labels, places = np.concatenate(y), np.concatenate(a)
-    images, masks = _draw(labels, places, rng.integers(0, len(COLORS), len(labels)), rng)
+    images, masks = draw_scenes(labels, places, rng.integers(0, len(COLORS), len(labels)), rng)
     provenance = {
         "generator": "anatolab.data.phantoms.scenes",
         "version": VERSION,
@@ -234,19 +234,43 @@ def recombined_scenes(
     return np.stack(images), np.stack(masks)
 
 
-def _draw(
-    objects: np.ndarray, backgrounds: np.ndarray, colors: np.ndarray, rng: np.random.Generator
+def draw_scenes(
+    objects: np.ndarray,
+    backgrounds: np.ndarray,
+    colors: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    half: np.ndarray | None = None,
+    striped: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images ``(n, 32, 32, 3)`` uint8 and masks ``(n, 32, 32)``, chunk by chunk."""
+    """Draws scenes, chunk by chunk.
+
+    Args:
+        objects: Indices of ``OBJECTS``, ``(n,)``.
+        backgrounds: Indices of ``BACKGROUNDS``, ``(n,)``.
+        colors: Indices of ``COLORS``, ``(n,)``.
+        rng: Of pose, texture and noise.
+        half: Half width of each object in pixels, ``(n,)``; random from 7.5 to 10.5 where None.
+        striped: Which objects have dark stripes, ``(n,)`` bool; none where None.
+
+    Returns:
+        Images ``(n, 32, 32, 3)`` uint8 and masks ``(n, 32, 32)`` bool.
+    """
     images = np.empty((len(objects), SIZE, SIZE, 3), np.uint8)
     masks = np.empty((len(objects), SIZE, SIZE), bool)
+    stripes = np.where(np.arange(SIZE) % 4 < 2, 1.0, 0.45).astype(np.float32)[:, None, None]
     for start in range(0, len(objects), _CHUNK):
-        at = slice(start, start + _CHUNK)
-        n = len(objects[at])
-        paint, cover = _object(objects[at], colors[at], _pose(rng, n))
-        scene = cover * paint + (1 - cover) * _background(backgrounds[at], rng)
-        images[at] = _bytes(scene + rng.normal(0, 4, scene.shape).astype(np.float32))
-        masks[at] = cover[..., 0] >= 0.5
+        rows = slice(start, start + _CHUNK)
+        n = len(objects[rows])
+        pose = _pose(rng, n)
+        if half is not None:
+            pose[2] = half[rows]
+        paint, cover = _object(objects[rows], colors[rows], pose)
+        if striped is not None:
+            paint[striped[rows]] *= stripes
+        scene = cover * paint + (1 - cover) * _background(backgrounds[rows], rng)
+        images[rows] = _bytes(scene + rng.normal(0, 4, scene.shape).astype(np.float32))
+        masks[rows] = cover[..., 0] >= 0.5
     return images, masks
 
 
@@ -267,8 +291,8 @@ def _object(objects: np.ndarray, colors: np.ndarray, pose: np.ndarray) -> tuple[
     paint = np.empty((len(objects), SIZE, SIZE, 3), np.float32)
     cover = np.zeros((len(objects), SIZE, SIZE), np.float32)
     light = shade * (1.0 - 0.15 * y)  # from above
-    own = np.array(list(COLORS.values()), np.float32)[colors][:, None, None]
-    paint[:] = own * light[..., None]
+    base = np.array(list(COLORS.values()), np.float32)[colors][:, None, None]
+    paint[:] = base * light[..., None]
     for o in np.unique(objects):
         rows = objects == o
         for px, py, a, b, angle, dark in _PARTS[OBJECTS[o]]:
@@ -303,8 +327,8 @@ def _background(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _smooth(coarse: np.ndarray) -> np.ndarray:
     """Coarse grids ``(n, k, k)`` stretched linearly to ``(n, 32, 32)``."""
     k = coarse.shape[1]
-    at = np.linspace(0, k - 1, SIZE)
-    weight = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(k))).astype(np.float32)
+    position = np.linspace(0, k - 1, SIZE)
+    weight = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(k))).astype(np.float32)
     return weight @ coarse @ weight.T
 
 

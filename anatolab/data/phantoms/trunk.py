@@ -26,7 +26,7 @@ class Trunk:
     """A patient while it is painted, from the outside in: what is painted later lies on top.
 
     Attributes:
-        at: Coordinates of every voxel in the patient, (z, y, x) mm: turned, stretched to the patient's build, and bent.
+        coordinates: Of every voxel in the patient, (z, y, x) mm: turned, stretched to the patient's build, and bent.
         flat: Rows and columns, turned and no more, mm.
         axes: Coordinates along the sides of the volume without turns and bends, for boxes.
         coarse: Smooth random texture of 24 mm, mean 0 and standard deviation 1.
@@ -49,10 +49,10 @@ class Trunk:
         y, x = grid.mesh
         self.flat = (y * c - x * s, x * c + y * s)
         rigid = (z[:, None, None], *self.flat)
-        self.at: Volume = tuple(a / k + b for a, k, b in zip(rigid, stretch, bend, strict=True))
+        self.coordinates: Volume = tuple(a / k + b for a, k, b in zip(rigid, stretch, bend, strict=True))
         self.axes = [axis / k for axis, k in zip((z, grid.y, grid.x), stretch, strict=True)]
         self.coarse, self.fine = grid.field(rng, n, 24, 0.93), grid.field(rng, n, 8, 0.75)
-        self.image = np.full(self.at[0].shape, -1000, np.float32)
+        self.image = np.full(self.coordinates[0].shape, -1000, np.float32)
         self.shares = np.zeros((len(ORGANS), *self.image.shape), np.float32)
         self.phase = str(rng.choice(list(PHASES), p=list(PHASES.values())))
         self.hu = {k: v * rng.normal(1, 0.07) + rng.normal(0, 3) for k, v in zip(SIGNALS, HU[self.phase], strict=True)}
@@ -62,12 +62,12 @@ class Trunk:
         self.inside = self.image
 
     def near(self, points: np.ndarray, reach: float) -> tuple[tuple[slice, ...], Volume, np.ndarray, np.ndarray]:
-        """The box around some points; its coordinates, its coarse and its fine texture."""
+        """Returns the box around some points; its coordinates, its coarse and its fine texture."""
         box = []
         for axis, low, high in zip(self.axes, points.min(0) - reach, points.max(0) + reach, strict=True):
             within = np.flatnonzero((axis >= low) & (axis <= high))
             box.append(slice(within[0], within[-1] + 1) if len(within) else slice(0, 0))
-        z, y, x = (axis[tuple(box)] for axis in self.at)
+        z, y, x = (axis[tuple(box)] for axis in self.coordinates)
         return tuple(box), (z, y, x), self.coarse[tuple(box)], self.fine[tuple(box)]
 
     def put(self, share: np.ndarray, hu: Any, box: tuple[slice, ...] = WHOLE, organ: str | None = "") -> None:
@@ -79,18 +79,18 @@ class Trunk:
             self.shares[ORGANS.index(organ)][box] += share
 
     def vessel(self, points: np.ndarray, radii: np.ndarray, hu: float, organ: str | None = "") -> None:
-        """A tube full of blood in a thin coat of fat."""
-        box, at, _, fine = self.near(points, float(radii.max()) + 8)
-        distance = chain(at, points, radii) - 0.4 * fine
+        """Paints a tube full of blood in a thin coat of fat."""
+        box, coordinates, _, fine = self.near(points, float(radii.max()) + 8)
+        distance = chain(coordinates, points, radii) - 0.4 * fine
         self.put(cover(distance - 2, 3), FAT, box)
         self.put(cover(distance, 2.5), hu + 4 * fine, box, organ)
 
     def hollow(self, points: np.ndarray, radii: np.ndarray, kind: str, wall: float = 2.6, organ: str = "") -> None:
-        """A tube with a wall, filled with fluid, contrast, food or gas, and often with gas above it."""
-        box, at, _, fine = self.near(points, float(radii.max()) + 12)
-        if not at[0].size:
+        """Paints a tube with a wall, filled with fluid, contrast, food or gas, and often with gas above it."""
+        box, coordinates, _, fine = self.near(points, float(radii.max()) + 12)
+        if not coordinates[0].size:
             return
-        distance = np.maximum(chain(at, points, radii) - 1.3 * fine, self.inside[box] + self.rim)
+        distance = np.maximum(chain(coordinates, points, radii) - 1.3 * fine, self.inside[box] + self.rim)
         self.put(cover(distance - 1.5, 2.5), FAT, box)
         self.put(cover(distance, 2.5), self.hu["wall"] + 6 * fine, box, organ)
         content = {
@@ -103,12 +103,12 @@ class Trunk:
         self.put(lumen, content[kind], box, None)
         level = points[:, 1].mean() + self.rng.normal(-0.7, 0.7) * radii.max()
         if self.rng.random() < 0.7:
-            self.put(lumen * cover(at[1] - level, 2.5), GAS, box, None)
+            self.put(lumen * cover(coordinates[1] - level, 2.5), GAS, box, None)
 
 
 def paint_wall(s: Trunk) -> None:
-    """Couch, skin, fat, muscle, ribs, lung and heart; and where organs may be."""
-    rng, (z, y, x), coarse, fine, lean = s.rng, s.at, s.coarse, s.fine, s.lean
+    """Paints couch, skin, fat, muscle, ribs, lung and heart, and marks the space for organs."""
+    rng, (z, y, x), coarse, fine, lean = s.rng, s.coordinates, s.coarse, s.fine, s.lean
     power, half_y, half_x, wall = rng.uniform(2.1, 2.5), rng.normal(80, 4), rng.normal(136, 5), rng.uniform(9, 13)
     front, side, back = lean * rng.uniform([8, 7, 6], [20, 14, 14])  # fat under the skin, mm
 
@@ -136,20 +136,20 @@ def paint_wall(s: Trunk) -> None:
     s.put(0.8 * cover(1.75 - fine - 0.3 * coarse, 0.6) * cover(cavity + 8, 4), 75, organ=None)  # mesenteric vessels
 
     right, left = (
-        rng.uniform(low, low + 24) - (x - at) ** 2 / rng.uniform(95, 130) - (y + 5) ** 2 / rng.uniform(110, 160)
-        for at, low in ((np.float32(-68), 84), (np.float32(68), 76))
+        rng.uniform(low, low + 24) - (x - middle) ** 2 / rng.uniform(95, 130) - (y + 5) ** 2 / rng.uniform(110, 160)
+        for middle, low in ((np.float32(-68), 84), (np.float32(68), 76))
     )
     under = z - np.maximum(right, left) - 2 * coarse  # below the diaphragm where negative
     s.put(cover(cavity + 2, 3) * cover(-under, 3), -870 + 25 * fine, organ=None)
     s.put(0.8 * cover(1.9 - fine, 0.7) * cover(cavity + 6, 3) * cover(-under, 3), 40, organ=None)  # vessels of the lung
-    heart = ellipsoid(s.at, (rng.uniform(98, 112), -34, 16), (34, 48, 58))
+    heart = ellipsoid(s.coordinates, (rng.uniform(98, 112), -34, 16), (34, 48, 58))
     s.put(cover(np.maximum(heart - 5, -under - 1) + coarse, 4), FAT + 10, organ=None)
     s.put(cover(np.maximum(heart, 2 - under), 3), 90 + 40 * coarse, organ=None)
     s.inside = np.maximum(cavity + s.rim, under + 3)
 
 
 def paint_spine(s: Trunk) -> None:
-    """Vertebrae and disks, the canal, processes, psoas and the muscles along the back."""
+    """Paints vertebrae and disks, the canal, processes, psoas and the muscles along the back."""
     box, (z, y, x), _, fine = s.near(np.array([[-300.0, 30, -75], [300, 110, 75]]), 30)
     for sign in (-1, 1):
         back = np.hypot((y - 88) / 20, (x - sign * 31) / 27) * 20 - 20
@@ -168,7 +168,7 @@ def paint_spine(s: Trunk) -> None:
 
 
 def paint_bowel(s: Trunk) -> None:
-    """Small bowel, colon along the flanks and across the front, duodenum around the pancreas' head."""
+    """Paints small bowel, colon along the flanks and across the front, duodenum around the pancreas' head."""
     rng, oral = s.rng, s.rng.random() < 0.35
     small = ["contrast", "fluid", "gas"] if oral else ["fluid", "fluid", "fluid", "gas"]
     large = ["food", "food", "gas", "contrast" if oral else "fluid"]

@@ -13,7 +13,7 @@ from anatolab.types import CaseRef, Cohort, InputError, Split
 
 
 def published_lists(name: str) -> dict[str, tuple[str, ...]]:
-    """The published patient lists of a data set, in list order.
+    """Returns the published patient lists of a data set, in list order.
 
     Args:
         name: ``"acdc"``, ``"la"``, ``"lits"`` or ``"synapse"``; their files say where each list comes from.
@@ -38,7 +38,7 @@ def split_patients(
     development: int | Sequence[str] = 0,
     seed: int | None = None,
 ) -> Split:
-    """Divide a cohort's patients; a larger label budget contains the smaller one.
+    """Divides a cohort's patients; a larger label budget contains the smaller one.
 
     Without a seed the published training list is taken in its order. With a seed the patients are put into an order
     that depends on nothing but the seed and their names (not on the order of files, nor on a library's version):
@@ -134,7 +134,7 @@ def split_patients(
 
 
 def _development(asked: int | Sequence[str], train: tuple[str, ...], labeled: int, cohort: Cohort) -> tuple[str, ...]:
-    """The annotated training patients that are taken out of the training, which no label budget counts on."""
+    """Returns the annotated training patients that are taken out of the training, which no label budget counts on."""
     bare = {ref.patient for ref in cohort.refs if not ref.labeled}
     free = [p for p in train if p not in bare]
     if isinstance(asked, int):
@@ -158,7 +158,7 @@ def _development(asked: int | Sequence[str], train: tuple[str, ...], labeled: in
 
 
 def test_part(refs: Sequence[CaseRef], held_out: Callable[[CaseRef], bool]) -> dict[str, tuple[str, ...]]:
-    """The published lists of a release without patient lists, whose test patients have a folder of their own.
+    """Returns the published lists of a release without patient lists, whose test patients have a folder of their own.
 
     Args:
         refs: All cases.
@@ -173,7 +173,7 @@ def test_part(refs: Sequence[CaseRef], held_out: Callable[[CaseRef], bool]) -> d
 
 
 def present(cohort: Cohort) -> Cohort:
-    """The same cohort, its published lists without the patients whose files are not here.
+    """Returns the same cohort, its published lists without the patients whose files are not here.
 
     Args:
         cohort: Of which some patients are only on a list.
@@ -206,7 +206,7 @@ def present(cohort: Cohort) -> Cohort:
 
 
 def split_sha256(split: Split) -> str:
-    """The identity of a split: its patients, their order and the budget, whatever its origin.
+    """Returns the identity of a split: its patients, their order and the budget, whatever its origin.
 
     Args:
         split: The split.

@@ -1,0 +1,141 @@
+"""What ``anatolab train`` does once it knows what to train on what, whether from flags or from a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from anatolab.cli.common import one_of_these, print_json
+from anatolab.errors import InputError
+from anatolab.types import Cohort, Split
+
+FOLDERS = {"--data": "DATA", "--out": "OUT", "--init": "RUN", "--config": "RUN_JSON"}
+
+
+def fit(
+    info: Any,
+    settings: Any,
+    cohort: Cohort,
+    rows: Any,
+    out: Path,
+    weights: Mapping[str, Any] | None = None,
+    *,
+    json: bool = False,
+) -> int:
+    """Trains a run that is described, and prints what is to be known of it.
+
+    Args:
+        info: The description, a ``RunInfo``.
+        settings: Of the loop.
+        cohort: Where the patients are.
+        rows: The prepared training patients.
+        out: The folder of the run.
+        weights: To start from; fresh ones where None.
+        json: Print the result as JSON.
+
+    Returns:
+        The exit code: 0, or 3 where it was stopped.
+    """
+    import torch
+
+    from anatolab.methods import METHODS
+    from anatolab.training import Validation, train
+    from anatolab.training.folder import build, from_plain
+
+    split = info.split
+    config = from_plain(METHODS[info.method].Config, info.config)
+    validation = None
+    if settings.validate_every:
+        if not split.validation:
+            raise InputError("--validate-every: the split holds nobody out for validation; give --held-out, or 0.")
+        rules = {k: info.rules[k] for k in ("field_of_view", "largest_component")}
+        validation = Validation(cohort.of(split.validation), cohort.classes, info.size, rules)
+    notes = [*cohort.provenance.get("notes", ()), *_mixed(cohort, split), *_mirrored(cohort.classes, config)]
+    notes += _absent(rows, split.labeled_patients, cohort.classes)
+    if info.start is not None:
+        fresh = ", ".join(info.start["replaced"])
+        replaced = f"; as the classes differ, these start afresh: {fresh}" if fresh else ""
+        notes.append(f"the network starts from that of a {info.start['method']} run{replaced}.")
+    rank = _rank()
+    if not json and rank == 0:
+        shown = f"{'slices' if info.patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
+        share = f"{split.labeled} of {one_of_these(len(split.train), 'training patient')} labeled"
+        print(f"{cohort.name} ({cohort.layout}): {share}, {shown}")
+        for note in notes:
+            print(f"note: {note}")
+    torch.manual_seed(settings.seed)
+    run = train(build(info, weights), rows, split, settings, out=out, info=info, validation=validation)
+    state = "finished" if run.finished else "stopped; the same command continues"
+    if rank == 0 and json:
+        counts = {part: len(getattr(split, part)) for part in ("train", "development", "validation", "test")}
+        about = {"run": out, "method": info.method, "step": run.step, "finished": run.finished, "notes": notes}
+        print_json({**about, "patients": {**counts, "labeled": split.labeled}})
+    elif rank == 0:
+        print(f"{state} at step {run.step}: {out}")
+    return 0 if run.finished else 3
+
+
+def _rank() -> int:
+    """Which of the processes this is that torchrun, SLURM or Fabric started; 0 where there is one."""
+    import os
+
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()), 0)
+
+
+def without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Returns a command in which words stand for folders, for a description that may be handed on.
+
+    Example:
+        >>> without_folders(["--data", "hearts", "--out=runs/doe", "base"])
+        ('anatolab', 'train', '--data', 'DATA', '--out=OUT', 'base')
+    """
+    words = ["anatolab", "train"]
+    for argument, before in zip(arguments, ["", *arguments], strict=False):
+        flag, equals, _ = argument.partition("=")
+        words.append(FOLDERS.get(before) or (f"{flag}={FOLDERS[flag]}" if equals and flag in FOLDERS else argument))
+    return tuple(words)
+
+
+def _mixed(cohort: Cohort, split: Split) -> list[str]:
+    """What the headers of the training cases show: orientations that are mixed."""
+    from anatolab.data.formats import read_affine
+    from anatolab.data.geometry import orientation_of
+
+    affines = [read_affine(ref.source) for ref in cohort.of(split.train) if cohort.orientation]
+    stored = Counter(orientation_of(affine) for affine in affines if affine is not None)
+    if len(stored) < 2 and cohort.orientation in (None, *stored):
+        return []
+    shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
+    return [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
+
+
+def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """A note for each class that no labeled patient has."""
+    import numpy as np
+
+    from anatolab.training.labels import label_of
+
+    index = rows.index_of(labeled).tolist()
+    present = set().union(*(np.unique(label_of(rows, row)).tolist() for row in index))
+    return [
+        f"no labeled patient has {name!r}, so it cannot be learned."
+        for k, name in enumerate(classes)
+        if k not in present
+    ]
+
+
+def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
+    """A note where flips or half turns exchange two classes that differ by side alone."""
+    from anatolab.data.report import side_pairs
+
+    moves = config.augmentation
+    pairs = side_pairs(classes) if moves.flip or moves.quarter_turns else ()
+    if not pairs:
+        return []
+    one, other = pairs[0]
+    return [
+        f"flips exchange {one!r} and {other!r}, which differ by side alone; train with --no-flip --no-quarter-turns."
+    ]

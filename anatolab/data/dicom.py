@@ -1,0 +1,108 @@
+"""A series of DICOM files, one a slice, as one volume in its geometry; nothing else of their headers is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anatolab.data.files import check_budget, entries, hidden, reason
+from anatolab.data.geometry import Spacing
+from anatolab.data.itk import _ras
+from anatolab.types import InputError
+
+UNEVEN = 0.02  # of the distance of slices
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether one of the first files of a folder is a DICOM file."""
+    files = [path for path in entries(folder) if path.is_file() and not hidden(path)]
+    return any(_is_dicom(path) for path in files[:3])
+
+
+def dicom_folders(folder: Path) -> list[Path]:
+    """The folder itself where it holds a series, else those of its folders that do."""
+    if holds_dicom(folder):
+        return [folder]
+    return [path for path in entries(folder) if path.is_dir() and not hidden(path) and holds_dicom(path)]
+
+
+def read_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
+    """Reads the series of a folder, as :func:`anatolab.data.itk.read_itk` reads a file; CT comes in Hounsfield units.
+
+    Args:
+        folder: Holds the files of one series, and may hold others.
+
+    Raises:
+        InputError: The folder holds no series or several, slices are missing or unevenly spaced, or a file is damaged.
+    """
+    import SimpleITK as sitk
+
+    files = _files_of(folder)
+    try:
+        headers = [_header(file) for file in files]
+        columns, rows = headers[0].GetSize()[:2]
+        check_budget(folder, (len(files), rows, columns), 4)
+        _check_even(folder, headers)
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(files)
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{folder}: cannot be read as DICOM ({reason(error)}); copy the series again.") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{folder}: is no series of gray slices; export the series as a volume.")
+    x, y, z = (float(s) for s in image.GetSpacing())
+    return sitk.GetArrayFromImage(image), _ras(image), (z, y, x)
+
+
+def dicom_affine(folder: Path) -> np.ndarray | None:
+    """The affine (4, 4) of the series of a folder; None where it cannot be read."""
+    try:
+        return read_dicom(folder)[1]
+    except InputError:
+        return None
+
+
+def _files_of(folder: Path) -> list[str]:
+    """The files of the one series of a folder, in the order of their positions."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageSeriesReader
+    series = reader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise InputError(f"{folder}: holds no DICOM series with images; name the folder of its slices.")
+    if len(series) > 1:
+        raise InputError(f"{folder}: holds {len(series)} DICOM series; copy the one you mean to a folder of its own.")
+    return list(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+
+
+def _header(file: str) -> Any:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    return reader
+
+
+def _check_even(folder: Path, headers: list[Any]) -> None:
+    """Refuses a series whose slices are not evenly spaced: SimpleITK would place them as if they were."""
+    if len(headers) < 3:
+        return
+    normal = np.reshape(headers[0].GetDirection(), (3, 3))[:, 2]
+    places = np.array([np.dot(header.GetOrigin(), normal) for header in headers])
+    steps = np.abs(np.diff(places))
+    if steps.min() <= 0 or (np.abs(steps - np.median(steps)) > UNEVEN * np.median(steps)).any():
+        raise InputError(
+            f"{folder}: its slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; a slice is missing or there "
+            "twice: copy the series again."
+        )
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

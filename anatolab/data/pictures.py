@@ -1,0 +1,122 @@
+"""PNG, JPEG, TIFF and BMP as scans of one slice, or of a page a slice: gray values, or red, green and blue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anatolab.data import checks
+from anatolab.data.files import DAMAGE, PICTURES, check_budget, check_file, unreadable
+from anatolab.types import Case, InputError
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name is that of a picture."""
+    return path.name.lower().endswith(PICTURES)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Reads a picture without changing a value; a palette's numbers stay numbers, and an opaque alpha is dropped.
+
+    Args:
+        path: The file; TIFF may have several pages of one size, which become slices.
+
+    Returns:
+        ``(c, z, y, x)``, with one channel of gray values or class numbers, or three of color.
+
+    Raises:
+        InputError: The file is missing, damaged, too large, or has transparent pixels or pages of several sizes.
+    """
+    from PIL import Image
+
+    check_file(path)
+    try:
+        with Image.open(path) as picture:
+            pages = int(getattr(picture, "n_frames", 1))
+            check_budget(path, (pages, *picture.size), 4 * len(picture.getbands()))
+            slices = []
+            for page in range(pages):
+                picture.seek(page)
+                slices.append(np.asarray(picture))
+    except InputError:
+        raise
+    except (*DAMAGE, SyntaxError, Image.DecompressionBombError) as error:
+        raise unreadable(path, error, "a picture") from error
+    if len({values.shape for values in slices}) > 1:
+        raise InputError(f"{path}: its pages differ in size; save each case as pages of one size.")
+    stack = np.stack(slices)
+    stack = stack.astype(np.uint8) if stack.dtype == bool else stack
+    channels = np.moveaxis(stack, -1, 0) if stack.ndim == 4 else stack[None]
+    if len(channels) in (2, 4):
+        if (channels[-1] != channels[-1].max()).any() or channels[-1].max() != 255:
+            raise InputError(f"{path}: has transparent pixels; save it without an alpha channel.")
+        channels = channels[:-1]
+    return np.ascontiguousarray(channels)
+
+
+def load_case(
+    patient: str,
+    images: tuple[Path, ...],
+    label: Path | None,
+    classes: Sequence[str],
+    *,
+    codes: Mapping[int, int] | None,
+    window: tuple[float, float] | None,
+    channels: int,
+) -> Case:
+    """Reads a case of pictures, which have no geometry; see :func:`anatolab.data.pairs.load_case`.
+
+    Args:
+        patient: Its id.
+        images: A file a channel, or one color picture.
+        label: The picture of class numbers, if any.
+        classes: Class names, background first.
+        codes: Class number of each value in the label.
+        window: Of intensities.
+        channels: How many are due; a color picture whose channels are equal counts as gray where one is.
+
+    Raises:
+        InputError: A file is wrong, or two of them differ in size.
+    """
+    parts = [read_picture(path) for path in images]
+    for path, part in zip(images, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise InputError(f"{path}: has shape {part.shape[1:]}, the first of its case {parts[0].shape[1:]}.")
+    volumes = np.concatenate(parts)
+    if channels == 1 and len(volumes) == 3 and (volumes == volumes[:1]).all():
+        volumes = volumes[:1]
+    if len(volumes) != channels:
+        raise InputError(
+            f"{images[0]}: holds {len(volumes)} channels where {channels} are expected; name as many channels in "
+            "dataset.json, three for color."
+        )
+    image = checks.check_image(volumes, images[0])
+    mask = None
+    if label is not None:
+        values = read_picture(label)
+        if len(values) > 1 and (values != values[:1]).any():
+            raise InputError(f"{label}: is a color picture where class numbers are expected; save one channel of them.")
+        checks.check_pair(image[0], values[0], images[0], label)
+        plane = values[0]
+        mask = checks.map_label(plane, label, codes, classes) if codes else checks.check_label(plane, label, classes)
+    return Case(patient, "", image, mask, None, None, images[0], {}, window)
+
+
+def write_label(label: np.ndarray, path: Path, *, overwrite: bool = False) -> None:
+    """Writes class numbers ``(z, y, x)`` uint8 as PNG or, a page a slice, as TIFF.
+
+    Raises:
+        InputError: Several slices as PNG, or the file exists or cannot be written.
+    """
+    from PIL import Image
+
+    from anatolab.files import write_atomically
+
+    if path.suffix != ".tif" and len(label) > 1:
+        raise InputError(f"{path}: PNG has no room for {len(label)} slices; name a .tif.")
+    first, *others = [Image.fromarray(plane) for plane in label.astype(np.uint8)]
+    kind = "TIFF" if path.suffix == ".tif" else "PNG"
+    more = {"save_all": True, "append_images": others} if others else {}
+    write_atomically(path, lambda file: first.save(file, kind, **more), overwrite=overwrite)

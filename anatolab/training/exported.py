@@ -1,0 +1,86 @@
+"""Reads weights that were exported to be handed on: safetensors with the description of the run in their header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from anatolab.types import InputError
+
+WEIGHTS = "model.safetensors"
+FORMAT = 1  # raised when what the card must hold changes
+KEY = "anatolab"  # under which the header holds the card
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder holds an export."""
+    return (folder / WEIGHTS).is_file()
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads the card and the tensors of an export, without running any code stored in it.
+
+    Args:
+        path: The file.
+        device: Where the tensors shall live.
+
+    Raises:
+        InputError: The file cannot be read, or is no export of anatolab that this version knows.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            text = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
+    try:
+        card = json.loads(text or "null")
+    except ValueError:
+        card = None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: holds no description of format {FORMAT} of an anatolab run; name what `anatolab export` wrote."
+        )
+    return card, tensors
+
+
+def network_of(method: nn.Module) -> nn.Module:
+    """Returns the network that a method predicts with: the teacher's copy, or the student."""
+    teacher = getattr(method, "teacher", None)
+    if teacher is not None and getattr(getattr(method, "config", None), "predict_with", "teacher") == "teacher":
+        return teacher.net
+    return method.student  # type: ignore[return-value]
+
+
+def weights_of(method: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of the tensors of :func:`network_of`, on the CPU."""
+    state = network_of(method).state_dict()
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def load(method: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Loads exported weights into the student and, where there is one, its teacher.
+
+    Raises:
+        RuntimeError: Names or shapes of the tensors are not those of the network.
+    """
+    networks = [method.student, *([method.teacher.net] if hasattr(method, "teacher") else [])]  # type: ignore[union-attr]
+    for network in networks:
+        network.load_state_dict(dict(tensors))  # type: ignore[union-attr]
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Returns a hash of names, shapes and values, by which an evaluation is tied to weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""Measures what an epoch of CFR costs, beside ERM on the projection and the whole image tower; writes `cfr-cost`.
+
+    python studies/cfr_cost.py     # some minutes on one core
+
+Each part runs in a child process three times; the medians of its seconds of a processor and of its memory are kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from recording import Clock
+from robust import OnReference, Task, keep
+
+from anatolab import records
+from anatolab.robust import Best, Cfr, Clip, ErmProjection, ProjectionHead, Sgd, calibration_set, extract
+from anatolab.robust._fit import batches, train_projection
+
+
+def forked(work: Callable[[], Any]) -> dict[str, Any]:
+    """Runs work in a child process: seconds of a processor, and how far its memory rose over where it began."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            before, clock = memory("VmRSS"), time.process_time()
+            work()
+            os.write(write, f"{time.process_time() - clock} {memory('VmHWM') - before}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        seconds, megabytes = map(float, answer.read().split())
+    os.waitpid(child, 0)
+    return {"cpu_s": seconds, "peak_mb": megabytes}
+
+
+def memory(key: str) -> float:
+    """Megabytes of this process by the kernel's count."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
+
+
+def cost() -> records.Record:
+    """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
+    clock = Clock()
+    values: dict[str, Any] = {}
+    for name in ("vit", "rn"):
+        task = Task(name, 0)
+        images, start, clip = task.images.of("train"), task.start, task.clip
+        erm = train_projection(start, task.train.h, task.train.y, Sgd(epochs=3), Best("last", None), task.generator())
+
+        def whole(clip: Clip = clip, images: Any = images, text: Any = start.text, scale: float = start.scale) -> None:
+            model: Any = copy.deepcopy(clip.model).train()
+            trained = list(model.visual.requires_grad_().parameters())
+            optimizer = torch.optim.SGD(trained, 1e-3, 0.9)
+            pictures, y = images.pixels, torch.from_numpy(images.y)
+            for rows in batches(len(y), 128, torch.Generator().manual_seed(0)):
+                z = model.encode_image(clip.preprocess(pictures[rows.numpy()]), normalize=True)
+                optimizer.zero_grad()
+                F.cross_entropy(scale * z @ text, y[rows]).backward()
+                optimizer.step()
+
+        def frozen(task: Task = task) -> None:
+            task.fit(ErmProjection(task.start, ErmProjection.Config(Sgd(epochs=1))))
+
+        def cfr(task: Task = task, erm: ProjectionHead = erm) -> None:
+            config = Cfr.Config(sgd=Sgd(epochs=1, lr=1e-4), select="last")
+            task.fit(OnReference(task.start, config, erm, task.generator().get_state()))
+
+        def extraction(clip: Clip = clip, images: Any = images) -> None:
+            import tempfile
+
+            with tempfile.TemporaryDirectory() as folder:
+                extract(clip, images, cache=folder)
+
+        visual: Any = clip.model.visual
+        values[name] = {
+            "parameters": {
+                "trained": sum(p.numel() for p in start.projection.parameters()),
+                "tower": sum(p.numel() for p in visual.parameters()),
+            },
+            "anchors": len(calibration_set(erm, task.train.h, task.train.y).anchors),
+            **{
+                key: {k: float(np.median([run[k] for run in runs])) for k in runs[0]}
+                for key, work in (("whole", whole), ("erm", frozen), ("cfr", cfr), ("extraction", extraction))
+                for runs in [[forked(work) for _ in range(3)]]
+            },
+        }
+        print(name, values[name], flush=True)
+    config = {"rows": 4800, "batch": 128, "epochs": 1, "rounds": 3}
+    return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, values, clock)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cost()

@@ -1,0 +1,76 @@
+"""Many trainings on many machines: the list of wanted runs as tasks of Ray Core, one task a run.
+
+A task runs where its share of CPUs and GPUs is free. Its record comes back to the machine that asked. A worker that is
+lost, killed or told to stop ends its task, and Ray starts it again, maybe elsewhere: the run continues from its last
+checkpoint if the working folder is on a disk that both machines see, and from its beginning otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from anatolab.errors import InputError
+
+Run = Callable[..., Any]  # run(experiment, seed, out=...), which continues what lies in ``out``
+
+
+def run_all(
+    todo: Sequence[tuple[Any, int]],
+    run: Run,
+    *,
+    workdir: Path,
+    address: str | None = None,
+    cpus: float = 1.0,
+    gpus: float = 0.0,
+    retries: int = 10,
+) -> Iterator[tuple[Any, int, Any]]:
+    """Yields experiment, seed and result of each run as it is done; an exception stands for a run that failed.
+
+    Args:
+        todo: Experiments, which have an ``id``, with their seeds, in the order in which they are started.
+        run: Trains one of them.
+        workdir: Where runs keep their checkpoints, an absolute path that means the same on all machines.
+        address: Of a running cluster, such as ``auto``; one of this machine is started where None.
+        cpus: Of each run; also its number of threads.
+        gpus: Of each run; a share lets runs use one GPU together.
+        retries: How often a run is started again after its worker was lost.
+
+    Raises:
+        InputError: Ray is not installed, or no machine of the cluster has so many CPUs and GPUs.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--ray: the package ray is missing; install anatolab[cluster].") from error
+    folders = os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")])
+    names = [name for name in os.environ if name.startswith("ANATOLAB_")]
+    variables = {name: os.environ[name] for name in names}
+    threads = str(max(1, int(cpus)))
+    variables |= {"PYTHONPATH": folders, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, include_dashboard=False)
+    try:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            raise InputError(f"--ray: no machine has {cpus:g} CPUs and {gpus:g} GPUs for a run; ask for fewer.")
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(_work)
+        waiting = {task.remote(run, e, seed, workdir / e.id / f"seed{seed}"): (e, seed) for e, seed in todo}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            experiment, seed = waiting.pop(done)
+            try:
+                yield experiment, seed, ray.get(done)
+            except ray.exceptions.RayError as error:
+                yield experiment, seed, error
+    finally:
+        ray.shutdown()
+
+
+def _work(run: Run, experiment: Any, seed: int, out: Path) -> Any:
+    """One run, in a worker; a worker that is told to stop is lost to Ray, which starts the run again."""
+    try:
+        return run(experiment, seed, out=out)
+    except KeyboardInterrupt:
+        os._exit(1)
