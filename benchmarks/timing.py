@@ -36,20 +36,20 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 def interleaved(
     work: Mapping[str, Callable[[], Any]], device: torch.device, rounds: int, *, warm_up: int = 2
 ) -> list[dict[str, float]]:
-    """Seconds of each part in each round; every second round runs backward, so that no part always comes after one."""
-    taken_rounds = []
+    """Returns seconds of each part in each round; every second round runs backward."""
+    measured = []
     for i in range(rounds + warm_up):
         order = list(work)[:: 1 if i % 2 else -1]
         taken = {name: seconds(work[name], device) for name in order}
-        taken_rounds.append({name: taken[name] for name in work})
-    return taken_rounds[warm_up:]
+        measured.append({name: taken[name] for name in work})
+    return measured[warm_up:]
 
 
 def milliseconds(rounds: list[dict[str, float]], part: str) -> float:
-    """The median over rounds."""
+    """Returns the median over rounds."""
     return 1e3 * statistics.median(r[part] for r in rounds)
 
 
 def ratio(rounds: list[dict[str, float]], part: str, over: str) -> float:
-    """The median of the ratios of each round, which neither the best nor the worst round decides."""
+    """Returns the median of the ratios of each round, which neither the best nor the worst round decides."""
     return statistics.median(r[part] / r[over] for r in rounds)
