@@ -561,6 +561,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.setup_extension("sphinxext.opengraph")
     app.add_css_file("anatolab.css")
     app.add_js_file("anatolab-figures.js", loading_method="defer")
+    app.add_js_file("anatolab-fit.js", loading_method="defer")
     app.connect("config-inited", configure, priority=100)
     app.connect("env-get-outdated", outdated)
     app.connect("env-purge-doc", forget)
