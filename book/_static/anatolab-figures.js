@@ -95,14 +95,40 @@
       const next = Math.min(1.02, ...spans.x.map(([a]) => a).filter((a) => a > at + 0.01));
       const edge = Math.min(out.margin.l + at * inner, out.margin.r + (1 - at) * inner);
       const share = centered ? panel[1] - panel[0] : note.xanchor === "left" ? next - at : at - panel[0] + 0.02;
-      const text = wrap(note.text, Math.max(48, centered ? Math.min(share * inner - 2, 2 * edge - 6) : share * inner - 4), note.font?.size ?? size, family);
-      if ((note.yref === "paper" && note.y >= highest - 0.02) || /domain$/.test(note.yref ?? "")) above = Math.max(above, linesOf(text));
+      const text = wrap(note.text, Math.max(48, centered ? Math.min(share * inner - 2, 2 * edge - 12) : share * inner - 4), note.font?.size ?? size, family);
+      if ((note.yref === "paper" && note.y >= highest - 0.02) || /domain$/.test(note.yref ?? "")) {
+        above = Math.max(above, linesOf(text) * (note.font?.size ?? size) * 1.35);
+      }
       return { ...note, text };
     });
     const titled = out.title?.text ? linesOf(out.title.text) * (out.title.font?.size ?? size) * 1.35 + 8 : 0;
-    if (above) out.margin = { ...out.margin, t: Math.max(out.margin.t, above * size * 1.35 + titled + 16) };
+    if (above) out.margin = { ...out.margin, t: Math.max(out.margin.t, above + titled + 16) };
     if (titled) out.margin = { ...out.margin, t: Math.max(out.margin.t, titled + 14) };
-    return above * size * 1.35;
+    return above;
+  };
+
+  // Rows that a flat legend takes.
+  const legendRows = (data, width, size, family) => {
+    const names = new Set(data.filter((t) => t.name && t.showlegend !== false).map((t) => t.name));
+    if (names.size < 2) return 0;
+    ruler.font = `${size}px ${family}`;
+    const widest = Math.max(...[...names].map((name) => ruler.measureText(name.replace(/<[^>]*>/g, "")).width)) + 50;
+    return Math.ceil(names.size / Math.max(1, Math.floor(width / widest)));
+  };
+
+  // A text that still sticks out of the figure gets smaller.
+  const settle = async (plot) => {
+    for (let pass = 0; pass < 3; pass += 1) {
+      const frame = plot.getBoundingClientRect();
+      const out = [...plot.querySelectorAll("g.annotation")].filter((g) => {
+        const at = g.querySelector("text")?.getBoundingClientRect();
+        return at?.width && (at.left < frame.left || at.right > frame.right);
+      }).map((g) => Number(g.dataset.index));
+      if (!out.length) return;
+      const notes = plot.layout.annotations.map((note, i) => out.includes(i)
+        ? { ...note, font: { ...note.font, size: 0.86 * (note.font?.size ?? plot.layout.font.size) } } : note);
+      await window.Plotly.relayout(plot, { annotations: notes });
+    }
   };
 
   // Fills in what the figure leaves open; never overrides what it says.
@@ -136,6 +162,8 @@
     if (raised && !layout.legend?.y) {
       const height = (out.height ?? 420) - out.margin.t - out.margin.b;
       out.legend = { ...out.legend, y: 1.02 + (raised + 6) / Math.max(120, height) };
+      const rows = out.showlegend === false ? 0 : legendRows(data, width - out.margin.l - out.margin.r, out.font.size, out.font.family);
+      out.margin = { ...out.margin, t: Math.max(out.margin.t, raised + rows * 21 + 22) };
     }
     return out;
   };
@@ -191,12 +219,14 @@
       plot.setAttribute("aria-label", image.alt);
       plot.alConfig = { responsive: false, displaylogo: false, displayModeBar: false, scrollZoom: false };
       stage.append(plot);
-      figure.alRedraw = () => {
+      figure.alRedraw = async () => {
         const frame = spec.frames.find((f) => f.name === figure.dataset.frame) ?? { data: spec.data };
-        return Plotly.react(plot, named(frame.data, stage.clientWidth), dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
+        await Plotly.react(plot, named(frame.data, stage.clientWidth), dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
+        await settle(plot);
       };
       widths.set(stage, stage.clientWidth);
       await Plotly.newPlot(plot, named(spec.data, stage.clientWidth), dress(spec.layout, spec.data, stage.clientWidth), plot.alConfig);
+      await settle(plot);
       image.hidden = true;
       if (spec.slider) slider(figure, stage, plot, spec);
       drawn.add(figure);
