@@ -558,6 +558,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("page-card", PageCard)
     app.setup_extension("anatolab_results")
     app.setup_extension("anatolab_pages")
+    app.setup_extension("anatolab_bibliography")
     if site_of(app):
         app.setup_extension("sphinxext.opengraph")
     app.add_css_file("anatolab.css")
