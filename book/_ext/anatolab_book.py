@@ -12,6 +12,8 @@ PARTS = (
     "anatolab_cards",
     "anatolab_claims",
     "anatolab_results",
+    "anatolab_pages",
+    "anatolab_bibliography",
     "anatolab_theme",
     "anatolab_api",
 )
