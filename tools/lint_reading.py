@@ -48,7 +48,7 @@ HABITS = {  # what the style guide of the book refuses: what to write instead
 def text_of(path: Path) -> str:
     """Returns the running text of a page: no fences, options, tables, formulas or literals."""
     text = without_literals(read(path).prose)
-    text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^<.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
 
 
