@@ -1,7 +1,8 @@
 """Records: every number that the book prints comes from one of these files, with what it took to make it.
 
 One run of one experiment with one seed is one JSON file, ``<root>/<experiment>/seed<k>.json``. The root is the
-environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout. Nothing here imports torch.
+environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout, else the records that the installed
+package holds, which are those of the book without its pictures. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Record:
 
 def root() -> Path:
     """Returns the folder that holds all records."""
-    return Path(os.environ.get("ANATOLAB_RECORDS") or PACKAGE.parent / "book" / "records")
+    if named := os.environ.get("ANATOLAB_RECORDS"):
+        return Path(named)
+    packaged = PACKAGE / "book_records"  # only in a wheel, see pyproject.toml
+    return packaged if packaged.is_dir() else PACKAGE.parent / "book" / "records"
 
 
 def path_of(experiment: str, seed: int) -> Path:
@@ -233,7 +237,10 @@ def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the checkout and whether tracked files of the package differ from it."""
+    """Returns the commit of the checkout and whether tracked files of the package differ from it.
+
+    A package that is installed below somebody else's repository has no commit: the package must be tracked there.
+    """
 
     def git(*args: str) -> str:
         return subprocess.run(
@@ -241,6 +248,7 @@ def git_state() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", PACKAGE.name + "/records.py")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "anatolab"))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "dirty": True}
