@@ -230,7 +230,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_all_workflows_are_there() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "test", "weekly"]
+    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "release", "test", "weekly"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
