@@ -239,7 +239,7 @@ def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
 def git_state() -> dict[str, Any]:
     """Returns the commit of the checkout and whether tracked files of the package differ from it.
 
-    A package that is installed below somebody else's repository has no commit: the package must be tracked there.
+    An installed package has the commit that it was built at, whatever repository it lies in.
     """
 
     def git(*args: str) -> str:
@@ -251,7 +251,10 @@ def git_state() -> dict[str, Any]:
         git("ls-files", "--error-unmatch", "--", PACKAGE.name + "/records.py")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "anatolab"))}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": "unknown", "dirty": True}
+        built = PACKAGE / "commit.json"  # only in a wheel, see hatch_build.py
+        return (
+            json.loads(built.read_text(encoding="utf-8")) if built.is_file() else {"commit": "unknown", "dirty": True}
+        )
 
 
 def is_stale(record: Record) -> bool:

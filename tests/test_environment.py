@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import anatolab
+from anatolab import records
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,9 +355,10 @@ def test_make_lists_its_targets() -> None:
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """hatch_build.py, without hatchling, which only a build has."""
-    interface = ModuleType("hatchling.metadata.plugin.interface")
-    interface.MetadataHookInterface = object  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    for part, name in (("metadata", "MetadataHookInterface"), ("builders.hooks", "BuildHookInterface")):
+        interface = ModuleType(f"hatchling.{part}.plugin.interface")
+        setattr(interface, name, object)
+        monkeypatch.setitem(sys.modules, interface.__name__, interface)
     for name in ("ANATOLAB_REPOSITORY", "ANATOLAB_SITE"):
         monkeypatch.delenv(name, raising=False)
     return script("hatch_build.py")
@@ -385,6 +387,17 @@ def test_addresses_of_the_package_are_those_of_the_book(hook: ModuleType, monkey
     )
     monkeypatch.setenv("ANATOLAB_REPOSITORY", "https://other.example/c")
     assert hook.urls(text)["Issues"] == "https://other.example/c/issues"
+
+
+def test_the_package_knows_the_commit_that_it_was_built_at(hook: ModuleType, tmp_path: Path) -> None:
+    assert hook.commit(tmp_path) is None
+    if (ROOT / ".git").exists():
+        assert hook.commit(ROOT) == records.git_state()
+    build = hook.Commit()
+    for root, version, count in ((tmp_path, "standard", 0), (ROOT, "editable", 0), (ROOT, "standard", 1)):
+        build.root, data = str(root), {"force_include": {}}
+        build.initialize(version, data)
+        assert len(data["force_include"]) == (count if (ROOT / ".git").exists() else 0)
 
 
 def test_the_package_takes_its_records_along_and_no_picture() -> None:

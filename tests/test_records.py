@@ -144,17 +144,19 @@ print(json.dumps([str(records.root()), records.value("toy", "dice"), records.git
 """
 
 
-def test_a_package_without_a_checkout_reads_its_own_records_and_has_no_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("built", [None, {"commit": "0123456789", "dirty": False}])
+def test_a_package_without_a_checkout_reads_its_own_records_and_knows_its_own_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: dict[str, object] | None
 ) -> None:
     records.write(Record("toy", 0, {"dice": 0.5}))
     site = tmp_path / "someone" / "site-packages"
     for name in ("__init__", "records", "files", "errors", "staleness"):
         (site / "anatolab").mkdir(parents=True, exist_ok=True)
         (site / "anatolab" / f"{name}.py").write_text((records.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
-    (tmp_path / "toy").rename(site / "anatolab" / "toy")
     (site / "anatolab" / "book_records").mkdir()
-    (site / "anatolab" / "toy").rename(site / "anatolab" / "book_records" / "toy")
+    (tmp_path / "toy").rename(site / "anatolab" / "book_records" / "toy")
+    if built:
+        (site / "anatolab" / "commit.json").write_text(json.dumps(built))
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "--quiet"], cwd=site.parent, check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], cwd=site.parent, check=True)
@@ -165,4 +167,4 @@ def test_a_package_without_a_checkout_reads_its_own_records_and_has_no_commit(
     )
     root, dice, state = json.loads(done.stdout)
     assert (root, dice) == (str(site / "anatolab" / "book_records"), 0.5)
-    assert state == {"commit": "unknown", "dirty": True}
+    assert state == (built or {"commit": "unknown", "dirty": True})

@@ -136,7 +136,7 @@ def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any],
     """Returns the description with what is known when training starts: its settings, and the code that runs now."""
     git = records.git_state()
     versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
-    commit = git["commit"] + "+" * git["dirty"]
+    commit = git["commit"] + "+" * (git["dirty"] and git["commit"] != "unknown")
     return replace(info, settings=settings, loop=loop, rows=rows, updates=updates, versions=versions, commit=commit)
 
 
