@@ -80,11 +80,14 @@ def runs(env: Any, experiment: str) -> list[records.Record]:
     return records.load(experiment)
 
 
+STUDIES = {"gains-ensemble": "studies/gains.py", "gains-init": "studies/gains.py"}  # wanted records of no training
+
+
 def wanted(experiment: str) -> bool:
     """Whether a run is on the list of wanted ones, so that a table may print "not run" for it."""
     from anatolab.experiments import EXPERIMENTS
 
-    return experiment in earlier() or any(e.id == experiment for e in EXPERIMENTS)
+    return experiment in STUDIES or experiment in earlier() or any(e.id == experiment for e in EXPERIMENTS)
 
 
 @cache
