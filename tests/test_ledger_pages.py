@@ -34,6 +34,16 @@ def test_every_slip_is_shown_by_a_test_that_exists() -> None:
             assert function in functions(ROOT / file), f"{slip.id}: {name}"
 
 
+def test_each_of_the_nine_bugs_names_a_test_that_exists() -> None:
+    cells = json.loads((ROOT / "notebooks" / "72_bugs.ipynb").read_text("utf-8"))["cells"]
+    sections = re.split(r"\n## ", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"))
+    named = [re.findall(r"\*Here:\* `(tests/[\w/]+\.py)::(\w+)`", section) for section in sections[1:-2]]
+    assert len(named) == 9
+    for tests in named:
+        assert tests
+        assert all(function in functions(ROOT / file) for file, function in tests)
+
+
 def test_every_page_that_is_linked_has_its_anchor() -> None:
     for page in {*(t.page for _, t in BOOK.checks), *(s.page for s in BOOK.slips)} - {""}:
         name, _, anchor = page.partition("#")

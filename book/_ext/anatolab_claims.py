@@ -27,6 +27,7 @@ from anatolab.metrics.verdicts import SEEDS
 logger = logging.getLogger(__name__)
 UP = "../"
 LEDGER = "book/ledger"
+PRINTED = "you2023arco"  # whose tables every printed size is from
 NAMES = {
     "you2023action": "ACTION",
     "you2023actionpp": "ACTION++",
@@ -115,7 +116,8 @@ class LedgerDirective(RecordTable):
         if compared.left_out:
             text += f" ({len(compared.left_out)} without a distance left out)"
         if check.size is not None:
-            text += f"; printed {check.size:+.3f}"
+            printed = f"; printed {check.size:+.3f} "
+            return [nodes.Text(text + printed), *self.inline(f"{{cite:p}}`{PRINTED}`"), nodes.Text(to_come)]
         return [nodes.Text(text + to_come)]
 
     def words(self, verdict: ledger.Verdict) -> list[nodes.Node]:
