@@ -104,7 +104,7 @@ class LedgerSentences(LedgerDirective):
                     text = self.inline(v.entry.says.rstrip("."))
                     link = nodes.reference("", "", *text, refuri=line_uri(self.env, v.entry.id), internal=True)
                     parts += [link, nodes.Text("; " if v is not group[-1] else ". ")]
-            rest = Counter(v.outcome for v in verdicts if v not in decided)
+            rest = Counter(v.words for v in verdicts if v not in decided)
             counted = ", ".join(f"{n} {outcome}" for outcome, n in rest.most_common())
             parts.append(
                 nodes.Text(
