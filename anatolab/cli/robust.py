@@ -174,7 +174,7 @@ class Compare:
     seeds: int = 3
     """Fits of each method."""
     tune: Flag = False
-    """Let each method choose among its three settings by its rule on validation."""
+    """Let each method choose among three settings by its rule on validation, with the first seed."""
     no_groups: Flag = False
     """Use no group label in training and selection, though groups are reported."""
     overwrite: Overwrite = False
