@@ -113,9 +113,9 @@ class Task:
             self.shared = erm, generator.get_state()
         return OnReference(method.start, method.config, *self.shared)
 
-    def accuracy(self, head: Head, rows: FeatureSet | None = None) -> dict[str, Any]:
-        """Accuracies on test rows, or on those given; `gap` is that of the weighted mean over the worst group."""
-        rows = rows or self.test
+    def accuracy(self, head: Head) -> dict[str, Any]:
+        """Accuracies on test rows; `gap` is that of the weighted mean over the worst group."""
+        rows = self.test
         assert rows.groups is not None
         pred = predict(head, rows.h).numpy()
         scores = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
@@ -197,14 +197,16 @@ def one(task: Task, run: str, numbers: dict[str, int], *, reliance: bool) -> dic
     return measured(task, method, reliance=reliance) | {"sees": sees, "setting": numbers[as_chosen]}
 
 
-def measured(task: Task, method: Any, *, reliance: bool) -> dict[str, Any]:
-    """Fits and measures a method; one that refuses, for want of errors or minority rows, says so."""
+def measured(task: Task, method: Any, *, reliance: bool, keep: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Fits and measures a method, and keeps its head; one that refuses, for want of errors, says so."""
     begin = time.process_time()
     try:
         head = task.fit(method)
     except InputError as error:
         return {"refused": str(error)}
     seconds = time.process_time() - begin
+    if keep is not None:
+        keep["head"] = head
     scores = task.accuracy(head)
     return {**scores, **({"reliance": task.reliance(head)} if reliance else {}), "cpu_s": seconds}
 
