@@ -70,7 +70,7 @@ RUNS: dict[str, tuple[str, Select | None]] = {
     "cfr_with_groups": ("cfr", "val_worst_group"),
 }
 TERM_REMOVED = "cfr_term_removed"  # CFR at the settings that it chose with its calibration term, but without the term
-FEW = ("zero_shot", "erm", "jtt_no_groups", "cfr", "cfr_no_calibration", "dfr")
+FEW = ("zero_shot", "erm", "jtt_no_groups", "afr_no_groups", "cfr", "cfr_no_calibration", "groupdro", "dfr")
 
 
 @dataclass
