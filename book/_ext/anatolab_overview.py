@@ -7,8 +7,8 @@ from html import escape
 from typing import Any, ClassVar, get_args
 
 import anatolab_ledger as ledger
-from anatolab_numbers import badge
 from anatolab_claims import NAMES, LedgerDirective, line_uri, tally, verdict_badge
+from anatolab_numbers import badge
 from docutils import nodes
 from sphinx.application import Sphinx
 
