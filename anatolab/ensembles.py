@@ -1,4 +1,4 @@
-"""One prediction from several: of trained runs, and of an image and its flips and turns; and where they disagree."""
+"""Ensembles of trained runs, test-time augmentation by flips and quarter turns, and their uncertainty."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from anatolab.inference import Window, predict_scores
 from anatolab.types import Case, InputError
 from anatolab.writing import SCALE
 
-LEAST = 1e-30  # probability under which a logarithm is cut off
-Move = tuple[int, bool]  # quarter turns of the last two axes, and whether the last one is flipped after that
+LEAST = 1e-30  # probabilities are clipped to it before a logarithm
+Move = tuple[int, bool]  # quarter turns of the last two axes, and whether the last one is flipped afterwards
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained network, and the rules of its training under which it predicts."""
+    """A trained network, with the settings of its training that prediction needs."""
 
     predict: Callable[[Tensor], Tensor]  # from images in [0, 1] to logits
     size: tuple[int, ...]  # height and width of slices, or sides (z, y, x) of patches
@@ -34,14 +34,14 @@ class Member:
             yield from (torch.softmax(scores, 1) if len(self.size) == 2 else scores).cpu()
 
     def scores(self, case: Case, **rules: Any) -> Iterator[Tensor]:
-        """Yields what :func:`anatolab.inference.predict_scores` does for a case as this network must see it."""
+        """Yields the result of :func:`anatolab.inference.predict_scores` for a case prepared for this network."""
         view: dict[str, Any] = {"field_of_view": self.field_of_view, "precision": self.precision}
         return predict_scores(self.predict, case, self.size, **view, **rules)
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A label volume and how uncertain it is, on the grid of the case."""
+    """A label volume and its uncertainty, on the grid of the case."""
 
     label: np.ndarray  # (z, y, x) uint8
     entropy: np.ndarray | None = None  # (z, y, x) float32 in [0, log classes], nats: of the mean probability
@@ -58,25 +58,25 @@ def predict_ensemble(
     stride: Sequence[int] | None = None,
     window: Window = "constant",
 ) -> Prediction:
-    """Predicts a volume by the mean probability of several networks, a plane at a time.
+    """Predicts a volume by the mean probability of several networks, plane by plane.
 
-    A single member predicts what :func:`anatolab.inference.predict_volume` does, to the bit.
+    A single member gives bitwise the result of :func:`anatolab.inference.predict_volume`.
 
     Args:
         members: The networks; all have the same classes.
-        cases: The volume as each of them must see it: in one orientation, under its own window.
-        uncertainty: Whether to measure the entropy and, of several members, the mutual information.
-        probabilities: Filled with the mean probabilities where given: ``(classes, z, y, x)``, a float type, or uint16
-            in units of 1 / 65535.
+        cases: The volume prepared for each of them: in one orientation, with the member's window.
+        uncertainty: Whether to compute the entropy and, for several members, the mutual information.
+        probabilities: If given, filled with the mean probabilities: ``(classes, z, y, x)``, a float type, or uint16 in
+            units of 1 / 65535.
         device: Where to compute.
-        stride: Of members on patches, see :func:`anatolab.inference.sliding_window`.
-        window: Of members on patches.
+        stride: Stride of members on patches, see :func:`anatolab.inference.sliding_window`.
+        window: Weighting of members on patches.
 
     Returns:
         The label volume without any post-processing, and the uncertainty.
 
     Raises:
-        InputError: As :func:`anatolab.inference.predict_scores`.
+        InputError: As for :func:`anatolab.inference.predict_scores`.
 
     Reference:
         Lakshminarayanan et al., Deep ensembles, NeurIPS 2017; mutual information as Smith and Gal, UAI 2018.
@@ -112,7 +112,7 @@ def predict_ensemble(
 
 
 def _labeled(member: Member, parts: Iterator[Tensor], label: np.ndarray) -> Iterator[Tensor]:
-    """The probabilities of a single member; its label is that of its scores, as rounding may tie probabilities."""
+    """Yields a single member's probabilities; labels come from its scores, as rounding may tie probabilities."""
     z = 0
     for scores in parts:
         label[z : z + len(scores)] = scores.argmax(1).to(torch.uint8).cpu().numpy()
@@ -125,11 +125,11 @@ def _entropy(probability: Tensor) -> Tensor:
 
 
 def moves_of(augmentation: Mapping[str, Any], size: Sequence[int]) -> list[Move]:
-    """Returns the flips and quarter turns that a network was trained under, as a group; the first changes nothing.
+    """Returns the group of flips and quarter turns that a network was trained with; the first is the identity.
 
     Args:
         augmentation: Fields of :class:`anatolab.transforms.Augmentation`; ``flip`` and ``quarter_turns`` are read.
-        size: What the network was trained at; its last two sides must be equal for quarter turns, as in training.
+        size: Image size of the training; quarter turns need equal last two sides, as in training.
 
     Example:
         >>> moves_of({"flip": True}, (8, 8)), len(moves_of({"flip": True, "quarter_turns": True}, (8, 8)))
@@ -146,14 +146,14 @@ def averaged(predict: Callable[[Tensor], Tensor], moves: Sequence[Move]) -> Call
 
     Args:
         predict: From images to logits.
-        moves: Of :func:`moves_of`.
+        moves: The result of :func:`moves_of`.
 
     Returns:
-        From images ``(b, c, *s)`` to the logarithm of the mean probability ``(b, classes, *s)``, which is used as
+        From images ``(b, c, *s)`` to the logarithm of the mean probability ``(b, classes, *s)``, which serves as
         logits.
 
     Raises:
-        InputError: There is nothing to average over.
+        InputError: ``moves`` holds the identity alone.
     """
     if len(moves) < 2:
         raise InputError("average: needs flips or quarter turns that the network was trained under; leave it out.")

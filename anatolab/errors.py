@@ -1,15 +1,15 @@
-"""What is said to a user, as an exception or as a notice; nothing here imports anything, so that every part may."""
+"""Exceptions and notices for users; imports nothing, so that every module may import it."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Says in one sentence what is wrong with which file or setting, and the remedy."""
+    """Names in one sentence the file or setting, what is wrong with it, and the remedy."""
 
 
 class Notice(UserWarning):
-    """Says in one sentence what a user should know of a result that is right nevertheless."""
+    """Tells a user in one sentence about a limitation of a valid result."""
 
 
 class NonFiniteError(FloatingPointError):
-    """Says which loss, gradient or setting is not finite, where, and what was kept."""
+    """Names the loss, gradient or setting that is not finite, its place, and what was saved."""

@@ -1,7 +1,7 @@
-"""The runs that the book wants and what each costs; ``studies/trainings.py`` makes and records them.
+"""The list of runs that the book needs; ``studies/trainings.py`` makes and records them.
 
-An id names cohort, side of the view, labeled patients and row: ``acdc96-3-base``. Runs whose training does not read the
-development patients' labels still train on their images as unlabeled ones.
+An id names cohort, side of the view, labeled patients and row: ``acdc96-3-base``. Development patients whose labels are
+not read are still used as unlabeled training images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from anatolab.types import Size
 
 @dataclass(frozen=True)
 class Experiment:
-    """A wanted run: which method with how many labeled patients of which cohort, and how much it matters."""
+    """A wanted run: method, cohort, number of labeled patients, and priority."""
 
     id: str
     method: str  # a key of anatolab.methods.METHODS
@@ -41,7 +41,7 @@ class Experiment:
 
     @property
     def budget(self) -> Size:
-        """Returns the size that this run is made at."""
+        """Returns the size of this run."""
         size = (SIZES if self.dims == 2 else SIZES_3D)[self.size]
         changes: dict[str, Any] = {"network": self.network, "side": self.side, "updates": self.updates}
         return replace(size, **{k: v for k, v in changes.items() if v is not None})
@@ -85,7 +85,7 @@ def _methods(start: str, labeled: int, priority: int, rows: Sequence[Row] = ROWS
     ]
 
 
-# What the papers' abstracts speak of, each part taken away or exchanged: id, title, overrides of the Config.
+# Ablations of what the papers' abstracts claim: id, title, overrides of the Config.
 CONSTANT: dict[str, Any] = {"schedule": "constant", "temperature": (0.5, 0.5)}
 ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "action": [
@@ -118,7 +118,7 @@ ABLATIONS: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
 }
 _PARTS: list[Row] = [(f"{m}-{end}", m, title, fields) for m, rows in ABLATIONS.items() for end, title, fields in rows]
 
-# The parts of MORSE, in the rows of the paper's ablation from memory, and what is open in it.
+# The parts of MORSE, in the rows of the paper's ablation (from memory, unverified), and choices it leaves open.
 COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
     ("pointrend", "+ point head (PointRend)", {"fusion": "concat", "encoding": "none"}),
     ("moe", "+ experts", {"fusion": "dense", "encoding": "none"}),
@@ -132,7 +132,7 @@ COMPONENTS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 _COMPONENTS: list[Row] = [(f"morse-{part}", "morse", title, fields) for part, title, fields in COMPONENTS]
 
-# What moves Dice: the base with one thing changed, at 1,000 updates. End of the id, title, fields of the experiment.
+# The base with one setting changed, at 1,000 updates: end of the id, title, fields of the experiment.
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
     ("whole", "whole plane", {"field_of_view": "whole"}),
     ("flips", "flips and quarter turns", {"augmentation": {"flip": True, "quarter_turns": True}}),
@@ -147,8 +147,8 @@ CHANGES: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-# What was tried on the development patients, three settings a row at 2,000 updates: end of the id, row, overrides.
-# Rows on the shared base are tried at three weights of their own term; the sheets name the one that is reported.
+# Settings tried on the development patients, three per row at 2,000 updates: end of the id, row, overrides. Rows on the
+# shared base are tried at three weights of their own term.
 _TRIED: dict[str, tuple[str, tuple[float, ...]]] = {
     "supervised": ("sup_weight", (0.25, 0.5, 1.0)),
     "base": ("unsup_weight", (0.5, 1.0, 2.0)),
@@ -179,7 +179,7 @@ def _changes() -> list[Experiment]:
     return runs
 
 
-_ALL = {"labeled": 8}  # images an update where every patient is labeled: as many as other rows read
+_ALL = {"labeled": 8}  # images per update where every patient is labeled: as many as other rows read
 _SUPERVISED_ALL: list[Row] = [("supervised", "supervised", "supervised, all labels", _ALL)]
 _SGD = {"optimizer": "sgd"}  # the papers' optimizer
 _LONG = {"side": 128, "updates": 6_000}
@@ -288,7 +288,7 @@ def method_config(experiment: Experiment) -> Any:
 
 
 def config_of(experiment: Experiment) -> dict[str, Any]:
-    """Returns everything that decides the outcome of a run but seed and code, as the record stores it."""
+    """Returns everything that determines the result of a run except seed and code, as the record stores it."""
     from anatolab.training import Settings
     from anatolab.training.fingerprint import FREE
 
@@ -311,7 +311,7 @@ def config_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def stands(experiment: Experiment, seed: int) -> bool:
-    """Returns whether this run is recorded, by the code and the configuration of today."""
+    """Returns whether this run is recorded with the current code and configuration."""
     path = records.path_of(experiment.id, seed)
     if not path.exists():
         return False

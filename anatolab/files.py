@@ -1,4 +1,4 @@
-"""Files that are whole or not there: the writer behind everything that is written, checksums, and a lock on a folder.
+"""Atomic writes, checksums of files, and a lock on a folder.
 
 Nothing here imports torch.
 """
@@ -29,20 +29,21 @@ def write_atomically(
     overwrite: bool,
     previous: Path | None = None,
 ) -> None:
-    """Writes a file that a reader, and a crash at any instant, sees whole or not at all.
+    """Writes a file atomically: after a crash at any instant it is complete, or as before.
 
-    The bytes go to a file beside it, which is flushed to the disk and then takes the name. Folders above are made.
+    The bytes go to a temporary file beside it, which is flushed to the disk and then renamed. Parent folders are
+    created.
 
     Args:
         path: The file.
         write: Writes the content to an open file; or the content itself, text as UTF-8.
         overwrite: Whether a file of that name may be replaced.
-        previous: Where a file that is replaced is kept; one that lies there is dropped.
+        previous: Path to keep a replaced file under; an older file of that name is dropped.
 
     Raises:
         InputError: The file exists and must not be replaced, or the system refuses (a full disk, no permission);
-            nothing is left behind then.
-        MemoryError: Memory runs out while a library writes, whatever that library makes of it.
+            no partial file remains.
+        MemoryError: Memory runs out while a library writes, whichever exception the library raises.
 
     Example:
         >>> import tempfile
@@ -97,7 +98,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         overwrite: Whether a file of that name may be replaced.
 
     Raises:
-        InputError: The file exists and must not be replaced, is a folder, or cannot be made where it should lie.
+        InputError: The file exists and must not be replaced, is a folder, or cannot be created in its folder.
     """
     try:
         if "\0" in str(path):
@@ -125,12 +126,12 @@ def sha256_of_file(path: Path) -> str:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a folder that is written to; the system lifts the lock when this one dies.
+    """Locks a folder against other writers; the system releases the lock when the process dies.
 
-    Parts of files that a killed writer left are removed: who holds the lock is the only writer.
+    Partial files of a killed writer are removed, because the holder of the lock is the only writer.
 
     Args:
-        folder: Made where it does not exist; removed again where it is empty at the end.
+        folder: Created if it does not exist; removed again if it is empty at the end.
 
     Raises:
         InputError: Another process holds the lock, and the message names it; or the folder cannot be written to.
@@ -151,7 +152,7 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.unlink()  # while it is still held; not on Windows, where it stays
+            path.unlink()  # while the lock is held; not on Windows, where the file stays
         os.close(descriptor)
         for parent in made:
             with suppress(OSError):
@@ -200,7 +201,7 @@ def _acquire(descriptor: int) -> None:
 
 
 class _Watched:
-    """An open file that remembers the error of a write, which libraries replace by errors of their kind."""
+    """An open file that remembers the error of a write, which libraries replace by their own exceptions."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -218,7 +219,7 @@ class _Watched:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Gives a file a second name, so that it never lacks the first; renames it where a file has only one name."""
+    """Adds a second name to a file, so that the first always exists; renames it on disks without hard links."""
     previous.unlink(missing_ok=True)
     try:
         previous.hardlink_to(path)
@@ -240,7 +241,7 @@ def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself reach the disk, where the system can open and flush folders."""
+    """Flushes the rename to the disk, on systems that can open and flush folders."""
     if os.name == "nt":
         return
     try:

@@ -42,7 +42,7 @@ def predict_logits(
         size: Height and width that the network was trained at.
         field_of_view: That of the training; outside of it the background is certain.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed"; logits are resized in fp32.
+        precision: Precision of the network, "32-true" or "bf16-mixed"; logits are resized in fp32.
         batch: Slices at a time.
 
     Yields:
@@ -68,14 +68,14 @@ def predict_logits(
 
 
 def _background(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Logits of as many images and classes at another size, in which the background is certain."""
+    """Returns logits at another size, for as many images and classes, in which the background is certain."""
     result = logits.new_full((*logits.shape[:2], *size), -CERTAIN)
     result[:, 0] = CERTAIN
     return result
 
 
 def _compute(predict: Callable[[Tensor], Tensor], image: Tensor, precision: str) -> Tensor:
-    """The logits of a network in a precision, fp32; images of slices go in as the kernels of a CPU like them."""
+    """Runs a network in a precision and returns fp32 logits; slices are passed with channels last."""
     if precision not in ("32-true", "bf16-mixed"):
         raise InputError(f"precision must be '32-true' or 'bf16-mixed' at prediction, not {precision!r}.")
     if image.ndim == 4:
@@ -95,7 +95,7 @@ def sliding_window(
     precision: str = "32-true",
     batch: int = 4,
 ) -> Tensor:
-    """Averages the network's class probabilities over all windows that hold a voxel.
+    """Averages the network's class probabilities over all windows that cover a voxel.
 
     Windows start at multiples of the stride; the last one along each axis ends where the volume ends. Volumes smaller
     than the patch are zero-padded symmetrically, as in training.
@@ -104,12 +104,12 @@ def sliding_window(
         predict: From images ``(b, c, *patch)`` in [0, 1] to logits ``(b, classes, *patch)``, e.g. ``method.predict``.
         image: ``(c, z, y, x)`` in [0, 1], on the network's device.
         patch: Sides (z, y, x) that the network was trained at.
-        stride: Steps (z, y, x) between windows, at most the patch; half the patch where None. The papers' on the left
-            atrium, with patches of 80 x 112 x 112, is :data:`PUBLISHED_STRIDE`.
-        window: Weight of a window's voxels in the mean: ``constant``, or ``gaussian``, largest in the middle (standard
-            deviation of an eighth of the side, as MONAI and nnU-Net have it).
-        precision: Of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
-        batch: Windows at a time.
+        stride: Steps (z, y, x) between windows, at most the patch; half the patch where None.
+            :data:`PUBLISHED_STRIDE` is the papers' on the left atrium, with patches of 80 x 112 x 112.
+        window: Weights of a window's voxels in the mean: ``constant``, or ``gaussian``, with a standard deviation of an
+            eighth of the side, as in MONAI and nnU-Net.
+        precision: Precision of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
+        batch: Windows per forward pass.
 
     Returns:
         Probabilities ``(classes, z, y, x)``, fp32, without gradient.
@@ -140,25 +140,25 @@ def slabs(
     batch: int = 4,
     device: torch.device | str | None = None,
 ) -> Iterator[Tensor]:
-    """Yields the result of :func:`sliding_window` in slabs, each as soon as no later window holds its planes.
+    """Yields the result of :func:`sliding_window` in slabs, as soon as no later window covers their planes.
 
-    Windows go along z last, so sums are kept of as many planes as a patch has, whatever the depth of the volume.
+    Windows move along z last, so only as many planes as a patch has are kept in memory.
 
     Args:
-        predict: As of :func:`sliding_window`, as are patch, stride, window, precision and batch.
+        predict: From images to logits, as in :func:`sliding_window`.
         image: ``(c, z, y, x)`` in [0, 1]; sums are kept on its device.
-        patch: Sides (z, y, x).
-        stride: Steps (z, y, x).
-        window: ``constant`` or ``gaussian``.
-        precision: Of the network.
-        batch: Windows at a time.
-        device: The network's; that of the image where None.
+        patch: Sides (z, y, x), as in :func:`sliding_window`.
+        stride: Steps (z, y, x), as in :func:`sliding_window`.
+        window: ``constant`` or ``gaussian``, as in :func:`sliding_window`.
+        precision: Precision of the network.
+        batch: Windows per forward pass.
+        device: Device of the network; that of the image where None.
 
     Yields:
         Probabilities ``(classes, n, y, x)`` of the next n planes, fp32, on the device of the image.
 
     Raises:
-        InputError: As :func:`sliding_window`.
+        InputError: As for :func:`sliding_window`.
     """
     step = tuple(stride or (max(1, side // 2) for side in patch))
     if not all(0 < s <= side for s, side in zip(step, patch, strict=True)):
@@ -194,7 +194,7 @@ def slabs(
 
 
 def _weight(window: str, patch: Sequence[int]) -> Tensor:
-    """The weight of a window's voxels in the mean, ``(z, y, x)``, or one for all of them."""
+    """Returns the weights of a window's voxels in the mean, ``(z, y, x)``; a scalar 1 for ``constant``."""
     if window == "constant":
         return torch.ones(())
     if window != "gaussian":
@@ -205,7 +205,7 @@ def _weight(window: str, patch: Sequence[int]) -> Tensor:
 
 
 def _advance(sums: Tensor, axis: int, steps: int) -> None:
-    """Moves planes to the front of an axis by so many steps, in place, and zeroes those behind them."""
+    """Shifts planes to the front of an axis by ``steps``, in place, and zeroes those that follow."""
     depth = sums.shape[axis]
     for z in range(depth - steps):
         sums.select(axis, z).copy_(sums.select(axis, z + steps))
@@ -223,7 +223,7 @@ def predict_scores(
     stride: Sequence[int] | None = None,
     window: Window = "constant",
 ) -> Iterator[Tensor]:
-    """Predicts a volume some planes at a time, on the native grid: logits of slices, probabilities of patches.
+    """Predicts a volume on the native grid, some planes at a time: logits for slices, probabilities for patches.
 
     Args:
         predict: From images to logits, e.g. ``method.predict``.
@@ -231,15 +231,15 @@ def predict_scores(
         size: What the network was trained at: height and width of slices, or sides (z, y, x) of patches.
         field_of_view: That of the training, if any; what lies outside is background.
         device: Where to compute; patches are stitched on the CPU.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`; not read for slices.
-        window: Of the patches, see :func:`sliding_window`; not read for slices.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`; not read for slices.
+        window: Weighting of the patches, see :func:`sliding_window`; not read for slices.
 
     Yields:
         ``(n, classes, y, x)`` of the next n planes, fp32.
 
     Raises:
-        InputError: As :func:`anatolab.data.prepare`, or a setting is unknown.
+        InputError: As for :func:`anatolab.data.prepare`, or a setting is unknown.
     """
     if field_of_view is not None and field_of_view.dims != len(size):
         raise InputError(
@@ -268,13 +268,13 @@ def predict_scores(
 
 
 def _outside(planes: int, like: Tensor, native: Sequence[int]) -> Iterator[Tensor]:
-    """Planes outside of the field of view, a few at a time."""
+    """Yields planes outside of the field of view, a few at a time."""
     for begin in range(0, planes, 8):
         yield _certain_background(min(8, planes - begin), like, native)
 
 
 def _certain_background(planes: int, like: Tensor, native: Sequence[int]) -> Tensor:
-    """Probabilities of planes ``(n, classes, y, x)`` in which the background has probability 1."""
+    """Returns probabilities of planes ``(n, classes, y, x)`` in which the background has probability 1."""
     result = like.new_zeros(planes, len(like), *native[1:])
     result[:, 0] = 1
     return result
@@ -302,12 +302,12 @@ def predict_volume(
         largest_component: Whether to keep only the largest component of each organ, see
             :func:`anatolab.postprocess.largest_component`.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`; not read for slices.
-        window: Of the patches, see :func:`sliding_window`; not read for slices.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`; not read for slices.
+        window: Weighting of the patches, see :func:`sliding_window`; not read for slices.
 
     Raises:
-        InputError: As :func:`predict_scores`.
+        InputError: As for :func:`predict_scores`.
     """
     parts = predict_scores(
         predict,
@@ -339,16 +339,16 @@ def evaluate(
     """Predicts and measures every annotated case on its native grid.
 
     Args:
-        method: Has ``predict``; put into evaluation mode.
+        method: Has ``predict``; it is put into evaluation mode.
         refs: Cases with annotation.
         classes: Class names, background first.
         size: What the network was trained at: height and width of slices, or sides (z, y, x) of patches.
         field_of_view: That of the training, if any; organs are measured outside of it as well.
-        largest_component: As of :func:`predict_volume`.
+        largest_component: As in :func:`predict_volume`.
         device: Where to compute.
-        precision: Of the network, "32-true" or "bf16-mixed".
-        stride: Of the patches, see :func:`sliding_window`.
-        volumes: Filled with the predicted volume of each case, by case name, where given.
+        precision: Precision of the network, "32-true" or "bf16-mixed".
+        stride: Stride of the patches, see :func:`sliding_window`.
+        volumes: If given, filled with the predicted volume of each case, by case name.
 
     Returns:
         ``{case: {class: {metric: value}}}`` of :func:`anatolab.metrics.evaluate_volume`; distances in mm where the
@@ -362,7 +362,7 @@ def evaluate(
     for ref in refs:
         case = ref.load()
         if case.label is None:
-            raise InputError(f"{case.source}: has no annotation to compare with; use predict, or leave it out.")
+            raise InputError(f"{case.source}: has no annotation to evaluate; use predict, or leave the case out.")
         predicted = predict_volume(
             method.predict,  # type: ignore[arg-type]
             case,

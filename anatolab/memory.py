@@ -1,4 +1,4 @@
-"""Banks: fixed-size buffers of past embeddings that live in the checkpoint."""
+"""Banks: fixed-size buffers of past embeddings that are saved in the checkpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 class Bank(nn.Module):
     """Keeps the last ``size`` rows pushed into it, oldest overwritten first; no gradient ever enters.
 
-    The shape of a row is that of the first one pushed, so that a bank can be made before it is known. Pointer and fill
-    live on the host, since how many rows come is known there; nothing waits for the device. Under DDP every process
-    pushes the rows of all processes, and all banks stay equal.
+    The first row pushed decides the shape of a row. Pointer and fill live on the host, where the number of rows is
+    known, so nothing waits for the device. Under DDP every process pushes the rows of all processes, so all banks stay
+    equal.
 
     Args:
         size: Rows kept.
-        dtype: Of the rows kept, such as float16 for a large bank; as pushed where None.
+        dtype: Number type of the rows kept, such as float16 for a large bank; as pushed where None.
 
     Example:
         >>> bank = Bank(3)
@@ -43,7 +43,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Stores ``(n, *row)``; of more than ``size`` rows, the last ones."""
+        """Stores rows ``(n, *row)``; if there are more than ``size``, the last ones."""
         rows = gathered(rows.detach())[-self.size :]
         if not self.fill:
             self.buffer = rows.new_zeros(self.size, *rows.shape[1:], dtype=self.dtype or rows.dtype)
@@ -69,14 +69,14 @@ class Bank(nn.Module):
 class ClassBank(nn.Module):
     """Keeps the last ``size`` rows of each class, oldest overwritten first; no gradient ever enters.
 
-    How many rows of a class come is known on the device alone, so pointers and fills live there and nothing waits.
-    Under DDP every process pushes the rows of all processes, by rank, and all banks stay equal.
+    The number of rows per class is known on the device alone, so pointers and fills live there and nothing waits. Under
+    DDP every process pushes the rows of all processes, by rank, so all banks stay equal.
 
     Args:
         classes: Number of classes.
         size: Rows kept of each.
         dim: Length of a row.
-        dtype: Of the rows kept, such as float16 for large banks.
+        dtype: Number type of the rows kept, such as float16 for large banks.
 
     Example:
         >>> bank = ClassBank(2, 3, 1)
@@ -97,7 +97,7 @@ class ClassBank(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor, count: Tensor) -> None:
-        """Stores of ``rows`` (classes, k, d) the first ``count`` (classes,) of each class; k is at most the size."""
+        """Stores the first ``count`` (classes,) rows per class of ``rows`` (classes, k, d); k is at most the size."""
         size = self.rows.shape[1]
         if rows.shape[1] > size:
             raise ValueError(f"cannot push {rows.shape[1]} rows per class into a bank of {size} at once; push fewer.")

@@ -1,4 +1,4 @@
-"""What is done to a predicted label volume before it is measured or written."""
+"""Post-processing of predicted label volumes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 def largest_component(label: np.ndarray, classes: Iterable[int] | None = None) -> np.ndarray:
     """Keeps the largest connected component of each class; everything else of these classes becomes background.
 
-    Voxels are connected through their faces. Of components of equal size the first in array order is kept. An organ of
-    which a patient has two in one class loses one of them, so this is a setting and not a rule.
+    Voxels are connected through their faces. Of components of equal size the first in array order is kept. A class with
+    two organs, such as both lungs, loses one of them, so this is off by default.
 
     Args:
         label: ``(z, y, x)`` class numbers.

@@ -1,4 +1,4 @@
-"""The three sizes at which everything is run, for slices and for volumes; ``ANATOLAB_SIZE`` names the current one."""
+"""The three sizes, for slices and for volumes; ``ANATOLAB_SIZE`` names the current one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from anatolab.types import InputError, Size
 
 SIZES = {
-    "tiny": Size("tiny", 64, 300, 4, 4, "stem_unet_small", 24),  # live in a notebook, some seconds on a core
-    "demo": Size("demo", 96, 5_000, 4, 4, "stem_unet", 100),  # some minutes a run on a core: seeds are affordable
+    "tiny": Size("tiny", 64, 300, 4, 4, "stem_unet_small", 24),  # live in a notebook, seconds on a core
+    "demo": Size("demo", 96, 5_000, 4, 4, "stem_unet", 100),  # some minutes per run on a core
     "full": Size("full", 256, 30_000, 4, 4, "basic_unet", 100),  # the papers' resolution and network, for a GPU
 }
 SIZES_3D = {  # the same three for volumes

@@ -1,4 +1,4 @@
-"""The range of every number among the settings, checked before anything is read or trained."""
+"""Ranges of all numeric settings, checked before anything is read or trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anatolab.errors import InputError, NonFiniteError
 
 @dataclass(frozen=True)
 class Range:
-    """From ``low`` to ``high``, both included but for a ``low`` that is ``above``."""
+    """An interval from ``low`` to ``high``; ``high`` is included, ``low`` unless ``above``."""
 
     low: float
     high: float
@@ -30,8 +30,8 @@ class NonFiniteSettingError(NonFiniteError, InputError):
     """A setting is NaN or infinite."""
 
 
-COUNT = Range(1, 1e9)  # of something that must be there
-ROWS = Range(1, 65_536)  # of images in one step
+COUNT = Range(1, 1e9)  # numbers of things of which there must be at least one
+ROWS = Range(1, 65_536)  # numbers of images per step
 MANY = Range(0, 1e9)
 SHARE = Range(0, 1)
 PART = Range(0, 1, above=True)
@@ -78,10 +78,10 @@ def check_ranges(settings: Any, *, flags: bool = False, within: str = "") -> Non
     """Refuses settings of a wrong type, out of their range, or not among their choices.
 
     Args:
-        settings: A dataclass, such as ``Settings`` or the ``Config`` of a method, those in it included; other objects
+        settings: A dataclass, such as ``Settings`` or a method's ``Config``, with its nested dataclasses; other objects
             pass.
-        flags: Name settings as flags of the command line.
-        within: Name of the field that holds it.
+        flags: Whether messages name settings as command-line flags.
+        within: Name of the field that holds ``settings``.
 
     Raises:
         InputError: Names the setting, its value and its range.

@@ -1,4 +1,4 @@
-"""Records: every number that the book prints comes from one of these files, with what it took to make it.
+"""Records: the files behind every number in the book, with configuration and provenance.
 
 One run of one experiment with one seed is one JSON file, ``<root>/<experiment>/seed<k>.json``. The root is the
 environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout. Nothing here imports torch.
@@ -33,7 +33,7 @@ class RecordError(LookupError):
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what was measured, under which configuration, by which code, on which machine.
+    """One run: measured values, configuration, code and machine.
 
     ``values`` nests dictionaries of numbers, strings and lists; a number that could not be measured is ``None``.
     """
@@ -67,7 +67,7 @@ def path_of(experiment: str, seed: int) -> Path:
 
 
 def write(record: Record) -> Path:
-    """Writes a record atomically, with a seal: a reader sees all of it or nothing, and whether it was changed."""
+    """Writes a record atomically, with a seal by which a later change is noticed."""
     path = path_of(record.experiment, record.seed)
     held = plain(asdict(record))
     text = json.dumps({**held, "seal": seal(held)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -88,11 +88,11 @@ def seal(held: Mapping[str, Any]) -> str:
 def read(path: Path) -> Record:
     """Reads one record file.
 
-    A record from before there were seals has none, and is read without.
+    Old records without a seal are read without this check.
 
     Raises:
-        RecordError: The file is not a record of a schema that this version reads, was changed after it was written, or
-            belongs to another run.
+        RecordError: The file is not a record of this schema, was changed after it was written, or belongs to another
+            run.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +155,7 @@ def get(record: Record, key: str) -> Any:
 def value(experiment: str, key: str) -> Any:
     """Returns the mean of a number over seeds; the value itself for one seed, or if it is not a number.
 
-    Unmeasured entries (``None``) make the mean ``nan``: they are not silently left out.
+    Unmeasured entries (``None``) make the mean ``nan``; they are not silently left out.
     """
     values = [get(record, key) for record in load(experiment)]
     if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
@@ -199,9 +199,9 @@ def provenance(
         started: Date and time, ISO.
         wall_s: Seconds.
         device: Where it was computed.
-        threads: Of the processor.
-        before: :func:`git_state` when the run began. Its commit is that of the code that ran; where the state is
-            another one by now, the record counts as made from changed code.
+        threads: Threads of the processor.
+        before: :func:`git_state` at the start of the run, whose commit is that of the code that ran. If the state has
+            changed since, the record counts as made from uncommitted code.
     """
     import resource  # not on Windows, where no record of ours is made
 
@@ -247,10 +247,10 @@ def git_state() -> dict[str, Any]:
 
 
 def is_stale(record: Record) -> bool:
-    """Returns whether the code that made a record would make another one today.
+    """Returns whether the current code would make a different record.
 
-    Either what its module does has changed (see :mod:`anatolab.staleness`), or a short reference run of its method ends
-    elsewhere (see ``studies/fingerprints.py``), as measured last.
+    A record is stale if the meaning of its module's code has changed (see :mod:`anatolab.staleness`), or if the last
+    reference run of its method had another result (see ``studies/fingerprints.py``).
     """
     code = record.code
     if code.get("module") and closure_sha256(code["module"]) != code.get("sha256"):
@@ -265,7 +265,7 @@ def code_of(module: str) -> dict[str, Any]:
 
 
 def fingerprints() -> dict[str, Any]:
-    """Returns the reference runs as measured last, by name; none where no file lies beside the records."""
+    """Returns the last measured reference runs, by name; empty if there is no file beside the records."""
     path = root() / "fingerprints.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -277,10 +277,10 @@ def write_fingerprints(measured: Mapping[str, Any]) -> None:
 
 
 def agree(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Returns whether two fingerprints are the same but for how a processor rounds.
+    """Returns whether two fingerprints agree up to the rounding of different processors.
 
-    Statistics of a trained network, whose names begin with ``trained.``, may differ by 2 %, as rounding grows in
-    training; all others by one part in a thousand.
+    Statistics of a trained network, whose names begin with ``trained.``, may differ by 2 %, because training amplifies
+    rounding; all others by one part in a thousand.
 
     Example:
         >>> agree({"lr": 1.0}, {"lr": 1.0001}), agree({"lr": 1.0}, {"lr": 1.01})

@@ -1,16 +1,17 @@
-"""Which pixels a contrastive loss looks at: anchors that are still hard, negatives from classes that look alike.
+"""Samples pixels for contrastive losses: hard anchors, and negatives from classes that look alike.
 
-Everything is drawn on the device, without a loop over pixels or classes and without asking the device how many pixels
-a class has: pixels are sorted by class once, and a draw is an offset into its class.
+Everything is sampled on the device, without a loop over pixels or classes and without host synchronization: pixels are
+sorted by class once, and a sample is an offset into its class.
 
-ARCO draws from cells of each class's region, so that a few hundred pixels speak for all of them. Its allocation is
-fractional, which the paper leaves open: draw i of n takes its cell at a uniform point of the i-th of n equal slices of
-the class's pixels, cell after cell, and then any pixel of that cell. Where the shares of the cells are whole numbers of
-draws this is proportional allocation. Where they are not, every pixel still has the same chance, so a plain mean is
-unbiased on any mask, with neither weights nor a least number of draws a cell, and with any number of cells; and its
-variance is at most that of naive draws *for every field*, since it is the mean of the slices' variances. Rounding with
-at least one draw a cell and weights to repair it is unbiased too and lower still on smooth fields, but where cells are
-many it has more variance than naive draws on some, by its largest weight (2.3 with 40 draws from 40 cells of a ring).
+ARCO samples from cells of each class's region, so that a few hundred pixels represent all of them. The allocation is
+fractional, which the paper leaves open: sample i of n takes its cell at a uniform point of the i-th of n equal slices
+of the class's pixels, cell after cell, and then any pixel of that cell. If the shares of the cells are whole numbers of
+samples, this is proportional allocation. Otherwise every pixel still has the same probability, so a plain mean is
+unbiased on any mask, without weights, without a minimum per cell and with any number of cells. Its variance is at most
+that of naive samples *for every field*, because it is the mean of the slices' variances. Rounding with at least one
+sample per cell and correcting weights is unbiased, too, and has even less variance on smooth fields. With many cells,
+however, it has more variance than naive sampling on some fields, by its largest weight (2.3 with 40 samples from 40
+cells of a ring).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def label_probability(logits: Tensor, label: Tensor) -> Tensor:
 
     Args:
         logits: ``(b, classes, *s)``.
-        label: ``(b, *s)`` int64; where it is negative, the result means nothing.
+        label: ``(b, *s)`` int64; where it is negative, the result is undefined.
 
     Returns:
         ``(b, *s)`` in [0, 1].
@@ -108,14 +109,14 @@ def sample_anchors(pool: PixelPool, num: int, generator: torch.Generator | None 
     """Samples ``num`` hard pixels of each class, uniformly and with replacement.
 
     Returns:
-        Pixel numbers ``(classes, num)``; in a class without a hard pixel they mean nothing (see ``pool.queried``).
+        Pixel numbers ``(classes, num)``; undefined in a class without a hard pixel (see ``pool.queried``).
     """
     chance = torch.rand(len(pool.count), num, device=pool.order.device, generator=generator)
     return _pixel_at_share(pool, pool.start[:, None], pool.hard[:, None], chance)
 
 
 def negative_class_odds(prototypes: Tensor, present: Tensor, temperature: float) -> Tensor:
-    r"""Returns the probability that anchors of class *c* draw negatives from class *v*, larger for similar classes.
+    r"""Returns the probability that negatives of class *c* come from class *v*, larger for similar classes.
 
     .. math:: p(v \mid c) \propto \exp(\cos(\bar r_c, \bar r_v)/\tau), \quad v \ne c \text{ and } v \text{ present}
 
@@ -144,15 +145,15 @@ def sample_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.G
     Args:
         pool: Sorted pixels.
         odds: ``(classes, classes)`` of :func:`negative_class_odds`.
-        num: Keys a class; all anchors of the class are compared with the same ones.
-        generator: Of the pool's device; torch's global one where None.
+        num: Keys per class; all anchors of the class are compared with the same ones.
+        generator: Generator of the pool's device; torch's global one where None.
 
     Returns:
-        Pixel numbers ``(classes, num)``; in a row of ``odds`` that is all zero they mean nothing.
+        Pixel numbers ``(classes, num)``; undefined for a row of ``odds`` that is all zero.
     """
     chance = torch.rand(2, len(odds), num, device=pool.order.device, generator=generator)
     other = torch.searchsorted(odds.cumsum(1), chance[0], right=True).clamp_max(len(odds) - 1)
-    # Rounding may leave the last step of the sum under a draw of almost 1: take the last class with any odds then.
+    # By rounding the cumulated odds may end below a sample of almost 1: take the last class with any odds then.
     last = (len(odds) - 1 - (odds > 0).int().flip(1).argmax(1))[:, None]
     other = torch.minimum(other, last)
     return _pixel_at_share(pool, pool.start[other], pool.count[other], chance[1])
@@ -160,24 +161,24 @@ def sample_negatives(pool: PixelPool, odds: Tensor, num: int, generator: torch.G
 
 @dataclass(frozen=True)
 class Strata:
-    """The candidate pixels of a batch by class, image and cell: what stratified draws need, made once."""
+    """The candidate pixels of a batch by class, image and cell, from which strata are sampled."""
 
-    order: Tensor  # (n,) int64 pixel numbers by class, image, cell and raster; those that are no candidates come last
+    order: Tensor  # (n,) int64 pixel numbers by class, image, cell and raster; pixels that are no candidates come last
     start: Tensor  # (classes, cells) int64, where a cell begins in ``order``
     count: Tensor  # (classes, cells) int64, its pixels
 
 
 def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid: int = 4) -> Strata:
-    """Cuts the region of each class in each image into ``grid`` equal cells a side of its bounding box.
+    """Divides the region of each class in each image into cells, ``grid`` along each side of its bounding box.
 
     Args:
         label: ``(b, *s)`` int64 class numbers, in 2-D or 3-D; negative where a pixel is no candidate.
         classes: Number of classes, background included.
         hard: ``(b, *s)`` bool, pixels that may be drawn; all with a class where None.
-        grid: Cells a side; 1 makes each image one cell.
+        grid: Cells along each side; 1 makes each image one cell.
 
     Returns:
-        Strata of ``b * grid ** d`` cells a class, empty ones included.
+        Strata of ``b * grid ** d`` cells per class, empty ones included.
 
     Reference:
         You et al., ARCO, NeurIPS 2023, section 3: groups of a stratified group sampler.
@@ -187,7 +188,7 @@ def bin_pixels(label: Tensor, classes: int, hard: Tensor | None = None, *, grid:
     images = torch.arange(b, device=label.device).reshape(-1, *[1] * len(sides))
     regions = classes * b
     region = torch.where(valid, label * b + images, regions)
-    each = grid ** len(sides)  # cells a region
+    each = grid ** len(sides)  # cells per region
     small = torch.int16 if (regions + 1) * each < 2**15 else torch.int32  # sorting 16 bits takes a third of the time
     key = (region * each).to(small)
     for axis, side in enumerate(sides):  # the cell along an axis is read from a table of (region, position)
@@ -210,17 +211,17 @@ def sample_pixels(
     """Samples ``num`` candidates of each class, so that a mean over them is unbiased for the mean over the class.
 
     Args:
-        strata: Of :func:`bin_pixels`.
-        num: Draws a class, with replacement.
-        kind: ``naive`` ignores the cells. ``stratified`` (SG) takes as many of each cell as its share, up to rounding
-            by chance; its variance is at most that of naive draws, for every field and mask. ``antithetic`` (SAG) draws
-            half as many and adds to each its mirror, the pixel as far from the other end of its cell's raster: the
-            point reflection where the cell is full. It helps where a field is odd in the cells, and has up to twice
-            the variance where it is even.
-        generator: Of the strata's device; torch's global one where None.
+        strata: The result of :func:`bin_pixels`.
+        num: Samples per class, with replacement.
+        kind: ``naive`` ignores the cells. ``stratified`` (SG) samples each cell in proportion to its share, with random
+            rounding; its variance is at most that of naive sampling, for every field and mask. ``antithetic`` (SAG)
+            samples half as many pixels and adds their mirrors at the opposite end of the cell's raster, which in a full
+            cell is the point reflection. It helps if a field is odd in the cells, and has up to twice the variance if
+            it is even.
+        generator: Generator of the strata's device; torch's global one where None.
 
     Returns:
-        Pixel numbers ``(classes, num)``; in a class without a candidate they mean nothing.
+        Pixel numbers ``(classes, num)``; undefined in a class without a candidate.
 
     Reference:
         You et al., ARCO, NeurIPS 2023, section 3; slices as in Kitagawa, J. Comput. Graph. Stat. 1996 (stratified
@@ -245,7 +246,7 @@ def sample_pixels(
         torch.repeat_interleave(cell.flatten(), draws, output_size=len(strata.count) * slices)
         for cell in (strata.start.clamp(0, last).int(), strata.count.float())
     )
-    # In place and in 32 bits: for a hundred thousand draws, memory is what takes the time. A float32 below 1 times a
+    # In place and in 32 bits, because memory limits the speed of a hundred thousand samples. A float32 below 1 times a
     # size up to 2^24 rounds to less than the size.
     rank = torch.rand(len(first), device=first.device, generator=generator).mul_(size).int()
     if kind == "antithetic":
@@ -256,9 +257,9 @@ def sample_pixels(
 
 
 def _draws_of_cells(count: Tensor, slices: int, generator: torch.Generator | None) -> Tensor:
-    """Draws the number of slices ``(classes, cells)`` whose uniform point lies in each cell; rows of sum ``slices``.
+    """Samples how many slices ``(classes, cells)`` have their uniform point in each cell; rows sum to ``slices``.
 
-    Only slices that a border of a cell cuts are left to chance: one uniform number each, shared by all its borders.
+    Only slices that a cell border cuts are random: one uniform number each, shared by all borders in the slice.
     """
     end = count.cumsum(1).double() * slices / count.sum(1, keepdim=True).clamp_min(1)  # of each cell, in slices
     whole = end.floor()
@@ -277,15 +278,15 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 def released_positions(count: int, num: int, *, mirrored: bool = False) -> Tensor:
     """Samples positions in a list of candidates as ARCO's released code does; for comparison only, on the host.
 
-    It sees no coordinates. Positions are read as a square picture of side ``round(sqrt(count))``, which is cut into
-    4 x 4 blocks, the last row and column bigger than the others; each block gives as many draws, and what is missing is
-    drawn from the whole list, as is everything where a block would be empty. So chances differ between positions, and
-    those beyond the square are hardly drawn.
+    Coordinates are not used. Positions are read as a square picture of side ``round(sqrt(count))``, divided into 4 x 4
+    blocks, of which the last row and column are larger. Each block gives equally many samples; the remainder comes from
+    the whole list, as does everything if a block would be empty. So probabilities differ between positions, and those
+    beyond the square are rarely sampled.
 
     Args:
         count: Candidates, at least 1.
-        num: Draws.
-        mirrored: Half as many draws, each with its point reflection in its block (``asmc``).
+        num: Number of samples.
+        mirrored: Whether to sample half as many, each with its point reflection in its block (``asmc``).
 
     Returns:
         Positions in [0, count), ``(num,)`` int64.

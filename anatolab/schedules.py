@@ -1,4 +1,4 @@
-"""How a number changes over training; each takes the progress of a stage, in [0, 1]."""
+"""Schedules over training; each takes the progress of a stage, in [0, 1]."""
 
 from __future__ import annotations
 

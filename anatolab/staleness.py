@@ -1,6 +1,6 @@
-"""Staleness: a hash over what code does, blind to how it is written down.
+"""Staleness: a hash of the meaning of code that ignores names and layout.
 
-A record is tied to the code that made it by :func:`closure_sha256`. The hash covers every definition of anatolab that a
+:func:`closure_sha256` ties a record to the code that made it. The hash covers every definition of anatolab that a
 module reaches by name. These do not count:
 
 - names of local variables, of functions, classes and constants, and the modules in which they lie: locals are numbered
@@ -38,16 +38,16 @@ Binding = tuple[str, str]  # what an import binds: module and name in it; the na
 def closure_sha256(module: str, package: Path | None = None) -> str:
     """Returns the hash of a module and of every definition of anatolab that it reaches by name.
 
-    Of a package, what its ``__init__`` re-exports counts as its own. The hash is that of the *set* of definitions, each
-    described by its content and, in place of the names in it, the content of what they refer to. Definitions that refer
-    to each other in a circle are told apart as far as their content and that of their neighbors differ.
+    Re-exports of a package's ``__init__`` count as its own definitions. The hash is that of the *set* of definitions,
+    each described by its content, with names replaced by the content of what they refer to. Definitions in a circle of
+    references are distinguished as far as their content and that of their neighbors differ.
 
     Args:
         module: Dotted name, such as ``anatolab.methods.mona``.
         package: Folder of the package; that of the running code where None.
 
     Returns:
-        64 hexadecimal digits; the empty string where the module does not exist, so that its records are stale.
+        64 hexadecimal digits; the empty string if the module does not exist, so that its records are stale.
     """
     source = _Source(package or PACKAGE)
     if source.path(module) is None:
@@ -60,7 +60,7 @@ def closure_sha256(module: str, package: Path | None = None) -> str:
             described[key] = _Description(source, key).pieces
             todo += [piece for piece in described[key] if isinstance(piece, tuple)]
 
-    # Colors of definitions are refined by those of what they refer to, until no further two are told apart.
+    # Colors of definitions are refined by the colors of their references, until no color class splits.
     colors, distinct = dict.fromkeys(described, ""), 0
     while len(set(colors.values())) > distinct:
         distinct = len(set(colors.values()))
@@ -243,7 +243,7 @@ class _Description:
             self.pieces.append(";")
 
     def function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> None:
-        """Decorators and defaults outside, parameters with their names, and the body in a scope of its own."""
+        """Describes decorators and defaults outside, parameters by name, and the body in its own scope."""
         a = node.args
         self.fields(decorators=getattr(node, "decorator_list", []), defaults=a.defaults)
         self.fields(kw_defaults=[d if d is not None else ast.Constant(None) for d in a.kw_defaults])
@@ -262,7 +262,7 @@ class _Description:
         self.scopes.pop()
 
     def attribute(self, node: ast.Attribute) -> None:
-        """``module.name`` is a reference to a definition, like the name alone after an import of it."""
+        """Describes ``module.name`` as a reference to a definition, like an imported name."""
         target = self.module_of(node.value)
         resolved = self.source.resolve(target, node.attr) if target else None
         if resolved is not None and resolved[1]:
@@ -297,7 +297,7 @@ class _Description:
         return self.source.module(self.home).imports.get(name) if scope is None else scope.imports.get(name)
 
     def binding(self, name: str) -> None:
-        """A name that is bound by a statement rather than written as an expression."""
+        """Describes a name that a statement binds, rather than an expression."""
         if self.scopes:
             self.reference(name)
 

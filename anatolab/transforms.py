@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on their device, with parameters drawn per sample and no host synchronization.
+"""Augmentation of whole batches on their device, with parameters sampled per image and no host synchronization.
 
 Positions and intensities are computed in the precision of the images, also under autocast.
 
-All functions work on ``(b, c, h, w)`` and ``(b, c, d, h, w)`` alike and draw from torch's global generator of the
-tensor's device, which the checkpoint saves.
+All functions work on ``(b, c, h, w)`` and ``(b, c, d, h, w)`` and sample from torch's global generator of the tensor's
+device, which the checkpoint saves.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from anatolab.types import IGNORE, InputError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How images are augmented; every method of a table uses the same one.
+    """Settings of the augmentation; every method of a table uses the same ones.
 
     The weak part warps anatomy and is shared by all views of an image; the strong part changes intensities. Anatomy is
-    upright in scans, and some classes differ by their side alone, so flips and quarter turns are off by default.
+    upright in scans, and some classes differ only by side, so flips and quarter turns are off by default.
     """
 
     rotate: float = 40.0  # degrees, uniform in +-rotate, in the plane of the last two axes
@@ -33,22 +33,22 @@ class Augmentation:
     translate: float = 0.08  # share of the side of a view, uniform in +-translate
     flip: bool = False  # each in-plane axis with probability 1/2
     quarter_turns: bool = False  # 0, 90, 180 or 270 degrees, where the plane is square
-    strong_probability: float = 0.5  # of each intensity change, per sample
+    strong_probability: float = 0.5  # probability of each intensity change, per sample
     contrast: float = 0.3  # factor on the distance to the mean, uniform in 1 +- contrast
-    brightness: float = 0.2  # added, uniform in +-brightness (images lie in [0, 1])
-    gamma: float = 0.3  # exponent, exp(uniform in +-gamma)
-    blur: tuple[float, float] = (0.4, 1.2)  # sigma of a Gaussian, pixels
+    brightness: float = 0.2  # added offset, uniform in +-brightness (images lie in [0, 1])
+    gamma: float = 0.3  # logarithm of the exponent, uniform in +-gamma
+    blur: tuple[float, float] = (0.4, 1.2)  # range of the Gaussian's sigma, pixels
     noise: float = 0.05  # standard deviation of Gaussian noise, uniform in [0, noise]
-    mix: str = "cutmix"  # of unlabeled images: "cutmix", "classmix", "cutout" or "none"
+    mix: str = "cutmix"  # mixing of unlabeled images: "cutmix", "classmix", "cutout" or "none"
 
 
 @dataclass(frozen=True)
 class Affine:
     """One spatial map per sample, ``output(p) = input(matrix @ p + shift)``, in voxels from the center of each.
 
-    Flips and quarter turns are affine too, so one resampling applies them all. Axes are in array order. A map of two
-    axes acts on the planes of a volume as well: the slice axis is left alone and the planes are resampled as channels,
-    which gives what the trilinear form would and takes a seventh of its time.
+    Flips and quarter turns are affine, too, so one resampling applies them all. Axes are in array order. A map of two
+    axes acts on the planes of a volume as well: the planes are resampled as channels, which equals the trilinear form
+    and takes a seventh of its time.
     """
 
     matrix: Tensor  # (b, d, d)
@@ -87,8 +87,8 @@ class Affine:
         """Returns sampling positions for :func:`torch.nn.functional.grid_sample` (align_corners=False).
 
         Args:
-            sides: Of the input, along the axes of the map.
-            size: Of the output, centered on the input; as the input where None.
+            sides: Sides of the input, along the axes of the map.
+            size: Sides of the output, centered on the input; as the input where None.
 
         Returns:
             ``(b, *size, d)`` in [-1, 1] inside the input, last axis first.
@@ -156,8 +156,8 @@ def weak_view(
         image: Intensities in [0, 1].
         label: Class numbers.
         augmentation: Ranges of the map.
-        size: Sides of the view, in the middle of an image that carries a margin around its field of view: samples come
-            from the margin instead of from nowhere. Those of the image where None.
+        size: Sides of the view, in the middle of an image with a margin around its field of view, so that a rotated
+            view samples real pixels. Those of the image where None.
 
     Returns:
         Image ``(b, c, *size)``, 0 where even the margin ends, and label ``(b, *size)``, ``IGNORE`` there.
@@ -166,7 +166,7 @@ def weak_view(
 
 
 def strong_view(image: Tensor, augmentation: Augmentation) -> Tensor:
-    """Changes contrast, brightness, gamma, sharpness and noise of ``(b, c, *s)`` in [0, 1], each sample its own way.
+    """Changes contrast, brightness, gamma, sharpness and noise of ``(b, c, *s)`` in [0, 1], at random per sample.
 
     Geometry is untouched, so labels stay valid. The result is clipped to [0, 1].
     """
@@ -198,7 +198,7 @@ def gaussian_blur(image: Tensor, sigma: Tensor) -> Tensor:
     kernel = kernel / kernel.sum(1, keepdim=True)
     planes = image.flatten(1, -3)  # (b, c * d, h, w)
     b, n, height, width = planes.shape
-    weight = kernel.repeat_interleave(n, 0)  # one row a plane
+    weight = kernel.repeat_interleave(n, 0)  # one row per plane
     flat = planes.reshape(1, b * n, height, width)
     flat = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
     with torch.autocast(flat.device.type, enabled=False):
@@ -226,7 +226,7 @@ def box_mask(image: Tensor, share: float | Tensor) -> Tensor:
 
     Args:
         image: Its shape and device are read.
-        share: Sides of the box as shares of the image's, in [0, 1]; one number, or one a sample and axis ``(b, axes)``.
+        share: Sides of the box as shares of the image's, in [0, 1]: one number, or ``(b, axes)``.
     """
     b, sides = image.shape[0], image.shape[2:]
     like: dict[str, Any] = {"device": image.device, "dtype": torch.float32}
@@ -243,7 +243,7 @@ def box_mask(image: Tensor, share: float | Tensor) -> Tensor:
 def class_mask(label: Tensor, classes: int) -> Tensor:
     """Samples half of the classes present in each sample of ``label`` (b, *s), as the mask of the *other* pixels.
 
-    True where the next sample's pixel is taken, so that the drawn classes are pasted onto it.
+    True where the next sample's pixel is taken, so that the sampled classes are pasted onto it.
 
     Reference:
         Olsson et al., ClassMix, WACV 2021.

@@ -1,4 +1,4 @@
-"""The few data types that every part of anatolab passes around; no networks, no files."""
+"""The data types that all parts of anatolab share; no networks, no files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 
 from anatolab.errors import InputError
 
-IGNORE = -1  # label of a pixel that no loss may read
-UNKNOWN = 255  # the same, where labels are stored as uint8
+IGNORE = -1  # label of a pixel that losses leave out
+UNKNOWN = 255  # the same in labels that are stored as uint8
 
 
 SUMMARY_NAMES = frozenset({"background", "mean", "total", "unknown", "ignore", "patients"})  # rows of tables
 
 
 def check_classes(classes: Sequence[str], source: object = "classes") -> None:
-    """Refuses class names that a table could not tell apart.
+    """Refuses class names that a table could not distinguish.
 
     Args:
         classes: Background first.
         source: The file or setting that names them, for the message.
 
     Raises:
-        InputError: A name is empty, is that of another class but for case and blanks, or is one that summaries use.
+        InputError: A name is empty, equals another up to case and blanks, or is one that summaries use.
 
     Example:
         >>> check_classes(("background", "left kidney", "right kidney"))
@@ -50,21 +50,21 @@ def check_classes(classes: Sequence[str], source: object = "classes") -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """One volume of one patient at one phase, as it lies on disk, in array order.
+    """One volume of one patient at one phase, as stored, in array order.
 
     Axis 0 of ``label`` (axis 1 of ``image``) is the slice axis, also where the file stores it last.
     """
 
     patient: str  # "patient001"
-    phase: str  # "ED", "ES", or "" where a data set has one volume a patient
+    phase: str  # "ED", "ES", or "" where a data set has one volume per patient
     image: np.ndarray  # (c, z, y, x) float32, the file's own intensities
     label: np.ndarray | None  # (z, y, x) uint8 class numbers, 255 = unknown; None where there is no annotation
     spacing: tuple[float, float, float] | None  # (z, y, x) mm; None where the files carry none
     affine: np.ndarray | None  # (4, 4) voxel (x, y, z) to world mm of the source file
     source: Path  # the image file (or folder) that a message about this case names
-    info: dict[str, Any] = field(default_factory=dict)  # pathology, height, ...: what the data set says beside it
+    info: dict[str, Any] = field(default_factory=dict)  # further data of the data set: pathology, height, ...
     window: tuple[float, float] | None = None  # intensities are clipped to it, then scaled to [0, 1]; None: min to max
-    notes: tuple[str, ...] = ()  # what the files leave open and how it was read, a sentence each
+    notes: tuple[str, ...] = ()  # ambiguities of the files and how they were resolved, a sentence each
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseRef:
-    """A case not yet read: who it is, where it lies, and the function that reads it."""
+    """A case that is not read yet: its patient, its files, and the function that reads it."""
 
     patient: str
     phase: str
@@ -90,7 +90,7 @@ class CaseRef:
 
 @dataclass(frozen=True)
 class Cohort:
-    """The cases of one data set in one layout, with its class names; nothing is read before it is asked for."""
+    """The cases of one data set in one layout, with its class names; images are read lazily."""
 
     name: str  # "ACDC"
     layout: str  # "official", "ssl4mis", ...
@@ -100,7 +100,7 @@ class Cohort:
     published: dict[str, tuple[str, ...]] = field(default_factory=dict)  # patient lists that the data set publishes
     provenance: dict[str, Any] = field(default_factory=dict)  # license, source, or generator version and seed
     window: tuple[float, float] | None = None  # that of all its cases
-    problems: tuple[str, ...] = ()  # what is wrong with the folder, a sentence each; ``open_cohort`` refuses any
+    problems: tuple[str, ...] = ()  # problems of the folder, a sentence each; ``open_cohort`` refuses any
     orientation: str | None = None  # such as "RAS": that of all its cases; None where each is as its file has it
 
     @property
@@ -141,12 +141,12 @@ class Cohort:
 class Split:
     """Patients for training, in the order in which they become labeled, and patients held out."""
 
-    train: tuple[str, ...]  # the first ``labeled`` of them are labeled: budgets are nested by construction
+    train: tuple[str, ...]  # the first ``labeled`` of them are labeled, so budgets are nested
     labeled: int  # budget, in patients
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     origin: str = ""  # "published list" or "seed 0"
-    development: tuple[str, ...] = ()  # training patients who are not trained on, but on whom choices are made
+    development: tuple[str, ...] = ()  # training patients set aside, on whom choices are made
 
     @property
     def labeled_patients(self) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class Split:
         return self.train[self.labeled :]
 
     def with_development(self, patients: int | Sequence[str]) -> Split:
-        """Takes patients out of the training patients, to make choices on them that are not made on held-out ones.
+        """Sets training patients aside, for choices that must not use held-out patients.
 
         Args:
             patients: Their names, or how many: the last ones, so that label budgets stay nested.
@@ -193,8 +193,8 @@ class Size:
     name: str
     side: int  # slices, or the planes of patches, are side x side pixels
     updates: int  # of the student in all, pre-training included
-    labeled: int  # labeled images a step
-    unlabeled: int  # unlabeled images a step
+    labeled: int  # labeled images per step
+    unlabeled: int  # unlabeled images per step
     network: str  # a key of anatolab.nn.NETWORKS
     patients: int  # of a generated cohort
     depth: int = 0  # planes of a 3-D patch; 0: 2-D slices
@@ -227,9 +227,9 @@ class Batch:
 
 @dataclass
 class Losses:
-    """The named terms of one step, their weights, and what is worth plotting beside them.
+    """The named terms of one step, their weights, and diagnostics for the log.
 
-    ``total`` is the only thing the loop differentiates; all values stay on the device.
+    The loop differentiates ``total`` only; all values stay on the device.
     """
 
     terms: dict[str, Tensor]  # scalars, with gradient
@@ -244,18 +244,18 @@ class Losses:
 
 @dataclass(frozen=True)
 class Stage:
-    """One phase of a method's training: how long, on which rows, what is trained, and one step of it."""
+    """One phase of a method's training: its updates, batch, trainable parameters and step function."""
 
     name: str
     updates: int
     trainable: nn.Module | Sequence[nn.Parameter]
-    batch: tuple[int, int]  # labeled and unlabeled rows a step
+    batch: tuple[int, int]  # labeled and unlabeled rows per step
     step: Callable[[Batch, float], Losses]  # the batch, and the progress of this stage, in [0, 1)
     nesterov: bool = False  # whether SGD has Nesterov momentum in this stage, whatever the settings of the loop
 
 
 class Method(Protocol):
-    """A segmentation method, which is a ``torch.nn.Module`` as well: two types at once, which Python cannot say.
+    """A segmentation method. It is also a ``torch.nn.Module``, which Python's types cannot express together.
 
     ``state_dict`` holds everything: student, teacher, heads, banks and their pointers. The class carries ``Config``, a
     frozen dataclass whose defaults are the recommended settings; it has ``updates``, ``labeled``, ``unlabeled`` and

@@ -1,4 +1,4 @@
-"""Label volumes, probabilities and maps as NIfTI files that carry geometry and nothing else of the patient."""
+"""Writes label volumes, probabilities and maps as NIfTI files with geometry and no other patient data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from anatolab.types import Case, InputError
 SIDES = 32_767  # voxels along an axis that NIfTI-1 can count
 SCALE = 65_535  # a probability of 1 where it is stored in 16 bits
 ITKSNAP, SLICER = "labels_itksnap.txt", "labels_slicer.ctbl"
-# Fields of a NIfTI header that say where voxels lie; all others (names, comments, extensions) are left behind.
+# Fields of a NIfTI header that give the geometry; all others (names, comments, extensions) are dropped.
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
@@ -44,7 +44,7 @@ def write_nifti(label: np.ndarray, case: Case, path: Path, *, overwrite: bool = 
 
 
 def write_map(values: np.ndarray, case: Case, path: Path, *, overwrite: bool = False) -> None:
-    """Writes one number a voxel, such as an entropy, as float32; otherwise as :func:`write_nifti`."""
+    """Writes one number per voxel, such as an entropy, as float32; otherwise as :func:`write_nifti`."""
     _check_shape(values, case, path, "map")
     volume = np.ascontiguousarray(values.transpose(2, 1, 0).astype(np.float32))
     content = _image(volume, case).to_bytes()
@@ -96,10 +96,10 @@ def write_label_names(
 
     Args:
         classes: Background first.
-        colors: ``#rrggbb``, one a class.
+        colors: ``#rrggbb``, one per class.
         folder: Where the label volumes lie.
         overwrite: Whether files that say something else may be replaced.
-        check: Write nothing, and only raise what writing would.
+        check: Whether to write nothing and only raise the errors of writing.
 
     Raises:
         InputError: A file exists and says something else, or cannot be written.
@@ -128,7 +128,7 @@ def _check_shape(volume: np.ndarray, case: Case, path: Path, kind: str) -> None:
 
 
 def _image(volume: np.ndarray, case: Case) -> Any:
-    """A NIfTI image of an array (x, y, z, ...) in the geometry of a case."""
+    """Returns a NIfTI image of an array (x, y, z, ...) in the geometry of a case."""
     import nibabel as nib
 
     affine = np.eye(4) if case.affine is None else case.affine
@@ -147,7 +147,7 @@ def _image(volume: np.ndarray, case: Case) -> Any:
 
 
 def _write(path: Path, fill: Callable[[Any], Any], *, overwrite: bool, level: int = 9) -> None:
-    """Writes a file, packed where its name ends so, without a name or a date in it."""
+    """Writes a file, compressed if its name ends in .gz, without a name or a date in the gzip header."""
 
     def write(file: BinaryIO) -> None:
         if path.suffix != ".gz":

@@ -1,11 +1,11 @@
 """Measures where models look and what they follow, before and after calibration; writes `attribution-<tower>`.
 
-    python studies/attribution.py --tower vit --seeds 0 1 2 3 4 5  # about half a minute of one core a seed; rn a minute
+    python studies/attribution.py --tower vit --seeds 0 1 2 3 4 5  # half a minute of one core per seed; rn: a minute
 
-A seed draws the rows of the task, the fit, and 100 counterfactual sets. Of each method (zero-shot, ERM, CFR, DFR) are
-recorded the accuracies by group; the counterfactual scores; and of three maps, on the first 16 sets, the share outside
-the object, its lift over a flat map and the pointing game. The ResNet is fitted for less, as in the chapter: its
-projection is a whole attention pooling.
+A seed decides the rows of the task, the fit, and 100 counterfactual sets. For each method (zero-shot, ERM, CFR, DFR)
+the record holds the accuracy per group; the counterfactual scores; and for three maps, on the first 16 sets, the share
+outside the object, its lift over a flat map and the pointing game. The ResNet is fitted for fewer epochs, as in the
+chapter, because its projection is a whole attention pooling.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from anatolab.robust._fit import batches, train_projection
 
 
 def forked(work: Callable[[], Any]) -> dict[str, Any]:
-    """Runs work in a child process: seconds of a processor, and how far its memory rose over where it began."""
+    """Runs work in a child process; returns its CPU seconds and the rise of its memory."""
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
@@ -43,13 +43,13 @@ def forked(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def memory(key: str) -> float:
-    """Megabytes of this process by the kernel's count."""
+    """Returns a memory statistic of this process from the kernel, in MB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
 
 
 def cost() -> records.Record:
-    """An epoch of CFR on features that are there, of ERM on them, of the whole image tower; and extraction once."""
+    """Measures an epoch of CFR and of ERM on cached features, of the whole image tower, and feature extraction."""
     clock = Clock()
     values: dict[str, Any] = {}
     for name in ("vit", "rn"):

@@ -1,8 +1,8 @@
-"""Many trainings on many machines: the list of wanted runs as tasks of Ray Core, one task a run.
+"""Many trainings on many machines: the list of wanted runs as tasks of Ray Core, one task per run.
 
-A task runs where its share of CPUs and GPUs is free. Its record comes back to the machine that asked. A worker that is
-lost, killed or told to stop ends its task, and Ray starts it again, maybe elsewhere: the run continues from its last
-checkpoint if the working folder is on a disk that both machines see, and from its beginning otherwise.
+A task runs where its share of CPUs and GPUs is free. Its record returns to the calling machine. If a worker is lost,
+killed or stopped, Ray restarts its task, possibly elsewhere: the run continues from its last checkpoint if the working
+folder is on a shared disk, and from its beginning otherwise.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def run_all(
     gpus: float = 0.0,
     retries: int = 10,
 ) -> Iterator[tuple[Any, int, Any]]:
-    """Yields experiment, seed and result of each run as it is done; an exception stands for a run that failed.
+    """Yields experiment, seed and result of each completed run; for a failed run the result is an exception.
 
     Args:
         todo: Experiments, which have an ``id``, with their seeds, in the order in which they are started.
         run: Trains one of them.
-        workdir: Where runs keep their checkpoints, an absolute path that means the same on all machines.
-        address: Of a running cluster, such as ``auto``; one of this machine is started where None.
-        cpus: Of each run; also its number of threads.
-        gpus: Of each run; a share lets runs use one GPU together.
-        retries: How often a run is started again after its worker was lost.
+        workdir: Folder of the checkpoints, an absolute path that is the same on all machines.
+        address: Address of a running cluster, such as ``auto``; None starts one on this machine.
+        cpus: CPUs per run; also its number of threads.
+        gpus: GPUs per run; a fraction lets runs share one GPU.
+        retries: Number of restarts of a run whose worker was lost.
 
     Raises:
         InputError: Ray is not installed, or no machine of the cluster has so many CPUs and GPUs.
@@ -69,7 +69,7 @@ def run_all(
 
 
 def _work(run: Run, experiment: Any, seed: int, out: Path) -> Any:
-    """One run, in a worker; a worker that is told to stop is lost to Ray, which starts the run again."""
+    """Runs one experiment in a worker; a worker that is stopped counts as lost, and Ray restarts the run."""
     try:
         return run(experiment, seed, out=out)
     except KeyboardInterrupt:

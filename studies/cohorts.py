@@ -1,4 +1,4 @@
-"""The cohorts that the studies make records on, by the name that an experiment has for them, and their splits."""
+"""The cohorts of the studies by the name in an experiment's id, and their splits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _acdc() -> tuple[Cohort, Splits]:
 
 
 def _acdc_development() -> tuple[Cohort, Splits]:
-    """ACDC with the development patients in the place of the validation patients, and out of the training."""
+    """Opens ACDC with the development patients in place of the validation patients, and out of the training."""
     cohort, split_of = _acdc()
     train = tuple(p for p in split_of(1).train if p not in DEVELOPMENT)
     return cohort, lambda labeled: Split(

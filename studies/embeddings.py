@@ -1,16 +1,15 @@
-"""Follows what five methods make of the same validation pixels, along their trainings; writes records.
+"""Follows how five methods embed the same validation pixels during training; writes records.
 
     python studies/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
     python studies/embeddings.py --method mona  # trains this one alone
     python studies/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
 
-Each method is trained on the generated hearts with three labeled patients, at the demo preset but for half of its
-updates: at the tiny one, in a few hundred, the staged methods have learned next to nothing. At six moments the student
-reads 400 pixels of the ten validation patients, 10 of each class in each patient, always the same ones. Kept are, in
-`runs/embeddings`, their vectors in the decoder, their representations where the method has them, and Dice of all
-validation slices. From these, in the record: t-SNE maps, each begun from the one before and turned onto it, and their
-quality, with the range over maps that begin at random. One more record a method, embeddings-cardiac-<method>, has what
-claims are judged by, patient by patient.
+Each method is trained on the generated hearts with three labeled patients, at the demo preset for 1,000 updates; at the
+tiny preset the staged methods learn almost nothing. At six moments the student reads the same 400 pixels of the ten
+validation patients, 10 of each class in each patient. `runs/embeddings` keeps their decoder vectors, their
+representations if the method has them, and the Dice of all validation slices. The record holds t-SNE maps, each
+initialized from the one before and aligned to it, and their quality, with the range over maps with random starts. A
+record per method, embeddings-cardiac-<method>, has the values per patient by which claims are judged.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def dice_of(method: Any, rows: Any, classes: int) -> float:
 
 
 def follow(name: str, size: Size, updates: int, folder: Path) -> None:
-    """Trains one method, and leaves what was read at each moment in ``folder/<name>.pt``."""
+    """Trains one method, and saves what was read at each moment in ``folder/<name>.pt``."""
     clock = Clock()
     cohort, split_of = COHORTS["cardiac"]()
     split = split_of(3)
@@ -126,7 +125,7 @@ def points_of(read: dict[str, Any], of: str, moment: int) -> Points:
 
 
 def mapped(read: dict[str, Any]) -> dict[str, Any]:
-    """Maps and quality of one method."""
+    """Computes maps and quality of one method."""
     values: dict[str, Any] = {"dice": np.round(read["dice"], 4), "moments": read["moments"], "stages": read["stages"]}
     for of in ("decoder", "representation"):
         points = [points_of(read, of, i) for i in range(len(read[of]))]
@@ -154,7 +153,7 @@ def mapped(read: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_patient(read: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns, at the last checkpoint, per patient the share of pixel neighbors in other patients with equal class."""
+    """Returns for each patient the share of neighbors in other patients with the same class, at the last moment."""
     points = points_of(read, "decoder", len(read["decoder"]) - 1)
     hit = hits(points.features, points.label, NEIGHBORS, apart=points.patient)
     return {"class_hit": {p: round(float(hit[points.patient == p].mean()), 4) for p in sorted(set(points.patient))}}

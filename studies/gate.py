@@ -1,4 +1,4 @@
-"""Measures whether a generated cohort is hard enough to mean something, and what it looks like; writes one record.
+"""Measures whether a generated cohort is hard enough, and compares it with real data; writes one record.
 
     python studies/gate.py                          # the cardiac cohort: about half an hour on one core
     python studies/gate.py abdomen                  # another one
@@ -7,9 +7,9 @@
 
 The gate (recorded as `gate-<cohort>`), in mean Dice over held-out patients, at size demo: supervision with all labels
 reaches at least .85; the base with three labeled patients, a classifier of each pixel's intensity and position, and an
-atlas of mean shapes stay at least .10, .20 and .20 under that. What fails is mended in the generator, never here. Where
-ANATOLAB_DATA names real data of the same anatomy, the record also says how the network trained on generated patients
-alone does on the real training patients, in the field of view of three of them, and compares the two cohorts.
+atlas of mean shapes stay at least .10, .20 and .20 below that. A failed gate is repaired in the generator, never here.
+If ANATOLAB_DATA has real data of the same anatomy, the record also holds the Dice on real training patients of a
+network trained on generated patients alone, in the field of view of three real ones, and compares the two cohorts.
 """
 
 from __future__ import annotations
@@ -17,47 +17,45 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from recording import Clock
-from torch import Tensor, nn
+from shortcuts import SIDE, PerPixel, PerVoxel
+from torch import nn
 
 from anatolab import records
 from anatolab.data import cache_root, find_field_of_view, open_cohort, prepare, split_patients, split_sha256
 from anatolab.data.cache import scaled
 from anatolab.data.phantoms import abdomen_cohort, atrium_cohort, cardiac_cohort
-from anatolab.data.volumes import volume_of
 from anatolab.inference import evaluate
 from anatolab.methods import METHODS
 from anatolab.metrics import summarize
 from anatolab.nn import NETWORKS
 from anatolab.presets import SIZES, SIZES_3D
 from anatolab.training import Settings, train
-from anatolab.types import Case, Cohort, Size, Split
+from anatolab.types import Cohort, Size, Split
 
-SIDE = 128  # of the slices on which shortcuts are measured
 TARGETS = {"full": 0.85, "three_under": 0.10, "pixel_under": 0.20, "atlas_under": 0.20}
 PARTS = ("likeness", "full", "three", "shortcuts")
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What differs from one generated cohort to the next."""
+    """The gate's settings for one generated cohort."""
 
     cohort: Callable[[], Cohort]
     split: dict[str, int]  # patients: labeled, validation, test
     title: str
-    shape: str  # what center and extent of the foreground are called in the record
-    dims: int = 2  # 3: a cohort that is taken as volumes
-    tail: float = 0.0  # voxels of the largest organ for one of the smallest, at least; 0: no target
+    shape: str  # name of the foreground's center and extent in the record
+    dims: int = 2  # 3: the cohort is used as volumes
+    tail: float = 0.0  # least ratio of voxels of the largest organ to the smallest; 0: no target
     real: str = ""  # folder of real data of the same anatomy, under ANATOLAB_DATA
-    config: dict[str, Any] = field(default_factory=dict)  # more for the record
+    config: dict[str, Any] = field(default_factory=dict)  # further configuration for the record
 
     @property
     def size(self) -> Size:
@@ -93,18 +91,18 @@ GATES = {
 
 
 def generator_of(name: str) -> str:
-    """The module that draws a cohort; its ``VERSION`` is part of every seed."""
+    """Returns the module that draws a cohort; its ``VERSION`` is part of every seed."""
     return f"anatolab.data.phantoms.{name}"
 
 
 def method_config(gate: Gate, method: str) -> Any:
-    """The recommended settings; where every patient is labeled, as many images an update as a split batch has."""
+    """Returns the recommended settings; with all patients labeled, the batch has as many images as otherwise."""
     config = METHODS[method].Config().for_size(gate.size)
     return replace(config, labeled=config.labeled + config.unlabeled) if method == "supervised" else config
 
 
 def config_of(gate: Gate, provenance: dict[str, Any]) -> dict[str, Any]:
-    """What decides the numbers of a gate; a record of another configuration is started anew."""
+    """Returns the configuration of a gate; a record of another configuration is started anew."""
     return {
         "cohort": provenance,
         "size": asdict(gate.size),
@@ -114,7 +112,7 @@ def config_of(gate: Gate, provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained(name: str, cohort: Cohort, split: Split, seed: int) -> dict[str, Any]:
-    """A network with all labels (supervised) or with few (base), and how it predicts; goes on where it was stopped."""
+    """Trains or resumes a network with all labels (supervised) or few (base); returns arguments of :func:`dice_of`."""
     gate = GATES[name]
     kind = "supervised" if split.labeled == len(split.train) else "base"
     view = find_field_of_view(cohort, split.labeled_patients, dims=gate.dims)
@@ -129,124 +127,17 @@ def trained(name: str, cohort: Cohort, split: Split, seed: int) -> dict[str, Any
     return {"method": method, "size": gate.size.image, "field_of_view": view, "largest_component": True}
 
 
-class PerPixel(nn.Module):
-    """Class scores from each pixel's position alone (atlas), or from its intensity and position (boosted trees).
-
-    Scores are multiplied by the classes' shares to a power chosen on training patients: the shortcut gets its chance.
-    """
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, classes: int, *, atlas: bool, seed: int = 0) -> None:
-        super().__init__()
-        shares = np.bincount(labels.ravel(), minlength=classes) / labels.size
-        self.log_shares = torch.from_numpy(np.log(shares)).float()[:, None, None]
-        self.power, self.atlas = 0.0, None
-        if atlas:
-            maps = np.stack([(labels == c).mean(0) for c in range(classes)])
-            self.atlas = torch.from_numpy(np.log(maps / shares[:, None, None] + 1e-6)).float()
-        else:
-            from sklearn.ensemble import HistGradientBoostingClassifier
-
-            rng = np.random.default_rng(seed)
-            chosen = np.concatenate(
-                [rng.choice(np.flatnonzero(labels.ravel() == c), 40_000) for c in range(classes)]
-            )  # as many of each class
-            self.trees = HistGradientBoostingClassifier(max_iter=150, random_state=seed)
-            self.trees.fit(self.features(images).reshape(-1, 3)[chosen], labels.ravel()[chosen])
-        scores = self.predict(torch.from_numpy(images[::25]))
-        self.power = max((0.0, 0.25, 0.5, 0.75, 1.0), key=lambda p: self.dice_at(p, scores, labels[::25]))
-
-    @staticmethod
-    def features(images: np.ndarray) -> np.ndarray:
-        """Intensity, row and column ``(n, h, w, 3)``."""
-        y, x = (np.broadcast_to(a, images[:, 0].shape) for a in np.ogrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j])
-        return np.stack([images[:, 0], y, x], axis=-1)
-
-    def dice_at(self, power: float, scores: Tensor, labels: np.ndarray) -> float:
-        """Mean Dice over the foreground, all pixels pooled, were this the power of the shares."""
-        predicted = (scores + power * self.log_shares).argmax(1).numpy()
-        hits = [((predicted == c) & (labels == c)).sum() for c in range(1, scores.shape[1])]
-        sizes = [(predicted == c).sum() + (labels == c).sum() for c in range(1, scores.shape[1])]
-        return float(np.mean(2 * np.array(hits) / np.array(sizes)))
-
-    def predict(self, image: Tensor) -> Tensor:
-        """Scores ``(b, classes, h, w)``."""
-        if self.atlas is not None:
-            scores = self.atlas.expand(len(image), -1, -1, -1)
-        else:
-            flat = self.trees.predict_proba(self.features(image.numpy()).reshape(-1, 3))
-            scores = torch.from_numpy(np.log(flat + 1e-6)).float().unflatten(0, image[:, 0].shape).permute(0, 3, 1, 2)
-        return scores + self.power * self.log_shares
-
-
-class PerVoxel:
-    """The same two shortcuts in 3-D, for one foreground class: how likely each voxel is, by its place in the volume.
-
-    Places are shares of the field of view along each axis, intensities those of the voxel itself; the threshold on the
-    probability is the best one on training patients.
-    """
-
-    GRID = (32, 48, 48)  # of the atlas
-
-    def __init__(self, cohort: Cohort, patients: tuple[str, ...], *, atlas: bool, seed: int = 0) -> None:
-        rng, features, truths, maps = np.random.default_rng(seed), [], [], []
-        for case in (ref.load() for ref in cohort.of(patients)):
-            assert case.label is not None
-            inside = torch.from_numpy(case.label > 0).float()
-            maps.append(F.interpolate(inside[None, None], self.GRID, mode="trilinear", align_corners=False)[0, 0])
-            chosen = rng.choice(case.label.size, 3_000)
-            features.append(self.features(case)[chosen])
-            truths.append(case.label.ravel()[chosen])
-        self.atlas = torch.stack(maps).mean(0) if atlas else None
-        if not atlas:
-            from sklearn.ensemble import HistGradientBoostingClassifier
-
-            self.trees = HistGradientBoostingClassifier(max_iter=150, random_state=seed)
-            self.trees.fit(np.concatenate(features), np.concatenate(truths))
-        self.threshold = 0.5
-        thresholds = np.linspace(0.1, 0.7, 13)
-        scores = [[self.dice(p, case, t) for t in thresholds] for p, case in self.predicted(cohort, patients[::4])]
-        self.threshold = float(thresholds[np.mean(scores, axis=0).argmax()])
-
-    @staticmethod
-    def features(case: Case) -> np.ndarray:
-        """Intensity, and place along z, y and x in [0, 1], of every voxel ``(voxels, 4)``."""
-        places = np.meshgrid(*[np.linspace(0, 1, n) for n in case.image.shape[1:]], indexing="ij")
-        return np.stack([volume_of(case)[0], *places], axis=-1).reshape(-1, 4).astype(np.float32)
-
-    def predicted(self, cohort: Cohort, patients: tuple[str, ...]) -> Iterator[tuple[np.ndarray, Case]]:
-        """The probability of the foreground (z, y, x), case by case."""
-        for case in (ref.load() for ref in cohort.of(patients)):
-            shape = case.image.shape[1:]
-            if self.atlas is not None:
-                moved = F.interpolate(self.atlas[None, None], shape, mode="trilinear", align_corners=False)[0, 0]
-                yield moved.numpy(), case
-            else:
-                yield self.trees.predict_proba(self.features(case))[:, 1].reshape(shape), case
-
-    @staticmethod
-    def dice(probability: np.ndarray, case: Case, threshold: float) -> float:
-        """Dice of what lies above a threshold."""
-        assert case.label is not None
-        predicted, truth = probability > threshold, case.label == 1
-        return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
-
-    def dice_of(self, cohort: Cohort, patients: tuple[str, ...]) -> dict[str, float]:
-        """Mean Dice over patients, as :func:`dice_of` gives it."""
-        mean = float(np.mean([self.dice(p, case, self.threshold) for p, case in self.predicted(cohort, patients)]))
-        return {cohort.classes[1]: mean, "mean": mean}
-
-
 def dice_of(
     method: nn.Module, cohort: Cohort, patients: tuple[str, ...], size: tuple[int, ...] = (SIDE, SIDE), **how: Any
 ) -> dict[str, float]:
-    """Mean Dice over patients of each class on the native grid, and the mean of the foreground classes."""
+    """Computes the mean Dice over patients per class on the native grid, and the mean over foreground classes."""
     refs = cohort.of(patients)
     values = evaluate(method, refs, cohort.classes, size, **how)
     return summarize(values, {ref.name: ref.patient for ref in refs})["dice"]
 
 
 def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str, Any]:
-    """What of a cohort can be compared: shares, intensities as scaled for the network, extents, empty slices."""
+    """Computes comparable statistics of a cohort: class shares, scaled intensities, extents, empty slices."""
     names, rows = cohort.classes, []
     histogram = np.zeros((len(names), 20))
     for ref in cohort.of(patients):
@@ -297,7 +188,7 @@ def likeness(cohort: Cohort, patients: tuple[str, ...], shape: str) -> dict[str,
 
 
 def tail(cohort: Cohort) -> float:
-    """How many voxels of its largest organ the cohort holds for one of its smallest."""
+    """Returns the ratio of voxels of the largest organ to those of the smallest."""
     counts = np.zeros(256, int)
     for case in cohort:
         assert case.label is not None
@@ -316,13 +207,13 @@ def show(table: dict[str, dict[str, Any]]) -> None:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries joined, the new value where both have one."""
+    """Merges nested dictionaries; new values replace old ones."""
     both = {k: merged(old[k], v) if isinstance(v, dict) and k in old else v for k, v in new.items()}
     return {**old, **both}
 
 
 def judged(values: dict[str, Any]) -> dict[str, bool]:
-    """Which parts of the gate hold, of those measured so far."""
+    """Returns which of the measured parts of the gate are passed."""
     dice, targets = values.get("dice", {}), values["targets"]
     held = {"tail": values["tail"] >= targets["tail"]} if "tail" in values else {}
     if "full" not in dice:
@@ -333,7 +224,7 @@ def judged(values: dict[str, Any]) -> dict[str, bool]:
 
 
 def keep(name: str, measured: dict[str, Any], config: dict[str, Any], split: Split, clock: Clock) -> records.Record:
-    """Adds what was measured to the record; one of another generator's version or setting is started anew."""
+    """Adds measured values to the record; a record of another generator version or configuration is started anew."""
     path = records.path_of(f"gate-{name}", 0)
     old = records.read(path) if path.exists() else None
     values = old.values if old is not None and old.config == records.plain(config) else {}

@@ -1,4 +1,4 @@
-"""What all studies share: a clock whose reading is the provenance, and rounding."""
+"""Helpers of all studies: a clock that gives the provenance, and rounding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anatolab import records
 
 
 class Clock:
-    """Runs from where it is made."""
+    """Measures time from its creation."""
 
     def __init__(self) -> None:
         self.started, self.begin = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()

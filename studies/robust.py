@@ -35,7 +35,6 @@ from anatolab.robust import (
     Best,
     Cfr,
     Clip,
-    FeatureSet,
     Head,
     ProjectionHead,
     Sgd,
@@ -101,7 +100,7 @@ class Task:
             return method.fit(self.train.h, self.train.y, self.train.groups, self.generator(), self.val)
 
     def made(self, run: str, config: Any) -> Any:
-        """Makes a method; CFR takes the ERM that was trained once, where that is the reference which it would train."""
+        """Makes a method; CFR reuses the ERM that was trained once, if that is its reference."""
         name, select = RUNS[run]
         method = METHODS[name].make(self.start, config, select)
         if not (isinstance(method, Cfr) and method.config.reference == "erm_last" and method.config.erm == Sgd()):
@@ -112,16 +111,16 @@ class Task:
             self.shared = erm, generator.get_state()
         return OnReference(method.start, method.config, *self.shared)
 
-    def accuracy(self, head: Head, rows: FeatureSet | None = None) -> dict[str, Any]:
-        """Accuracies on test rows, or on those given; `gap` is that of the weighted mean over the worst group."""
-        rows = rows or self.test
+    def accuracy(self, head: Head) -> dict[str, Any]:
+        """Computes accuracies on test rows; `gap` is the weighted mean minus the worst group."""
+        rows = self.test
         assert rows.groups is not None
         pred = predict(head, rows.h).numpy()
         scores = group_accuracy(pred, rows.y.numpy(), rows.groups.numpy(), train_counts=self.counts)
         return scores | {"gap": scores["train_weighted"] - scores["worst"]}
 
     def reliance(self, head: Head) -> dict[str, Any]:
-        """Counterfactual scores, with intervals over sets."""
+        """Computes counterfactual scores, with intervals over sets."""
         sets = counterfactual_scenes(200, self.seed).images
         h = self.clip.trunk(self.clip.preprocess(sets.reshape(-1, *sets.shape[3:])))
         logits = in_chunks(head.logits, h)
@@ -129,7 +128,7 @@ class Task:
 
 
 class OnReference(Cfr):
-    """CFR on a reference that is trained already, with the generator where that training left it: the same weights."""
+    """CFR with a pre-trained reference, and the generator in the state after that training: the same weights."""
 
     def __init__(self, start: Start, config: Cfr.Config, trained: ProjectionHead, state: torch.Tensor) -> None:
         super().__init__(start, config)
@@ -154,13 +153,13 @@ def choose(seed: int) -> records.Record:
 
 
 def chosen() -> dict[str, int]:
-    """The setting of each run with the best mean score over the draws of `choose`, the first of equals."""
+    """Returns the setting of each run with the best mean score over the draws of `choose`, the first of equals."""
     runs = [record.values["scores"] for record in records.load("robust-choice")]
     return {run: int(np.mean([scores[run] for scores in runs], 0).argmax()) for run in RUNS}
 
 
 def report(name: str, seed: int) -> records.Record:
-    """Every method at its chosen setting, once; a few of them on worlds other than finch or duck."""
+    """Runs every method at its chosen setting; on worlds other than finch or duck, only some of them."""
     clock, task, numbers = Clock(), Task(name, seed), chosen()
     scenes = name in ("vit", "rn")
     values: dict[str, Any] = {}
@@ -198,7 +197,7 @@ def one(task: Task, run: str, method: Any, *, reliance: bool) -> dict[str, Any]:
 
 
 def sweep(seed: int) -> records.Record:
-    """A few methods while the cue in the training rows goes from meaningless to nearly certain."""
+    """Runs some methods over increasing strengths of the cue in the training rows."""
     clock, numbers = Clock(), chosen()
     values: dict[str, Any] = {}
     for aligned in STRENGTHS:
@@ -248,7 +247,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def cells(seed: int) -> records.Record:
-    """CFR with one setting changed at a time."""
+    """Runs CFR with one setting changed at a time."""
     clock = Clock()
     task = Task("vit", seed)
     generator = task.generator()
@@ -292,7 +291,7 @@ def keep(name: str, seed: int, title: str, config: Any, values: Any, clock: Cloc
 
 
 def todo(name: str, seeds: list[int]) -> Iterator[int]:
-    """The seeds whose record is missing or stale."""
+    """Yields the seeds whose record is missing or stale."""
     for seed in seeds:
         path = records.path_of(name, seed)
         if not path.exists() or records.is_stale(records.read(path)):

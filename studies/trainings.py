@@ -1,10 +1,10 @@
-"""Makes the records of the book's trainings, here or on a lent GPU, and packs the data that travel there.
+"""Makes the records of the book's trainings, on this machine, a cluster or a GPU, and packs data for such a machine.
 
     python studies/trainings.py list                      # the wanted runs, and which are recorded
     python studies/trainings.py records acdc-3-action     # what is missing or stale; all where none is named
     python studies/trainings.py records --ray --address auto  # the same, on a cluster
     python studies/trainings.py gpu --limit 3600          # tests, benchmarks and missing records, within an hour
-    python studies/trainings.py pack-data                 # ACDC at one size, for a machine that data must travel to
+    python studies/trainings.py pack-data                 # ACDC at one size, for a machine without the data
 
 `anatolab/experiments.py` says which runs are wanted; `make records` runs this in a checkout of its own.
 """
@@ -12,9 +12,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cohorts import COHORTS
+from lent import gpu
 from recording import rounded
 
 from anatolab import experiments, records
@@ -137,7 +136,7 @@ def run(experiment: Experiment, seed: int, *, out: Path | None = None, progress:
 
 
 def left_ventricle(cohort: Cohort, patients: Sequence[str], volumes: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns volume and ejection fraction of each left ventricle, predicted and annotated, and how they differ."""
+    """Returns predicted and annotated volume and ejection fraction of each left ventricle, and their errors."""
     from anatolab.metrics import beats, volume
 
     number = cohort.classes.index("LV")
@@ -198,7 +197,7 @@ def _around(drawn: np.ndarray, margin: int = 15) -> slice:
 def make_records(
     only: Sequence[str] = (), *, limit: float | None = None, workdir: Path | None = None, size: str | None = None
 ) -> list[str]:
-    """Makes what is missing or stale, most telling first; an interrupted run is continued by the next call.
+    """Makes missing and stale records in order of priority; the next call resumes an interrupted run.
 
     Args:
         only: Ids, all wanted runs where empty.
@@ -229,11 +228,11 @@ def make_records(
 def make_records_on_ray(
     only: Sequence[str] = (), *, workdir: Path | None = None, size: str | None = None, **share: Any
 ) -> tuple[list[str], list[str]]:
-    """Makes what is missing or stale on a Ray cluster; records are collected here.
+    """Makes missing and stale records on a Ray cluster, and collects them here.
 
     Args:
         only: Ids, all wanted runs where empty.
-        workdir: As of :func:`make_records`, on a disk that all machines see.
+        workdir: As in :func:`make_records`, on a disk that all machines see.
         size: Make only runs of this size.
         share: ``address``, ``cpus`` and ``gpus`` of :func:`cluster.run_all`.
 
@@ -261,7 +260,7 @@ def make_records_on_ray(
 
 
 def _todo(only: Sequence[str], size: str | None) -> list[tuple[Experiment, int]]:
-    """What is missing or stale, most telling first."""
+    """Returns missing and stale runs in order of priority."""
     import fingerprints
 
     chosen = [by_id(name) for name in only] if only else sorted(experiments.EXPERIMENTS, key=lambda e: e.priority)
@@ -271,7 +270,7 @@ def _todo(only: Sequence[str], size: str | None) -> list[tuple[Experiment, int]]
 
 
 def pack_data(target: Path, *, side: int = 128) -> Path:
-    """Writes a small ACDC, for a machine that data must travel to, in the SSL4MIS layout, intensities as uint8.
+    """Writes a small copy of ACDC in the SSL4MIS layout, with intensities as uint8, for a machine without the data.
 
     Training slices have the training size, validation volumes their own, so that metrics stay on the native grid. It
     holds ACDC's images (CC BY-NC-SA 4.0) and is not for publication; git ignores the default folder.
@@ -305,51 +304,11 @@ def pack_data(target: Path, *, side: int = 128) -> Path:
     return root
 
 
-def gpu(limit: float, out: Path, *, dry_run: bool = False) -> int:
-    """Runs the GPU tests, the benchmarks and every missing record within a time limit; writes one archive.
-
-    Needs only a Python with torch and the wheels that anatolab imports. Stopped and called again, it continues.
-    """
-    import subprocess
-
-    import torch
-
-    if not torch.cuda.is_available() and not dry_run:
-        print("no CUDA device here; --dry-run goes through the motions on the CPU", file=sys.stderr)
-        return 2
-    started, failures = time.monotonic(), 0
-    out.mkdir(parents=True, exist_ok=True)
-    root = Path(__file__).resolve().parent.parent
-    benchmarks = sorted((root / "benchmarks").glob("bench_*.py"))
-    commands = [[sys.executable, "-m", "pytest", "-q", "tests/gpu"]]
-    commands += [[sys.executable, str(b), "--report", "--json", str(out / f"{b.stem}.json")] for b in benchmarks]
-    for command in commands:
-        left = limit - (time.monotonic() - started)
-        if left <= 0:
-            print("time is up before", " ".join(command[1:]), flush=True)
-            break
-        print("$", " ".join(command[1:]), flush=True)
-        try:
-            code = subprocess.run(command, cwd=root, timeout=left, check=False).returncode
-        except subprocess.TimeoutExpired:
-            code = -1
-            print("stopped at the time limit", flush=True)
-        failures += code not in (0, 5)  # 5: pytest found nothing to run
-    os.environ.setdefault("ANATOLAB_RECORDS", str(out / "records"))
-    if not dry_run:
-        make_records(limit=limit - (time.monotonic() - started), workdir=out / "runs")
-    with tarfile.open(out / "records.tar.gz", "w:gz") as archive:
-        for path in sorted((out / "records").rglob("*")) if (out / "records").exists() else []:
-            if path.is_file():
-                archive.add(path, path.relative_to(out))
-    return min(failures, 1)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the wanted runs, and which are recorded")
-    make = commands.add_parser("records", help="make missing and stale records, most telling first")
+    make = commands.add_parser("records", help="make missing and stale records in order of priority")
     make.add_argument("only", nargs="*", metavar="ID", help="only these")
     make.add_argument("--limit", type=float, help="start no run after this many seconds")
     make.add_argument("--size", choices=list(SIZES), help="only runs of this size")
@@ -362,8 +321,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lent.add_argument("--limit", type=float, default=3600.0, help="seconds")
     lent.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for results and the archive")
     lent.add_argument("--dry-run", action="store_true", help="on the CPU, without records")
-    pack = commands.add_parser("pack-data", help="ACDC at one size in one file, for a machine data must travel to")
-    pack.add_argument("--out", type=Path, default=Path(".pack"), help="becomes ANATOLAB_DATA there")
+    pack = commands.add_parser("pack-data", help="ACDC at one size in one file, for a machine without the data")
+    pack.add_argument("--out", type=Path, default=Path(".pack"), help="folder to write, the ANATOLAB_DATA there")
     given = parser.parse_args(arguments)
     if given.command == "list":
         for e in sorted(experiments.EXPERIMENTS, key=lambda e: e.priority):
@@ -382,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif given.command == "pack-data":
         print(pack_data(given.out))
     else:
-        return gpu(given.limit, given.out, dry_run=given.dry_run)
+        return gpu(given.limit, given.out, make_records, dry_run=given.dry_run)
     return 0
 
 

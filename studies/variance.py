@@ -1,4 +1,4 @@
-"""Measures how much the samplers of ARCO lower the variance of a loss and of its gradient, along a real training.
+"""Measures how much ARCO's samplers lower the variance of a loss and of its gradient, during a real training.
 
     python studies/variance.py --data acdc --seeds 0 1 2        # writes the records variance-acdc; or cardiac
 
@@ -112,7 +112,7 @@ def setups(method: Any, batch: Batch) -> dict[str, tuple[Strata, int, Callable[[
 
 
 def measured(method: Any, batch: Batch) -> dict[str, Any]:
-    """Ratios to naive draws of the variances of loss and gradient, for each contrast and sampler."""
+    """Computes the variances of loss and gradient relative to naive sampling, per contrast and sampler."""
     method.train()
     ratios: dict[str, Any] = {}
     for name, (strata, num, loss, by_pixel) in setups(method, batch).items():

@@ -1,4 +1,4 @@
-"""Measures what a verdict is worth: how often the rule decides where nothing differs, and what it can see.
+"""Measures the error rates of verdicts: decisions where nothing differs, and power where something does.
 
 python studies/verdicts.py repeats                 # 20 seeds of each row, trained on generated hearts
 python studies/verdicts.py repeats --row base      # this row alone; continues after the last recorded seed
@@ -32,7 +32,7 @@ PATIENTS, TRAIN, VALIDATION, LABELED = 40, 30, 10, 7  # generated hearts
 def repeats(row: str, seeds: Sequence[int] = SEEDS) -> records.Record:
     """Trains one method once per seed, all else equal, and records the Dice of each validation patient.
 
-    One record a row, ``repeats-<row>``, with ``dice.<seed>.<patient>``; it is rewritten after each training, and a
+    One record per row, ``repeats-<row>``, with ``dice.<seed>.<patient>``; it is rewritten after each training, and a
     call continues after the last one.
     """
     import torch
@@ -98,7 +98,7 @@ SEED_COUNTS, PATIENT_COUNTS, EFFECTS = (3, 5, 10), (6, 10, 20), {"d01": 0.01, "d
 
 
 def recorded_components() -> tuple[np.ndarray, int]:
-    """Returns the medians of what differs between two methods of one table, over seeds, patients and neither.
+    """Returns the median variance components of differences between methods: seeds, patients, residual.
 
     Over all pairs of recorded methods with the same patients and three common seeds. Runs of the earlier regime count
     here, where no verdict rests on them.
@@ -201,7 +201,7 @@ def picture(rows: dict[str, SeedValues], most: int = 45) -> Path:
 
 
 def awaited() -> list[str]:
-    """Writes the experiments that the ledger names and nobody has recorded yet, one a line."""
+    """Writes the experiments of the ledger that are not recorded yet, one per line."""
     sys.path.insert(0, str(records.PACKAGE.parent / "book" / "_ext"))
     import anatolab_ledger as ledger
 

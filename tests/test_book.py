@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -17,9 +18,41 @@ from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "book" / "_static" / "vendor"
+DIAGRAMS = ROOT / "book" / "_static" / "diagrams"
 
 
 lint = script("tools/lint_pages.py")
+
+
+# --------------------------------------------------------------------------------------------------------- diagrams
+def includes() -> dict[Path, list[Path]]:
+    """Diagram to the pages that include it, by the paths that they name."""
+    by_file: dict[Path, list[Path]] = {}
+    for page in lint.pages():
+        for name in re.findall(r"^:file: (\S+\.svg)$", lint.read(page).prose, re.M):
+            by_file.setdefault((page.parent / name).resolve(), []).append(page)
+    return by_file
+
+
+def test_every_diagram_is_included_somewhere_and_every_included_file_exists() -> None:
+    assert set(includes()) == set(DIAGRAMS.glob("*.svg"))
+
+
+@pytest.mark.parametrize("path", sorted(DIAGRAMS.glob("*.svg")), ids=lambda p: p.stem)
+def test_a_diagram_has_words_names_of_its_own_and_colors_of_the_theme(path: Path) -> None:
+    svg = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+    assert svg.get("role") == "img"
+    title = svg.find("{http://www.w3.org/2000/svg}title")
+    assert title is not None
+    assert title.get("id") == svg.get("aria-labelledby")
+    assert len(title.text or "") > 100
+    ids = [node.get("id", "") for node in svg.iter() if node.get("id")]
+    assert all(name.startswith(path.stem) for name in ids)  # several diagrams may stand on one page
+    assert len(set(ids)) == len(ids)
+    assert [node.tag for node in svg.iter() if {"fill", "stroke", "style"} & set(node.attrib)] == []
+    css = (ROOT / "book" / "_static" / "anatolab.css").read_text(encoding="utf-8")
+    classes = {name for node in svg.iter() for name in node.get("class", "").split()}
+    assert [name for name in classes if f".{name}" not in css] == []
 
 
 # ------------------------------------------------------------------------------------------------------------ pages

@@ -201,6 +201,7 @@ def test_a_tree_that_breaks_a_rule_fails(tmp_path: Path, name: str, text: str, m
 
 
 LIMIT, METHOD_LIMIT = 400, 350  # lines of a file
+SCRIPTS = ("studies", "tools", "book/_ext")  # folders that are no packages
 LAYOUT_LIMIT = 140  # lines of a reader, for each layout that it reads
 
 
@@ -213,6 +214,28 @@ def test_no_file_is_long() -> None:
     limits = {name: METHOD_LIMIT if name.startswith("methods/") else LIMIT for name in lines}
     assert {name: count for name, count in lines.items() if count > limits[name]} == {}
     assert lines["__init__.py"] < 40
+
+
+@pytest.mark.parametrize("folder", SCRIPTS)
+def test_no_script_is_long_and_none_imports_another_in_a_circle(folder: str) -> None:
+    files = {path.stem: path for path in (ROOT / folder).glob("*.py")}
+    assert {name: n for name, path in files.items() if (n := lines_of(path)) > LIMIT} == {}
+    graph = {name: imported_names(path) & set(files) for name, path in files.items()}
+    assert list(TopologicalSorter(graph).static_order())  # raises a CycleError
+
+
+def imported_names(path: Path) -> set[str]:
+    """The modules that a script imports anywhere, and those that it names as extensions of Sphinx."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(module)):
+                names.add(module)
+            case ast.Constant(value=str(text)) if text.startswith("anatolab_"):
+                names.add(text)
+    return names - {path.stem}
 
 
 def test_no_reader_is_long() -> None:

@@ -1,3 +1,4 @@
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from anatolab.data import FieldOfView, coverage, find_field_of_view, open_cohort
 from anatolab.data.cache import slices_of
 from anatolab.data.phantoms.cardiac import write_cardiac
-from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, sliding_window
+from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, slabs, sliding_window
 from anatolab.types import Case, CaseRef, InputError
 
 
@@ -101,6 +102,13 @@ def test_the_sliding_window_equals_the_literal_loop(stride: tuple[int, int, int]
     found = sliding_window(uneven, image, patch, stride=stride, batch=batch)
     torch.testing.assert_close(found, literal(uneven, image, patch, stride or (2, 3, 4)))
     torch.testing.assert_close(found.sum(0), torch.ones(9, 13, 17))
+
+
+def test_slabs_have_the_arguments_of_the_whole_window_and_its_result() -> None:
+    assert signature(sliding_window).parameters == signature(slabs).parameters
+    image, patch = torch.rand(1, 9, 13, 17), (4, 6, 8)
+    whole = sliding_window(uneven, image, patch, device="cpu")
+    assert torch.equal(torch.cat(list(slabs(uneven, image, patch, device="cpu")), 1), whole)
 
 
 def test_a_constant_predictor_reproduces_itself_and_a_pointwise_one_its_own_answer() -> None:

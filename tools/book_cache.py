@@ -1,10 +1,10 @@
 """Runs the book's notebooks, several at once, into the jupyter-cache that `jupyter-book build` then serves.
 
-jupyter-cache knows a notebook by its kernel and its code, and would keep serving old outputs when the library, a
-record or a package changes. So the cache carries a fingerprint of all of those and is emptied when it differs. A
-changed notebook needs no fingerprint: its code is its key.
+jupyter-cache identifies a notebook by its kernel and its code, and would serve old outputs when the library, a record
+or a package changes. So the cache has a fingerprint of all of these and is emptied when it differs. A changed notebook
+needs no fingerprint: its code is its key.
 
-Prints what each notebook took, and says which took too long; fails, naming notebook and cell, where a cell raises.
+It prints the time of each notebook and those over the limit. If a cell raises, it fails and names notebook and cell.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"
-LIMIT = 60  # seconds a notebook, at size tiny
+LIMIT = 60  # seconds per notebook, at size tiny
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -52,7 +52,7 @@ def fingerprint(root: Path, size: str) -> str:
 
 
 def refresh(cache: Path, wanted: str) -> bool:
-    """Empties the cache unless it was filled under the same fingerprint; whether it was emptied."""
+    """Empties the cache unless its fingerprint is the same; returns whether it was emptied."""
     stamp = cache / "fingerprint"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return False
@@ -82,7 +82,7 @@ def chapters(root: Path) -> list[Path]:
 
 
 def run(path: Path) -> ExecutionResult:
-    """Runs a notebook in its own folder, with a fresh kernel, whose peak memory it notes in the notebook's metadata."""
+    """Runs a notebook in its folder with a new kernel, and stores the peak memory in the notebook's metadata."""
     peak: list[int | None] = []
 
     class Measured(AsyncKernelManager):
@@ -109,7 +109,7 @@ def peak_memory_mb(pid: int | None) -> int | None:
 
 
 def main() -> int:
-    """Fills the cache; the exit status."""
+    """Fills the cache; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at a time")
     jobs = parser.parse_args().jobs

@@ -1,19 +1,19 @@
-"""Carries records over a refactoring: shows that old and new code train to the same bits, then says so in the record.
+"""Carries records over a refactoring: tests that old and new code train to the same bits, and notes it in the record.
 
     python tools/carry.py acdc-3-action acdc-3-actionpp-random      # these experiments
     python tools/carry.py                                           # all whose code or configuration differs
 
-A record goes stale when any definition that its method reaches changes, also where the change cannot matter: a function
-that moves to another file, a new field whose default means what was done before. Such a record need not be made again
-if that is shown. For each one, the code of the commit that made it (in a checkout of its own) and the code of today
-train the recorded configuration for 24 updates over all stages, with thresholds so low that every term has work to do,
-on the same generated batches, and predict the last of them. Where every tensor of the two states is equal to the last
-bit, and the class of every pixel (a faster prediction may round its logits otherwise), the record gets today's
-hash and configuration, and its provenance says from which commit it was carried, over how many updates, and the hash of
-the state. Where one bit differs nothing is written: make the record again. The tree must be committed.
+A record becomes stale when any definition that its method reaches changes, even if the change cannot matter, such as a
+new field whose default keeps the behavior. Such a record need not be made again if that is tested. For each one, the
+code of the commit that made it (in a separate checkout) and the current code train the recorded configuration for 24
+updates over all stages, on the same generated batches and with thresholds so low that every term is active, and predict
+the last batch. If all tensors of the two states are bitwise equal, and so is the class of every pixel (logits may be
+rounded differently), the record gets the current hash and configuration, and its provenance names the original commit,
+the number of updates and the hash of the state. Otherwise nothing is written, and the record must be made again. The
+tree must be committed.
 
-The records of `studies/embeddings.py` reach five methods at once. They are carried where each of the five trains to the
-same bits, and nothing else that they reach has changed.
+The records of `studies/embeddings.py` reach five methods. They are carried if each of the five trains to the same bits,
+and nothing else that they reach has changed.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def differs_in_methods_alone(commit: str, module: str, methods: Path) -> bool:
 
 
 def carry(record: records.Record, today: str, wanted: Sequence[str], config: dict[str, Any]) -> bool:
-    """Writes a record anew if these experiments train to equal bits; says so, and whether it was written."""
+    """Rewrites a record if these experiments train to equal bits; prints the result and returns it."""
     commit = last_commit(record)
     pairs = {name: (trained_at(commit, name), trained_at(today, name)) for name in wanted}
     differing = [name for name, (before, now) in pairs.items() if before != now]

@@ -1,7 +1,7 @@
-"""The rules for pages: `lint_pages.py [FILE ...]` says what a page of the book lacks, by its kind.
+"""Checks pages: `lint_pages.py [FILE ...]` lists what a page of the book lacks for its kind.
 
-Every page says `kind: method | theory | prose` (front matter in MyST, metadata in a notebook). The rules are those of
-book/page-template.md, as far as a machine can see them.
+Every page has a `kind`, method, theory or prose (front matter in MyST, metadata in a notebook). The rules are those of
+book/page-template.md, as far as they can be checked automatically.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def headings(prose: str) -> list[str]:
 
 
 def calls_without_alt(source: str) -> Iterator[str]:
-    """Calls of show and explorer that pass no alternative text."""
+    """Yields calls of show and explorer without alternative text."""
     try:
         tree = ast.parse("\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))))
     except SyntaxError as error:

@@ -96,8 +96,10 @@ def problems(path: Path, may: dict[str, dict[str, int]]) -> list[str]:
 def lower() -> dict[str, dict[str, int]]:
     """Returns what each page may break from now on: today's counts where they are smaller."""
     may, now = allowed(), {path.stem: broken(path) for path in pages()}
-    counts = {page: {r: min(n, len(now.get(page, {}).get(r, []))) for r, n in rules.items()} for page, rules in may.items()}
-    kept = {page: {r: n for r, n in rules.items() if n} for page, rules in counts.items()}
+    kept = {}
+    for page, rules in may.items():
+        counts = {rule: min(n, len(now.get(page, {}).get(rule, []))) for rule, n in rules.items()}
+        kept[page] = {rule: n for rule, n in counts.items() if n}
     return {page: rules for page, rules in kept.items() if rules}
 
 

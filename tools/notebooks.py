@@ -1,13 +1,13 @@
-"""The rules for stored notebooks, as a command: `notebooks.py check | compare | strip [FILE ...] | list lax|strict`.
+"""Checks stored notebooks: `notebooks.py check | compare | strip [FILE ...] | list lax|strict`.
 
-A notebook in git holds no outputs but those that a test compares with fresh ones. Those are the contract cells, which
-print a rounded deterministic number and carry the tags `nbval-check-output` and `keep_output`, and every cell of a
-theory notebook, whose own metadata say `keep_output: true`. The rules exist because nbval passes a cell without a
-stored output, comparing nothing.
+A notebook in git stores only outputs that a test compares with fresh ones: those of contract cells, which print a
+rounded deterministic number and carry the tags `nbval-check-output` and `keep_output`, and all cells of a theory
+notebook, whose metadata say `keep_output: true`. The rules exist because nbval passes a cell without a stored output
+and compares nothing.
 
-`compare` holds every stored output against that of the book's build, which has run each notebook, by nbval's own rules.
-nbval itself runs once more what it alone can judge, how a notebook does without the build: theory notebooks (strict)
-and one contract notebook of each part (lax).
+`compare` compares every stored output, by nbval's rules, with the output of the book's build, which has run each
+notebook. nbval itself runs theory notebooks (strict) and one contract notebook of each part (lax), to test that they
+run without the build.
 """
 
 from __future__ import annotations
@@ -79,18 +79,19 @@ def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
 
 
 def parts(root: Path = ROOT) -> list[list[str]]:
-    """The names of the notebooks of each part of the book."""
+    """Returns the names of the notebooks of each part of the book."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     files = [[Path(chapter["file"]) for chapter in part["chapters"]] for part in toc["parts"]]
     return [[f"{file.name}.ipynb" for file in chapters if file.parts[0] == "notebooks"] for chapters in files]
 
 
 def live_problems(notebooks: dict[str, tuple[Notebook, int]], chapters: list[list[str]]) -> list[str]:
-    """What is wrong with ``LIVE``: each part with contract notebooks has one of them in it."""
+    """Lists the problems of ``LIVE``, which names one contract notebook of each part that has any."""
     lax = {name for name, (nb, _) in notebooks.items() if compared(nb) and not is_strict(nb)}
     chosen = [[name for name in part if name in lax and name in LIVE] for part in chapters if lax & set(part)]
-    bad = [f"LIVE in tools/notebooks.py must name one contract notebook a part, not {n}" for n in chosen if len(n) != 1]
-    return bad + [f"LIVE in tools/notebooks.py names {name}, which is no contract notebook" for name in {*LIVE} - lax]
+    where = "LIVE in tools/notebooks.py"
+    bad = [f"{where} must name one contract notebook per part, not {names}" for names in chosen if len(names) != 1]
+    return bad + [f"{where} names {name}, which is not a contract notebook" for name in {*LIVE} - lax]
 
 
 def judge(sanitizers: Path = ROOT / "tests" / "nbval.cfg") -> SimpleNamespace:
@@ -117,7 +118,7 @@ def judge(sanitizers: Path = ROOT / "tests" / "nbval.cfg") -> SimpleNamespace:
 
 
 def differences(name: str, stored: Any, fresh: Any, cell: SimpleNamespace) -> list[str]:
-    """Where the outputs of compared cells differ from those of a fresh run, both as nbformat reads them."""
+    """Lists the compared cells whose outputs differ from a fresh run, both as nbformat reads them."""
     messages = []
     for i, _ in compared(stored):
         if not cell.compare(fresh.cells[i].outputs, stored.cells[i].outputs):
@@ -126,7 +127,7 @@ def differences(name: str, stored: Any, fresh: Any, cell: SimpleNamespace) -> li
 
 
 def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tuple[int, list[str]]:
-    """How many cells were held against the build's outputs, and every difference; a notebook it has not run is one."""
+    """Returns the number of cells compared with the build's outputs, and all differences or missing runs."""
     import nbformat
     from jupyter_cache import get_cache
 
@@ -145,7 +146,7 @@ def compare(cache_folder: Path = CACHE, files: list[Path] | None = None) -> tupl
 
 
 def stale() -> str | None:
-    """Why the build's outputs are not those of this checkout, or None."""
+    """Returns why the build's outputs do not belong to this checkout, or None."""
     from book_cache import fingerprint
 
     stamp = CACHE / "fingerprint"

@@ -82,7 +82,7 @@ def counterfactual_margins(margin: Margin, clip: Clip, images: np.ndarray, batch
     """Returns the margins of counterfactual sets.
 
     Args:
-        margin: Of normalized images.
+        margin: A function of normalized images.
         clip: Says how images are normalized.
         images: ``(n, 2, 2, h, w, 3)`` uint8 of :func:`anatolab.data.phantoms.counterfactual_scenes`.
         batch: Images at a time.
@@ -161,10 +161,10 @@ def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps
     By captum, with its Gauss-Legendre rule.
 
     Args:
-        margin: Of normalized images.
+        margin: A function of normalized images.
         images: ``(b, 3, size, size)``.
         baseline: The same shape, or one that broadcasts to it, such as zeros (the mean color).
-        steps: Of the rule.
+        steps: Steps of the rule.
 
     Returns:
         ``(b, 3, size, size)``, signed; for a map take the sum of absolute values over channels.

@@ -1,4 +1,4 @@
-"""Recorded experiments compared: one pair, all pairs of a table with adjusted p values, and ranks."""
+"""Compares recorded experiments: one pair, all pairs of a table with adjusted p-values, and ranks."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ def between(
     *,
     margin: float = 0.0,
 ) -> Comparison | None:
-    """Compares two recorded experiments over the seeds and patients of both; the book compares them nowhere else.
+    """Compares two recorded experiments over the seeds and patients of both; used for every comparison in the book.
 
     Args:
-        ours: An experiment, or two, which stand for the difference of the first minus the second.
-        against: The same for the other side, or one number in its place.
-        metric: A metric of ``per_patient``, or a key of the record's values with a dot (see :func:`units`). Where the
-            record has one number at the key, its seeds are the units.
-        against_metric: The same for the other side where it differs.
-        margin: Added to the difference, where a claim says "comparable".
+        ours: An experiment, or two for the difference of the first minus the second.
+        against: The same for the other side, or a number.
+        metric: A metric of ``per_patient``, or a dotted key of the record's values (see :func:`units`). If the record
+            has one number at the key, its seeds are the units.
+        against_metric: The metric of the other side, if it differs.
+        margin: Added to the difference, if a claim says "comparable".
 
     Returns:
-        ``ours`` minus ``against``, or None where an experiment was not run, or where no seed, or no unit with a value
-        in every run, is on both sides.
+        ``ours`` minus ``against``; None if an experiment was not run, or if the two share no seed or no unit with a
+        value in every run.
 
     Raises:
         RecordError: The records of an experiment lack the value.
@@ -76,14 +76,14 @@ def between(
 
 
 def units(record: records.Record, metric: str) -> dict[str, float]:
-    """Returns what a record says of a metric, unit by unit; a value that could not be measured is NaN.
+    """Returns a record's values of a metric by unit; a value that could not be measured is NaN.
 
-    ``dice`` stands for ``per_patient.dice``. A key with ``*`` or ``|`` collects every value that fits, and
-    ``cases.*.LV|RV.dice`` is averaged over the cases and the organs of a patient. A key that leads to one number gives
-    one unit without a name.
+    ``dice`` stands for ``per_patient.dice``. A key with ``*`` or ``|`` collects all matching values;
+    ``cases.*.LV|RV.dice`` is averaged over the cases and organs of a patient. A key of one number gives one unnamed
+    unit.
 
     Raises:
-        RecordError: Nothing is there.
+        RecordError: The record has no value at the key.
     """
     key = metric if "." in metric else f"per_patient.{metric}"
     if "*" not in key and "|" not in key:
@@ -150,7 +150,7 @@ def pairwise(experiments: Mapping[str, str], metric: str = "dice") -> list[Pair]
 
 
 def ranking(experiments: Mapping[str, str], metric: str = "dice", *, higher: bool = True) -> Ranking | None:
-    """Ranks of the methods that were run within each patient, seeds averaged; None with fewer than three methods.
+    """Ranks the recorded methods within each patient, seeds averaged; returns None for fewer than three methods.
 
     A patient without a value in any run of any method is left out of all.
     """

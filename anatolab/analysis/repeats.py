@@ -68,7 +68,7 @@ def repeat_rate(runs: SeedValues, pairs: int = 60, *, seed: int = 0) -> Rate:
     Args:
         runs: Seed to patient to Dice, six seeds or more, all of one method and setting.
         pairs: Number of pairs of groups.
-        seed: Of their choice.
+        seed: Seed of their choice.
     """
     decided = counted = 0
     for one, other in triples(sorted(runs), pairs, seed=seed):

@@ -23,7 +23,7 @@ def exact_variance(field: Tensor, strata: Strata, num: int, kind: PixelSampler) 
     :math:`\frac1n\sum_m w_m\sigma_m^2(1+\rho_m)` with the correlation :math:`\rho_m` of a pair.
 
     Args:
-        field: One value, or one vector, a pixel: ``(n,)``, or ``(n, k)`` such as a gradient; without gradient.
+        field: One value, or one vector, per pixel: ``(n,)``, or ``(n, k)`` such as a gradient; without gradient.
         strata: The candidates.
         num: Draws; even for antithetic ones.
         kind: ``naive``, ``stratified`` or ``antithetic``.

@@ -1,4 +1,4 @@
-"""Picks the command, and turns what goes wrong in it into one sentence and an exit code."""
+"""Selects the command, and turns its failures into one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from typing import Any, TextIO
 from anatolab.errors import InputError, NonFiniteError, Notice
 
 COMMANDS = {  # each a module beside this one, imported when it is asked for
-    "cohort": "Generate patients and write them as the public data set of that anatomy comes.",
-    "check": "Say what a folder of patients is, and all that is wrong with it.",
-    "train": "Train a method; the same command continues a run that was interrupted.",
+    "cohort": "Generate patients in the layout of a public data set.",
+    "check": "Describe a folder of patients and list all its problems.",
+    "train": "Train a method; the same command resumes an interrupted run.",
     "evaluate": "Measure a run on annotated patients.",
     "predict": "Write the label volume of each image as NIfTI.",
-    "robust": "Fit and compare classifiers on frozen features that do not follow a spurious cue.",
-    "embed": "Draw a map of what a run has learned, t-SNE or UMAP, as one page.",
-    "export": "Write the weights of a run with a card, to be handed on.",
+    "robust": "Fit and compare group-robust classifiers on frozen features.",
+    "embed": "Draw the features of a run with t-SNE or UMAP, as one page.",
+    "export": "Write the weights of a run with a model card, for sharing.",
 }
 HELP = f"""usage: anatolab {{{",".join(COMMANDS)}}} ...
 
-Segment anatomy from few labeled patients. Data are recognized from disk: ACDC, LA, LiTS, MM-WHS and Synapse as released
-or as widely prepared, and your own in the layout of the Decathlon or nnU-Net.
+Segment anatomy from few labeled patients. Data sets are recognized by their files: ACDC, LA, LiTS, MM-WHS and Synapse
+as released or as widely preprocessed, and your own in the layout of the Decathlon or nnU-Net.
 
 {chr(10).join(f"  {name:10}{text}" for name, text in COMMANDS.items())}
 
 anatolab COMMAND --help lists the flags of a command; anatolab --version prints the version. Exit codes: 0 success,
 1 wrong input or problems in the data, 2 wrong flags, 3 training was stopped and can be continued, 130 interrupted."""
 NO_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # in what torch raises
+TOO_LITTLE_MEMORY = "memory: there is not enough of it; use fewer images per step, smaller patches, or fewer cases."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; whatever goes wrong ends with one sentence and an exit code that is not 0.
+    """Runs one command; every failure ends with one sentence and a nonzero exit code.
 
     ``ANATOLAB_SIZE`` (``tiny``, ``demo`` or ``full``; ``demo`` where unset) decides the defaults that ``--help`` shows.
 
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(f"{where}{error.strerror or error}; check the path, its permissions and the free space.")
         except MemoryError:
-            return _fail("memory: there is not enough of it; use fewer images a step, smaller patches, or fewer cases.")
+            return _fail(TOO_LITTLE_MEMORY)
         except OverflowError as error:
             return _fail(f"a number is too large ({error}); give a smaller one.")
         except RecursionError:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             if not any(text in str(error) for text in NO_MEMORY):
                 raise
-            return _fail("memory: there is not enough of it; use fewer images a step, smaller patches, or fewer cases.")
+            return _fail(TOO_LITTLE_MEMORY)
         except KeyboardInterrupt:
             return _fail("interrupted.", 130)
 

@@ -28,7 +28,7 @@ def cohort(kind: Any, out: tyro.conf.Positional[Path], patients: int = 24, seed:
         kind: Which anatomy.
         out: Folder to write; it must be new or empty.
         patients: How many.
-        seed: The same seed gives the same patients; patient 7 is the same in a cohort of 10 and of 100.
+        seed: Random seed; patient 7 is the same in a cohort of 10 and of 100.
         json: Print what was written as JSON.
     """
     from anatolab.data import open_cohort
@@ -53,7 +53,7 @@ def cohort(kind: Any, out: tyro.conf.Positional[Path], patients: int = 24, seed:
 
 
 def _write_cohort(kind: str, out: Path, patients: int, seed: int) -> None:
-    """Writes beside ``out`` and moves there when all is written: what was interrupted leaves no half cohort."""
+    """Writes beside ``out`` and moves the finished cohort there, so that an interruption leaves no partial cohort."""
     import shutil
     import tempfile
     from concurrent.futures import ThreadPoolExecutor, wait

@@ -1,4 +1,4 @@
-"""What several commands share: flags, devices, printed JSON."""
+"""Helpers that several commands share: flags, devices, printed JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def device_of(accelerator: str) -> str:
 
 
 def check_stride(stride: Stride | None, patch: Sequence[int] | None) -> Stride | None:
-    """Returns the stride, or refuses one where no window slides."""
+    """Returns the stride; refuses one for a run on slices."""
     if stride is not None and patch is None:
         raise InputError("--stride: this run was trained on slices, which need no sliding window; leave it out.")
     return stride
@@ -67,10 +67,10 @@ def cohort_of(run: Path, info: Any, data: Path | None) -> Any:
 
 
 def patients_of(run: Path, info: Any, cohort: Any, on: str) -> tuple[str, ...]:
-    """Returns patients of a cohort: those of a part of a run's split, or all annotated ones.
+    """Returns the patients of a part of a run's split, or all annotated ones of a cohort.
 
     Raises:
-        InputError: There is none.
+        InputError: There are no such patients.
     """
     if on == "all":
         patients = tuple(dict.fromkeys(ref.patient for ref in cohort.refs if ref.labeled))

@@ -1,4 +1,4 @@
-"""``anatolab embed``: a map of what a run has learned, as one file that needs no network."""
+"""``anatolab embed``: a map of a run's features, as one self-contained page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from anatolab.files import check_target, write_atomically
 MEANING = {
     "trustworthiness": "neighbors in the map are neighbors among the features; 1 is best",
     "continuity": "neighbors among the features are neighbors in the map; 1 is best",
-    "distance_correlation": "rank correlation of distances; how far distances may be read",
+    "distance_correlation": "rank correlation of distances before and after; 1 is best",
     "class_hit": "share of neighbors of the same class",
     "class_hit_chance": "the same by chance",
     "class_hit_elsewhere": "share of neighbors of the same class, among points of other patients",
     "class_hit_elsewhere_chance": "the same by chance",
     "class_silhouette": "separation of classes, from -1 to 1",
-    "patient_hit": "share of neighbors of the same patient; far above chance, patients were separated",
+    "patient_hit": "share of neighbors of the same patient; far above chance, the map separates patients",
     "patient_hit_chance": "the same by chance",
     "patient_silhouette": "separation of patients, from -1 to 1",
 }
@@ -46,20 +46,20 @@ def embed(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Draw what a run makes of pixels, patches or slices as a map, with the numbers that say how far to believe it.
+    """Draw a run's features of pixels, patches or slices as a map, with measures of its quality.
 
     Args:
         run: Folder of a run on slices, the --out of train.
-        out: The page to write, such as map.html; it holds all it needs and opens without a network.
-        data: Folder of annotated patients; the one the run was trained on where not given.
-        on: Which patients: a part of the run's split, or all annotated ones. The page names them.
-        of: A pixel in all decoder maps, its representation, means over patches, or means over slices.
+        out: The page to write, such as map.html; it is self-contained and opens off-line.
+        data: Folder of annotated patients; by default the one the run was trained on.
+        on: Patients to show: a part of the run's split, or all annotated ones. The page names them.
+        of: Features: of pixels in all decoder maps, pixel representations, means over patches, or means over slices.
         layout: t-SNE or UMAP.
-        dims: Of the map.
-        per_class: Points of each class, at most.
-        seed: Of the choice of points and of the layout.
+        dims: Dimensions of the map.
+        per_class: Largest number of points per class.
+        seed: Seed of the choice of points and of the layout.
         overwrite: Replace the page.
-        json: Print the quality as JSON.
+        json: Print the quality measures as JSON.
     """
     from anatolab.analysis.embeddings import embed as make
     from anatolab.training import open_run
@@ -109,7 +109,7 @@ def page(embedding: Any, title: str) -> str:
 
 
 def figure(embedding: Any) -> Any:
-    """Returns a plotly figure of a map, a trace a class, whose points name patient and slice."""
+    """Returns a plotly figure of a map, a trace per class, whose points name patient and slice."""
     import plotly.graph_objects as go
 
     from anatolab.viz.colors import class_color

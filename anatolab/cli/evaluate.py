@@ -1,4 +1,4 @@
-"""``anatolab evaluate``: a run measured on annotated patients, those it held out or any others."""
+"""``anatolab evaluate``: metrics of a run on annotated patients, held-out or others."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def evaluate(
 
     Args:
         run: Folder of a run, the --out of train.
-        data: Folder of patients; the one the run was trained on where not given.
-        on: Which patients: those that the run held out, those of its development, or all annotated ones of the folder.
-        json_file: Write every case's values there.
-        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given; the papers' on
-            the left atrium is 4 18 18.
+        data: Folder of patients; by default the one the run was trained on.
+        on: Patients to evaluate: a part of the run's split, or all annotated ones of the folder.
+        json_file: Also write every case's values to this file.
+        stride: For a run on 3-D patches: steps z y x of its sliding window; half a patch where not given. The papers
+            use 4 18 18 on the left atrium.
         accelerator: Where to compute.
         overwrite: Replace the file of --json-file.
         json: Print every case's values as JSON.
@@ -76,8 +76,8 @@ def evaluate(
     if trained_on:
         labeled = sum(p in info.split.labeled_patients for p in trained_on)
         notes.append(
-            f"{len(trained_on)} of these {len(patients)} patients have the names of patients that the run was trained "
-            f"on ({labeled} of them with labels), so they are not held-out patients."
+            f"{len(trained_on)} of these {len(patients)} patients have the names of training patients of the run "
+            f"({labeled} of them labeled), so they are not held-out patients."
         )
     unit = "mm" if refs[0].load().spacing else "voxels"
     result = {

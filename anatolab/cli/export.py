@@ -1,4 +1,4 @@
-"""``anatolab export``: the weights of a run, to be handed on."""
+"""``anatolab export``: the weights of a run, for sharing."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def export(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Write the weights of a run with a card that names no patient and no folder; predict opens it as it opens a run.
+    """Write the weights of a run with a card that names no patient or folder; predict opens it like a run.
 
     Args:
         run: Folder of a run, the --out of train.
         out: Folder to write: model.safetensors, and README.md, the card.
         bundle: Make it a MONAI bundle, too: configs/metadata.json, configs/inference.json, models/model.pt.
         onnx: Write the network as models/model.onnx, too; needs anatolab[export].
-        evaluation: What evaluate --json-file wrote of this run, for the metrics of the card; evaluation.json in the
-            folder of the run where there is one.
-        license: Of the weights; that of the data decides.
-        authors: Of the weights.
+        evaluation: The file that evaluate --json-file wrote for this run, for the metrics of the card; by default
+            evaluation.json in the folder of the run, if it exists.
+        license: License of the weights, as the license of the data allows.
+        authors: Authors of the weights.
         overwrite: Replace files that exist.
         json: Print the card as JSON.
     """

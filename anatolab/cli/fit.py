@@ -1,4 +1,4 @@
-"""What ``anatolab train`` does once it knows what to train on what, whether from flags or from a file."""
+"""Trains a described run; shared by ``anatolab train`` with flags and with ``--config``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def fit(
     *,
     json: bool = False,
 ) -> int:
-    """Trains a run that is described, and prints what is to be known of it.
+    """Trains a described run, and prints its notes and its result.
 
     Args:
         info: The description, a ``RunInfo``.
-        settings: Of the loop.
+        settings: Settings of the loop.
         cohort: Where the patients are.
         rows: The prepared training patients.
         out: The folder of the run.
-        weights: To start from; fresh ones where None.
+        weights: Initial weights; random where None.
         json: Print the result as JSON.
 
     Returns:
@@ -57,7 +57,7 @@ def fit(
     if info.start is not None:
         fresh = ", ".join(info.start["replaced"])
         replaced = f"; as the classes differ, these start afresh: {fresh}" if fresh else ""
-        notes.append(f"the network starts from that of a {info.start['method']} run{replaced}.")
+        notes.append(f"the network starts from the weights of a {info.start['method']} run{replaced}.")
     rank = _rank()
     if not json and rank == 0:
         shown = f"{'slices' if info.patch is None else 'patches'} of {' x '.join(map(str, info.size))}"
@@ -78,7 +78,7 @@ def fit(
 
 
 def _rank() -> int:
-    """Which of the processes this is that torchrun, SLURM or Fabric started; 0 where there is one."""
+    """Returns the rank of this process under torchrun, SLURM or Fabric; 0 for a single process."""
     import os
 
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
@@ -86,7 +86,7 @@ def _rank() -> int:
 
 
 def without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Returns a command in which words stand for folders, for a description that may be handed on.
+    """Returns a command with placeholders in place of folders, for a description that may be shared.
 
     Example:
         >>> without_folders(["--data", "hearts", "--out=runs/doe", "base"])
@@ -100,7 +100,7 @@ def without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _mixed(cohort: Cohort, split: Split) -> list[str]:
-    """What the headers of the training cases show: orientations that are mixed."""
+    """Returns a note if the headers of the training cases have different orientations."""
     from anatolab.data.formats import read_affine
     from anatolab.data.geometry import orientation_of
 
@@ -113,7 +113,7 @@ def _mixed(cohort: Cohort, split: Split) -> list[str]:
 
 
 def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """A note for each class that no labeled patient has."""
+    """Returns a note for each class that no labeled patient has."""
     import numpy as np
 
     from anatolab.training.labels import label_of
@@ -128,7 +128,7 @@ def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[s
 
 
 def _mirrored(classes: Sequence[str], config: Any) -> list[str]:
-    """A note where flips or half turns exchange two classes that differ by side alone."""
+    """Returns a note if flips or half turns exchange two classes that differ only by side."""
     from anatolab.data.report import side_pairs
 
     moves = config.augmentation

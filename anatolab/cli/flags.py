@@ -1,4 +1,4 @@
-"""Flags of a method, none of which two settings share."""
+"""Gives every setting of a method a command-line flag of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import tyro
 
 
 def with_distinct_flags(kind: type) -> Any:
-    """Returns a subclass of a ``Config`` in which every setting, those of the dataclasses in it included, has its flag.
+    """Returns a subclass of a ``Config`` in which every setting, nested ones included, has its own flag.
 
-    A setting is called as its field is. Where a name is taken by the ``Config`` itself or by another part, the flag of
-    the inner one begins with the name of its part: ``--noise`` and ``--augmentation-noise``.
+    A flag is named like its field. If the ``Config`` or another part has the same name, the flag of the nested setting
+    begins with the name of its part: ``--noise`` and ``--augmentation-noise``.
 
     Args:
         kind: A frozen dataclass, which may hold frozen dataclasses.

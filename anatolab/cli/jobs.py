@@ -1,4 +1,4 @@
-"""The cases that ``anatolab predict`` is given: image files, folders of them, or patients in a known layout."""
+"""Lists the cases of ``anatolab predict``: image files, folders of them, or patients in a known layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Job(NamedTuple):
 
 
 def of_folder(data: Path, info: Any, on: str) -> list[Job]:
-    """The cases of a folder of patients."""
+    """Returns the cases of a folder of patients."""
     from anatolab.data import open_cohort
 
     cohort = open_cohort(data, as_stored=True)
@@ -32,7 +32,7 @@ def of_folder(data: Path, info: Any, on: str) -> list[Job]:
 
 
 def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
-    """The cases of image files and of folders of them."""
+    """Returns the cases of image files and of folders of them."""
     from anatolab.data import pairs
     from anatolab.data.dicom import dicom_folders
     from anatolab.data.files import list_images

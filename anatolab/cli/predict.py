@@ -50,28 +50,27 @@ def predict(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> int:
-    """Write the label volume of each image as NIfTI, in the geometry of the image; of a picture as PNG or TIFF.
+    """Write a label volume for each image: NIfTI in the image's geometry, or PNG or TIFF for pictures.
 
     Args:
-        run: Folder of a run, the --out of train, or of an export. Given more than once, the mean probability of these
-            runs decides; they must have the same classes and channels.
-        out: Folder for the label volumes, named as the images, without the number of the channel; those of the atrial
-            challenge, whose images are all called lgemri.nrrd, as their folders.
-        images: NIfTI, NRRD or MetaImage files, pictures (PNG, JPEG, TIFF, BMP), or folders of them; folders of a DICOM
-            series, or of such folders; for a run on several channels case_0000.nii.gz, case_0001.nii.gz, ..., 4-D
-            files, or color pictures.
+        run: Folder of a run, the --out of train, or of an export. Several runs predict by their mean probability; they
+            must have the same classes and channels.
+        out: Folder for the label volumes. They are named like the images, without the channel number; those of the
+            atrial challenge, whose images are all called lgemri.nrrd, like their folders.
+        images: NIfTI, NRRD or MetaImage files, pictures (PNG, JPEG, TIFF, BMP), DICOM folders, or folders of any of
+            these. A run on several channels needs case_0000.nii.gz, case_0001.nii.gz, ..., 4-D files or color pictures.
         data: Instead of images, a folder of patients in any layout that train reads.
         on: Which patients of that folder: a part of the run's split, or all.
-        average: Average the probabilities over the flips and quarter turns that the run was trained under.
-        probabilities: Write class probabilities, too: one 4-D NIfTI a case, one NIfTI a case and class (both as 16-bit
-            integers with their scale), or an array (classes, z, y, x) in float16.
-        uncertainty: Write the entropy of each voxel in nats, and of several runs the mutual information, which is large
-            where they disagree.
+        average: Average the probabilities over the flips and quarter turns that the run was trained with.
+        probabilities: Write class probabilities, too: one 4-D NIfTI per case, one NIfTI per case and class (both as
+            scaled 16-bit integers), or an array (classes, z, y, x) in float16.
+        uncertainty: Write the entropy of each voxel in nats and, for several runs, the mutual information, which is
+            large where they disagree.
         label_names: Write names and colors of the classes beside the label volumes, for ITK-SNAP and 3D Slicer.
-        largest_component: Keep the largest component of each organ alone; where neither flag is given, as the run says.
+        largest_component: Keep only the largest component of each organ. With neither flag, the run decides.
         every_component: Keep every component.
-        stride: Of a run on 3-D patches: steps z y x of its sliding window, half a patch where not given.
-        window: Of a run on 3-D patches: how voxels of a window are weighted where windows overlap.
+        stride: For a run on 3-D patches: steps z y x of its sliding window; half a patch where not given.
+        window: For a run on 3-D patches: weights of a window's voxels where windows overlap.
         accelerator: Where to compute.
         overwrite: Replace label volumes that exist; an image of the command is never replaced.
         json: Print what was written as JSON.
@@ -158,7 +157,7 @@ def predict(
 
 
 def _opened(run: Sequence[Path], device: str) -> tuple[list[Any], list[Any]]:
-    """The methods and descriptions of runs, which must segment the same classes in the same images."""
+    """Opens runs, which must have the same classes and channels; returns their methods and descriptions."""
     from anatolab.training import open_run
 
     opened = [open_run(path, device) for path in run]
@@ -176,7 +175,7 @@ def _opened(run: Sequence[Path], device: str) -> tuple[list[Any], list[Any]]:
 
 
 def _agreed_component(run: Sequence[Path], infos: Sequence[Any]) -> bool:
-    """Whether the runs keep the largest component alone."""
+    """Returns whether the runs keep only the largest component; refuses runs that differ in it."""
     rules = [info.largest_component for info in infos]
     if len(set(rules)) > 1:
         path = run[rules.index(not rules[0])]
@@ -188,7 +187,7 @@ def _agreed_component(run: Sequence[Path], infos: Sequence[Any]) -> bool:
 
 
 def _member(path: Path, method: Any, info: Any, average: bool) -> Any:
-    """A run as a member of an ensemble, over its flips and turns where wanted."""
+    """Makes a run a member of an ensemble, with test-time augmentation where wanted."""
     from anatolab.ensembles import Member, averaged, moves_of
 
     predict, rules = method.predict, info.rules
@@ -203,7 +202,7 @@ def _member(path: Path, method: Any, info: Any, average: bool) -> Any:
 def _targets(
     out: Path, name: str, classes: Sequence[str], probabilities: str | None, uncertainty: bool, runs: int
 ) -> dict[str, Path]:
-    """What is written for a case: the label volume, and in folders beside it what else is wanted."""
+    """Returns the files that are written for a case, by what they hold."""
     targets = {"label": out / name}
     name = f"{name.rpartition('.')[0]}.nii.gz" if name.endswith((".png", ".tif")) else name
     if uncertainty:
@@ -222,7 +221,7 @@ def _targets(
 
 @contextmanager
 def _stored(form: Form | None, classes: int, case: Case, out: Path) -> Iterator[np.ndarray | None]:
-    """An array on disk for the probabilities of a case, which may be larger than memory; None where not wanted."""
+    """Yields an array on disk for the probabilities of a case, or None where they are not wanted."""
     if form is None:
         yield None
         return

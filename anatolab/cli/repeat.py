@@ -1,4 +1,4 @@
-"""``anatolab train --config run.json``: a run once more, under all its settings."""
+"""``anatolab train --config run.json``: repeats a run with all its settings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from anatolab.types import Cohort, Split
 
 
 def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: Json = False) -> int:
-    """Train a run once more, as its run.json describes it: on the same data it ends in the same weights, to the bit.
+    """Repeat a run as its run.json describes it.
 
-    That holds on a CPU with the same versions of packages and number of threads; a note names versions that differ.
+    On a CPU, with the same data, package versions and number of threads, the weights are bitwise the same. A note names
+    versions that differ.
 
     Args:
         config: The run.json of a run.
@@ -76,7 +77,7 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
 
 
 def _split(held: Any, cohort: Cohort, config: Path) -> dict[str, Any]:
-    """The split of a description with the patients of a cohort in the place of their pseudonyms."""
+    """Returns the split of a description, with a cohort's patients in place of their pseudonyms."""
     from dataclasses import asdict
 
     from anatolab.training.folder import pseudonym

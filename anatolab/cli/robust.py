@@ -1,4 +1,4 @@
-"""``anatolab robust``: heads on frozen features of CLIP that do not follow a spurious cue, on anyone's images."""
+"""``anatolab robust``: group-robust heads on frozen features of CLIP, on your own images."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Model:
     """The frozen model and its prompts."""
 
     model: str = "scenes-vit"
-    """A model of open_clip by name, a folder that holds one, or scenes-vit or scenes-rn of the package."""
+    """Name of an open_clip model, a folder that holds one, or scenes-vit or scenes-rn of the package."""
     pretrained: str | None = None
-    """Weights of a model by name, a tag such as openai or a file."""
+    """Weights of a named model: a tag such as openai, or a file."""
     class_prompt: tuple[str, ...] = ()
-    """What the text encoder reads for each class, in their order; their names where not given."""
+    """A prompt for each class, in their order; by default the names of the classes."""
     group_prompt: tuple[str, ...] = ()
     """A prompt for each group, class by class; adds zero-shot with group prompts to a comparison."""
     template: tuple[str, ...] = ()
-    """Sentences with {} where a prompt goes; four plain ones where not given."""
+    """Sentences with {} in place of the prompt; by default four plain ones."""
     cache: Path | None = None
-    """Folder of the feature caches; ANATOLAB_CACHE, or ~/.cache/anatolab, where not given."""
+    """Folder of the feature caches; by default ANATOLAB_CACHE, or ~/.cache/anatolab."""
     accelerator: Accelerator = "auto"
     """Where features are computed; heads are fitted on the CPU."""
 
@@ -51,18 +51,18 @@ class Fit:
     method: str = "cfr"
     """A method of anatolab.robust."""
     seed: int = 0
-    """Of every draw."""
+    """Seed of all random draws."""
     tune: Flag = False
-    """Try the method's three settings, and keep the one that its rule likes best on validation."""
+    """Fit the method's three settings, and keep the best by its selection rule on validation."""
     no_groups: Flag = False
-    """Use no group label, in training or in selection."""
+    """Use no group labels in training and selection."""
     export: Path | None = None
     """Write the whole model with the new projection as a state dict of open_clip (.safetensors, or .pt)."""
     overwrite: Overwrite = False
     json: Json = False
 
     def run(self) -> int:
-        """Fits, measures on validation, and writes."""
+        """Fits the method, measures it on validation, and writes the head."""
         from anatolab.robust.comparison import fit, measure, pick_methods
         from anatolab.robust.heads import TENSORS
 
@@ -85,7 +85,7 @@ class Fit:
         _print_notes(notes)
         print(f"{self.out}: {card.title}, labels in training {_labels(sees['training'])}, ", end="")
         print(f"in selection {_labels(sees['selection'])}")
-        print(f"on validation, which selection may have looked at: {_sentence(scores)}")
+        print(f"on validation, which selection may have used: {_sentence(scores)}")
         return 0
 
 
@@ -106,7 +106,7 @@ class Evaluate:
     json: Json = False
 
     def run(self) -> int:
-        """Measures."""
+        """Evaluates the head and prints its accuracies."""
         from anatolab.data import open_images
         from anatolab.robust.comparison import check_splits, measure
         from anatolab.robust.heads import load_head
@@ -134,7 +134,7 @@ class Evaluate:
 
 @dataclass
 class Attribute:
-    """Show which pixels raise the margin between two classes, and measure it against masks where there are some."""
+    """Show which pixels raise the margin between two classes, and compare them with masks if there are any."""
 
     head: Path
     """Folder of the head."""
@@ -145,16 +145,16 @@ class Attribute:
     masks: Path | None = None
     """Folder of masks of the object, each a picture with the name of its image and the ending .png, not 0 inside."""
     classes: tuple[str, str] | None = None
-    """The margin of the second over the first is explained; the first two where not given."""
+    """Two classes; the margin of the second over the first is explained. By default the first two."""
     images: int = 8
-    """How many images of the test split."""
+    """Number of images of the test split."""
     steps: int = 64
-    """Of integrated gradients."""
+    """Steps of integrated gradients."""
     overwrite: Overwrite = False
     json: Json = False
 
     def run(self) -> int:
-        """Computes, measures and draws."""
+        """Computes the maps, measures them and draws them."""
         from anatolab.cli.robust_attribution import attribute
 
         return attribute(self)
@@ -174,14 +174,14 @@ class Compare:
     seeds: int = 3
     """Fits of each method."""
     tune: Flag = False
-    """Let each method choose among its three settings by its rule on validation."""
+    """Let each method choose among its three settings by its selection rule on validation."""
     no_groups: Flag = False
-    """Use no group label in training and selection, though groups are reported."""
+    """Use no group labels in training and selection; accuracy is still reported per group."""
     overwrite: Overwrite = False
     json: Json = False
 
     def run(self) -> int:
-        """Fits, measures and writes."""
+        """Fits and measures every method, and writes the results."""
         import json as text
 
         from anatolab.cli.robust_report import as_markdown, draw_groups
@@ -255,7 +255,7 @@ def command(arguments: Sequence[str]) -> Any:
 
 
 def _opened(path: Path, model: Model) -> tuple[Any, Callable[[Sequence[str]], Bench]]:
-    """The images of a folder, and what makes their features; the model is loaded, so that it may refuse first."""
+    """Opens a folder of images and loads the model; returns the images and a function that extracts features."""
     from anatolab.data import open_images
     from anatolab.robust import load_clip
     from anatolab.robust.clip import TEMPLATES

@@ -1,4 +1,4 @@
-"""What ``anatolab robust attribute`` computes: maps of the margin between two classes, held against masks."""
+"""Computes the maps of ``anatolab robust attribute``: which pixels raise a margin, compared with masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attribute(flags: Any) -> int:
     """Computes two maps of some test images, measures them against masks, and draws them.
 
     Args:
-        flags: Of the sub-command.
+        flags: The flags of the sub-command.
     """
     import torch
 
@@ -80,7 +80,7 @@ def attribute(flags: Any) -> int:
 
 
 def _pair(flags: Any, card: dict[str, Any]) -> tuple[int, int]:
-    """Numbers of the two classes."""
+    """Returns the numbers of the two classes."""
     if flags.classes is None:
         return 0, 1
     for name in flags.classes:
@@ -92,7 +92,7 @@ def _pair(flags: Any, card: dict[str, Any]) -> tuple[int, int]:
 
 
 def _mask(folder: Path, image: Path, size: int) -> np.ndarray:
-    """The mask of an image as the model takes it, resized and cropped alike: ``(size, size)`` bool."""
+    """Reads the mask of an image, resized and cropped like the model's input: ``(size, size)`` bool."""
     from PIL import Image
 
     from anatolab.data.labeled import read_picture
@@ -111,7 +111,7 @@ def _mask(folder: Path, image: Path, size: int) -> np.ndarray:
 def _sheet(
     pictures: np.ndarray, maps: dict[str, np.ndarray], margins: list[float], masks: np.ndarray | None, names: list[str]
 ) -> bytes:
-    """Pictures above their maps, as PNG; masks are outlined."""
+    """Draws pictures above their maps, as PNG, with the masks as outlines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

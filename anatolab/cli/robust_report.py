@@ -8,11 +8,11 @@ from typing import Any
 
 
 def as_markdown(about: Mapping[str, Any], results: Sequence[Any]) -> str:
-    """Returns the table as Markdown, with what has to be known to read it.
+    """Returns the table as Markdown, with a description of data, model and settings.
 
     Args:
         about: Data, model, seeds and notes.
-        results: Of :func:`anatolab.robust.comparison.compare`.
+        results: The results of :func:`anatolab.robust.comparison.compare`.
     """
     unit = results[0].scores["unit"]
     head = ["method", "labels in training", "labels in selection", f"worst {unit}", "mean", "gap", "worst by seed"]

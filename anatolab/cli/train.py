@@ -1,4 +1,4 @@
-"""``anatolab train``: one sub-command a method, whose flags are the fields of its Config at the current size."""
+"""``anatolab train``: one sub-command per method, whose flags are the fields of its Config at the current size."""
 
 from __future__ import annotations
 
@@ -70,21 +70,20 @@ def command(arguments: Sequence[str]) -> Any:
             method: The method and its settings.
             data: Folder of patients.
             out: Folder for the checkpoint, the log and the description of the run.
-            labeled_patients: How many patients are labeled; the labels of all others are never read.
-            split_seed: Split the patients with this seed; the published patient lists where not given. Published test
-                patients are never trained on.
-            held_out: Patients held out for validation, with a seed; where not given, the published ones, or a fifth.
-            held_out_test: Patients held out for the test beside them, with a seed; the published ones where not given.
-            development: Training patients that are taken out of the training, for choices that must not be made on
-                held-out ones.
-            dims: Train on 2-D slices or on 3-D patches; where auto, the spacing of the first case decides: slices
-                more than three times thicker than the pixels are wide, or without spacing, are taken one by one.
+            labeled_patients: Number of labeled patients. Labels of all others are never read.
+            split_seed: Seed of a random split; by default the published lists are used. Published test patients
+                are never trained on.
+            held_out: With a seed, number of validation patients; by default the published ones, or a fifth.
+            held_out_test: With a seed, number of test patients; by default the published ones.
+            development: Number of training patients set aside for choices that must not use held-out patients.
+            dims: 2 trains on slices, 3 on patches. auto decides by the spacing of the first case: 2 if slices
+                are more than three times thicker than pixels are wide, or if no spacing is known.
             side: In 2-D, slices are resized to side x side pixels.
-            patch: In 3-D, patches have these sides, in voxels, z (the slice axis) first.
-            field_of_view: What of each scan is kept: a box around the organs of the labeled patients, or all of it.
-            network: The backbone.
-            largest_component: Keep the largest component of each organ alone, at evaluation and prediction.
-            init: Folder of a run or an export, from whose network to start; its last layer is replaced where the
+            patch: In 3-D, sides of the patches in voxels, z (the slice axis) first.
+            field_of_view: Part of each scan that is used: a box around the organs of labeled patients, or all of it.
+            network: The network architecture.
+            largest_component: Keep only the largest component of each organ, at evaluation and prediction.
+            init: Folder of a run or an export whose network weights to start from; the last layer is replaced if the
                 classes differ.
             settings: Optimizer, precision, devices.
             json: Print the result as JSON.
@@ -156,14 +155,14 @@ def split_of(
 
     Args:
         cohort: The patients.
-        labeled: How many are labeled.
-        seed: Of the order; None for the published lists.
-        held_out: For validation; None for the published list, or a fifth where there is none.
-        held_out_test: For the test; None for the published list, or nobody.
-        development: Taken out of the training patients.
+        labeled: Number of labeled patients.
+        seed: Seed of the order; None for the published lists.
+        held_out: Number for validation; None for the published list, or a fifth if there is none.
+        held_out_test: Number for the test; None for the published list, if any.
+        development: Number taken out of the training patients.
 
     Raises:
-        InputError: Patients cannot be held out so.
+        InputError: Numbers are given without a seed, or are out of range.
     """
     from anatolab.data import split_patients
 
@@ -185,10 +184,9 @@ def split_of(
 
 
 def _dims(arguments: Sequence[str]) -> int:
-    """Whether to train on slices (2) or volumes (3), on which the defaults of the flags depend.
+    """Returns 2 for slices or 3 for volumes, on which the defaults of the flags depend.
 
-    It is what ``--dims`` says; where that is ``auto``, the spacing of the first case of ``--data`` decides, and a
-    single slice is one.
+    ``--dims`` decides; if it is ``auto``, the spacing of the first case of ``--data`` does. A single slice is 2-D.
     """
     import argparse
 
@@ -205,7 +203,7 @@ def _dims(arguments: Sequence[str]) -> int:
 
 
 def _check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:
-    """Refuses a flag and its sides that the network cannot halve often enough."""
+    """Refuses sides of a flag that are not multiples of the network's stride."""
     from anatolab.nn import multiple_of
 
     flag, *sides = given

@@ -1,4 +1,4 @@
-"""Patients on disk to rows for a network: readers of public layouts, splits, cached slices, the two-stream sampler."""
+"""From patients on disk to rows for a network: readers, splits, cached slices, the two-stream sampler."""
 
 from anatolab.data.cache import Rows, cache_root, scaled
 from anatolab.data.celeba import read_celeba

@@ -1,4 +1,4 @@
-"""ACDC, short-axis cine MR of the heart, in the two layouts in which people have it on disk.
+"""ACDC, short-axis cine MR of the heart, in its two common layouts.
 
 Official release (also under ``training/`` and ``testing/``)::
 
@@ -13,7 +13,7 @@ SSL4MIS files, intensities already scaled to [0, 1] per volume, no spacing (dist
     data/patient002_frame01.h5                  validation and test volumes: 3-D ``image`` and ``label``
     train.list, train_slices.list, val.list, test.list
 
-The SSL4MIS files number the two frames of a patient 01 and 02 and say nowhere which of them is end-diastole, so the
+The SSL4MIS files number the two frames of a patient 01 and 02 without saying which of them is end-diastole, so the
 phase of such a case is ``frame01`` or ``frame02``; only the official layout gives ``ED`` and ``ES``.
 
 Reference:
@@ -65,7 +65,7 @@ def read_official(root: Path) -> Cohort:
         root: The folder that holds the patient folders, or ``training`` and ``testing`` with them.
 
     Returns:
-        Cases ``ED`` then ``ES`` of each patient; ``provenance["ignored"]`` names the files that were left aside;
+        Cases ``ED`` then ``ES`` of each patient; ``provenance["ignored"]`` names the files that are not read;
         ``problems`` says which patient folder lacks ``Info.cfg``, an entry of it, a frame it names, or the annotation
         of a frame where others beside it have one, or has a frame that is neither ED nor ES.
 
@@ -139,7 +139,7 @@ def _patient_refs(folder: Path, ignored: list[str]) -> list[CaseRef]:
             )
         kind = labels if match[3] else images
         if frame in kind:
-            raise InputError(f"{path}: is there twice, also as {kind[frame].name}; keep one of the two.")
+            raise InputError(f"{path}: exists twice, also as {kind[frame].name}; keep one of the two.")
         kind[frame] = path
     for frame, phase in phases.items():
         if frame not in images:

@@ -1,4 +1,4 @@
-"""Arrays by name in HDF5 files and NumPy archives: no value from another file, no size before it is known to fit."""
+"""Reads named arrays of HDF5 files and NumPy archives, after checking links and sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from anatolab.data.files import DAMAGE, NUMBERS, check_budget, check_file, unrea
 from anatolab.data.geometry import Spacing
 from anatolab.errors import InputError
 
-LINKS = 16  # within a file, one after the other
+LINKS = 16  # most links that are followed one after the other
 
 
 def read_npz(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
@@ -44,7 +44,7 @@ def read_h5(path: Path, *keys: str) -> tuple[np.ndarray, ...]:
         keys: Names of the arrays, such as ``image`` and ``label``.
 
     Returns:
-        One array a key, in the order of the keys.
+        One array per key, in the order of the keys.
 
     Raises:
         InputError: The file is missing, empty, truncated, damaged or no HDF5, lacks one of the arrays, claims more than
@@ -98,7 +98,7 @@ def _check_h5(file: Any, key: str, path: Path) -> None:
 
 
 def _check_links(file: Any, key: str, path: Path) -> None:
-    """Follows a name through the links of its file, and refuses the first that leads into another one."""
+    """Follows a name through links within its file; refuses a link into another file."""
     import h5py
 
     group, left, followed = file, [part for part in key.split("/") if part], 0
@@ -132,7 +132,7 @@ def _h5_spacing(file: Any, path: Path) -> Spacing | None:
         one = two = three = np.nan
     if not all(0 < mm < 1e4 for mm in (one, two, three)):
         raise InputError(
-            f"{path}: its attribute 'spacing' is {file.attrs['spacing']!r}; write three lengths in mm, one an axis."
+            f"{path}: its attribute 'spacing' is {file.attrs['spacing']!r}; write three lengths in mm, one per axis."
         )
     return one, two, three
 

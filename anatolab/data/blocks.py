@@ -1,4 +1,4 @@
-"""Checksums of a file in blocks, so that a large array is verified as its rows are read and not when it is opened."""
+"""Checksums of a file per block, so that a large array is verified as its rows are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 1 << 20  # bytes
 
 
 class Checksums:
-    """The CRC-32 of each block of a stream, made as its bytes come.
+    """Computes the CRC-32 of each block of a stream.
 
     Example:
         >>> sums = Checksums()
@@ -30,7 +30,7 @@ class Checksums:
         self._sum, self._length = 0, 0
 
     def update(self, data: Any) -> None:
-        """Goes on with these bytes."""
+        """Adds bytes to the stream."""
         view = memoryview(data).cast("B")
         while len(view):
             piece, view = view[: BLOCK - self._length], view[BLOCK - self._length :]
@@ -56,8 +56,8 @@ def checksums(array: np.ndarray) -> list[int]:
 class VerifiedMap(np.memmap):
     """A mapped ``.npy`` array that compares each block with its checksum when it is first indexed.
 
-    Indexing gives plain arrays, and arithmetic on the whole verifies the whole. What takes the memory itself without
-    indexing (``np.asarray``, ``torch.from_numpy``) verifies nothing: call :meth:`verify` before.
+    Indexing gives plain arrays, and arithmetic on the whole array verifies all of it. Functions that take the memory
+    without indexing (``np.asarray``, ``torch.from_numpy``) verify nothing: call :meth:`verify` before them.
     """
 
     _sums: np.ndarray | None = None
@@ -83,7 +83,7 @@ class VerifiedMap(np.memmap):
             obj.verify()
 
     def verify(self, rows: np.ndarray | slice | None = None) -> None:
-        """Compares the blocks that hold some rows, all where not given, with their checksums.
+        """Compares the blocks of some rows, by default of all, with their checksums.
 
         Raises:
             InputError: The file is shorter than it was, or a block is not as it was written.
@@ -123,7 +123,7 @@ def open_verified(
         path: The file.
         sums: Its checksums, as :class:`Checksums` made them over the array's bytes.
         layout: Its number type, as ``dtype.str``, and shape.
-        damaged: Makes the error of what is wrong.
+        damaged: Makes the exception from a description of the damage.
 
     Raises:
         ValueError: The file is not such an array.
@@ -159,5 +159,5 @@ def _rows(index: Any, length: int) -> np.ndarray | slice | None:
         return None
     rows = rows.ravel().astype(np.int64)
     if ((rows < -length) | (rows >= length)).any():
-        return slice(0, 0)  # numpy says it
+        return slice(0, 0)  # numpy raises the error
     return np.where(rows < 0, rows + length, rows)

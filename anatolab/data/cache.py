@@ -1,4 +1,4 @@
-"""Cases cut into slices of one size, once; see :mod:`anatolab.data.store` for how they are kept."""
+"""Cases cut into slices of one size; :mod:`anatolab.data.store` caches them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ RECIPE = {  # part of every cache's key: raise the version when a reader or anyt
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Slices of one size, one a row, with the case and patient that each comes from."""
+    """Slices of one size, one per row, with the case and patient that each comes from."""
 
     images: np.ndarray  # (n, c, h, w) float32 in [0, 1], memory-mapped and read-only where it comes from the cache
     labels: np.ndarray  # (n, h, w) uint8 class numbers, 255 = unknown
     names: list[str]  # "patient001_ED#05": case and slice, counted from 0 along axis 0 of the volume
-    patients: list[str]  # one a row
+    patients: list[str]  # one per row
     sha256: str  # of all of the above and the view
     view: tuple[int, int]  # height and width that a network sees: the middle of a row, or all of it
 
@@ -62,8 +62,8 @@ class Rows:
         Args:
             images: (n, c, h, w) float32 in [0, 1].
             labels: (n, h, w) uint8 class numbers, 255 = unknown.
-            patients: One a row.
-            names: One a row; patient and row number where not given.
+            patients: One per row.
+            names: One per row; patient and row number where not given.
             view: Height and width of the middle of a row that a network sees; the whole row where not given.
 
         Raises:
@@ -95,7 +95,7 @@ class Rows:
     def from_cache(
         cls, images: np.ndarray, labels: np.ndarray, columns: dict[str, list], sha256: str, view: Sequence[int] | None
     ) -> Rows:
-        """Returns rows as :func:`anatolab.data.store.cached` gives them; a view within them is part of their hash."""
+        """Returns rows from the result of :func:`anatolab.data.store.cached`; a view is part of their hash."""
         height, width = images.shape[2:]
         rims = (height - view[0], width - view[1]) if view is not None else (0, 0)
         if min(rims) < 0 or any(rim % 2 for rim in rims):
@@ -130,12 +130,11 @@ class Rows:
         return find_rows(self.patients, patients)
 
     def take(self, index: Tensor, num_labeled: int = 0) -> tuple[Tensor, Tensor]:
-        """Copies some rows to memory, ready for augmentation, which gives a network its view of them.
+        """Copies some rows to memory, ready for augmentation.
 
         Args:
             index: Row numbers (b,) int64.
-            num_labeled: Not read, since a slice has one place; patches of volumes need it, see
-                :meth:`anatolab.data.volumes.Volumes.take`.
+            num_labeled: Ignored; only patches of volumes need it, see :meth:`anatolab.data.volumes.Volumes.take`.
 
         Returns:
             Images (b, c, h, w) float32 in [0, 1] and labels (b, h, w) int64 with ``IGNORE`` where unknown.
@@ -164,9 +163,8 @@ def scaled(case: Case) -> Tensor:
         case: The volume.
 
     Returns:
-        Image (c, z, y, x) float32 in [0, 1]. With a window its low end is 0 and its high end 1 in every case, so that
-        an intensity in Hounsfield units means the same everywhere; without one each volume and channel has its own
-        scale.
+        Image (c, z, y, x) float32 in [0, 1]. A window maps to [0, 1] in every case, so that an intensity in Hounsfield
+        units means the same everywhere; without one each volume and channel has its own scale.
 
     Raises:
         InputError: A channel is constant, or no voxel of it lies inside the window.
@@ -194,7 +192,7 @@ def percentile_scaled(image: np.ndarray, reference: np.ndarray, source: Path) ->
 
     Args:
         image: (c, *s), any intensities.
-        reference: ``(c, *r)``, the part of the image that its percentiles are taken of.
+        reference: ``(c, *r)``, the part of the image from which percentiles are computed.
         source: The file that a message names.
 
     Returns:
@@ -216,7 +214,7 @@ def percentile_scaled(image: np.ndarray, reference: np.ndarray, source: Path) ->
 def slices_of(
     case: Case, size: tuple[int, int], field_of_view: FieldOfView | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts the slices of a case: what :func:`anatolab.data.prepare` writes, and where prediction starts from.
+    """Cuts a case into slices, for :func:`anatolab.data.prepare` and for prediction.
 
     Images are resized bilinearly with antialias (half-pixel centers), labels to the nearest pixel (``nearest-exact``).
     With a field of view only its box is resized, together with the margin around it; intensities are then scaled
@@ -225,7 +223,7 @@ def slices_of(
     Args:
         case: The volume.
         size: Height and width that a network sees, in pixels.
-        field_of_view: Of two dimensions; the whole plane where None.
+        field_of_view: A 2-D field of view; the whole plane where None.
 
     Returns:
         Images (z, c, h, w) float32 in [0, 1], see :func:`scaled`, and labels (z, h, w) uint8, all 255 where the case

@@ -1,4 +1,4 @@
-"""CelebA, faces of celebrities: blond hair is the class, and the cue is whether the face is labeled male.
+"""CelebA, faces of celebrities: the class is blond hair, the spurious attribute the label "male".
 
 ::
 

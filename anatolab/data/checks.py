@@ -1,4 +1,4 @@
-"""Whether image, label and geometry of a case fit: every fault in one sentence with the file and the remedy."""
+"""Checks of images, labels and geometry; every error is one sentence with the file and the remedy."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = [
     "side_pairs",
 ]
 
-NOTE = "generated.json"  # beside the patients: these are not the data set's, but generated as this file says
-ROUNDING = 1e-4  # a label this near a whole number is it: slopes of headers and float32 leave up to 3e-5
+NOTE = "generated.json"  # marks a folder of generated patients, and holds their provenance
+ROUNDING = 1e-4  # largest distance of a label from a whole number; header slopes and float32 cause up to 3e-5
 LISTED = 8  # wrong values that a message names
 
 
@@ -73,7 +73,7 @@ def check_image(values: np.ndarray, path: Path) -> np.ndarray:
         )
     if low == high:
         raise InputError(
-            f"{path}: every intensity is {low:g}, so there is nothing to see; "
+            f"{path}: every intensity is {low:g}, so the image is constant; "
             "download the image again, or take its case out of the folder and lists."
         )
     return image
@@ -170,7 +170,7 @@ _OTHER = {"left": "right", "l": "r", "lt": "rt", "sin": "dex", "sinistra": "dext
 
 
 def side_pairs(classes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of classes that differ by side alone, which a flipped image would exchange.
+    """Returns pairs of classes that differ only by side, which a flip would exchange.
 
     Example:
         >>> side_pairs(("background", "left kidney", "Kidney (right)", "right kidney", "lung_L", "lung_R", "liver"))
@@ -235,12 +235,12 @@ def check_affine(
 
 
 def check_features(features: Tensor | np.ndarray, y: Tensor | np.ndarray | None = None, what: str = "features") -> None:
-    """Refuses features from which nothing can be learned, before a method makes NaN or a lucky score of them.
+    """Refuses features from which nothing can be learned.
 
     Args:
         features: ``(n, ...)``, on any device, mapped or in memory; read in pieces.
         y: ``(n,)`` class numbers of the rows, where there are any.
-        what: What they are, for the message.
+        what: Name of the features, for the message.
 
     Raises:
         InputError: There are no rows, a row holds NaN or infinity, all rows are the same, or ``y`` has another length
@@ -250,7 +250,7 @@ def check_features(features: Tensor | np.ndarray, y: Tensor | np.ndarray | None 
         >>> check_features(torch.eye(3), torch.tensor([0, 1, 1]))
     """
     if not isinstance(features, Tensor | np.ndarray):
-        return  # rows that are computed when they are asked for
+        return  # rows that are computed lazily
     h = torch.as_tensor(features)
     if h.ndim == 0 or not h.numel():
         raise InputError(f"{what}: the array is empty ({tuple(h.shape)}); give one row per image.")
@@ -272,7 +272,7 @@ def check_features(features: Tensor | np.ndarray, y: Tensor | np.ndarray | None 
     if y is not None:
         labels = torch.as_tensor(y)
         if labels.shape != (len(h),):
-            raise InputError(f"{what}: {len(h)} rows have labels of shape {tuple(labels.shape)}; give one a row.")
+            raise InputError(f"{what}: {len(h)} rows have labels of shape {tuple(labels.shape)}; give one per row.")
         if len(labels.unique()) < 2:
             raise InputError(
                 f"{what}: all {len(h)} rows are of class {labels[0].item()}; give rows of several classes."

@@ -41,7 +41,7 @@ def read_chexpert(root: str | Path, seed: int = 42) -> LabeledImages:
 
     Args:
         root: The folder with the tables, and with ``train`` and ``valid``.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Returns:
         ``provenance["left_out"]`` counts the images of patients whose sex or race is not known.

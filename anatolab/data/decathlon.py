@@ -10,14 +10,14 @@ The smallest ``dataset.json``, in the Decathlon's keys and in nnU-Net's::
     {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
     {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"}
 
-Images may be PNG, JPEG, TIFF (a page a slice) or BMP, gray or color (three channels), where ``file_ending`` says so or
-``imagesTr`` holds no volume; or folders, each with the DICOM series of a case. Labels are pictures or volumes of class
-numbers.
+Images may be PNG, JPEG, TIFF (one page per slice) or BMP, gray or color (three channels), if ``file_ending`` says so or
+``imagesTr`` holds no volume. They may also be folders, each with the DICOM series of a case. Labels are pictures or
+volumes of class numbers.
 
-The patient's id is the case's. Patients without annotation belong in ``imagesTs``: they are there to train on without
-labels. A key of our own, ``"window": [-200, 250]``, clips intensities of all channels to this range, as CT wants it;
-without it each volume and channel is scaled from its least to its greatest value. Where nnU-Net's ``ignore`` label is
-given, its voxels are unknown; 255 is no class and not unknown where it is not declared so.
+The patient's id is that of the case. Patients without annotation belong in ``imagesTs`` and are used as unlabeled
+training patients. The optional key ``"window": [-200, 250]`` clips intensities of all channels to this range, as is
+usual for CT; without it each volume and channel is scaled from its minimum to its maximum. Voxels of nnU-Net's
+``ignore`` label are unknown. The value 255 is an error unless it is declared as a class or as ``ignore``.
 
 Reference:
     Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 2022. Isensee et al., nnU-Net, Nature
@@ -49,7 +49,7 @@ def read_decathlon(root: Path) -> Cohort:
         root: The folder with ``dataset.json``.
 
     Returns:
-        A case a patient. The images of ``imagesTs`` that have labels are the published test list; all others are the
+        A case per patient. The images of ``imagesTs`` that have labels are the published test list; all others are the
         training list then.
 
     Raises:
@@ -100,7 +100,7 @@ def read_decathlon(root: Path) -> Cohort:
     ]
     images |= extra
     problems += _against(about, file, listed["training"], images, count)
-    labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # its channels are told already
+    labels = {name: path for name, path in labels.items() if images.get(name) != ()}  # channels were reported
     images = {name: files for name, files in images.items() if files}
     if not images and not problems:
         kinds = ", ".join((*ENDINGS, *PICTURES))
@@ -131,7 +131,7 @@ def read_decathlon(root: Path) -> Cohort:
 
 
 def _classes(about: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dict[int, int] | None]:
-    """Class names in the order of their numbers; and the codes, where one of them means unknown."""
+    """Returns class names in the order of their numbers, and the codes if one of them means unknown."""
     labels = about.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise InputError(f'{file}: has no table "labels"; add it, for example {{"0": "background", "1": "liver"}}.')
@@ -141,7 +141,7 @@ def _classes(about: Mapping[str, Any], file: Path) -> tuple[tuple[str, ...], dic
         if number is None or number in names:
             raise InputError(
                 f'{file}: its "labels" give {key!r} no class number of its own; '
-                "write one whole number a class, and the parts of a region as classes."
+                "write one whole number per class, and the parts of a region as classes."
             )
         names[number] = name
     names = {number: " ".join(name.split()) for number, name in names.items()}
@@ -192,7 +192,7 @@ def _listed(about: Mapping[str, Any], key: str, file: Path) -> list[str]:
                 raise InputError(f"{file}: lists {twice} twice under {key!r}; remove one of the two entries.")
             return names
     raise InputError(
-        f'{file}: its {key!r} is not a list of images; write {{"image": "./imagesTr/a.nii.gz"}} a case, or '
+        f'{file}: its {key!r} is not a list of images; write {{"image": "./imagesTr/a.nii.gz"}} per case, or '
         "remove the key."
     )
 

@@ -1,4 +1,4 @@
-"""A series of DICOM files, one a slice, as one volume in its geometry; nothing else of their headers is read."""
+"""Reads a series of DICOM files, one per slice, as one volume with its geometry; no other header fields are read."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from anatolab.data.geometry import Spacing
 from anatolab.data.itk import _ras
 from anatolab.types import InputError
 
-UNEVEN = 0.02  # of the distance of slices
+UNEVEN = 0.02  # largest deviation of the slice distance, as a share of it
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether one of the first files of a folder is a DICOM file."""
+    """Returns whether one of the first files of a folder is a DICOM file."""
     files = [path for path in entries(folder) if path.is_file() and not hidden(path)]
     return any(_is_dicom(path) for path in files[:3])
 
 
 def dicom_folders(folder: Path) -> list[Path]:
-    """The folder itself where it holds a series, else those of its folders that do."""
+    """Returns the folder itself if it holds a series, else its subfolders that do."""
     if holds_dicom(folder):
         return [folder]
     return [path for path in entries(folder) if path.is_dir() and not hidden(path) and holds_dicom(path)]
@@ -57,7 +57,7 @@ def read_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
 
 
 def dicom_affine(folder: Path) -> np.ndarray | None:
-    """The affine (4, 4) of the series of a folder; None where it cannot be read."""
+    """Returns the affine (4, 4) of the series of a folder; None if it cannot be read."""
     try:
         return read_dicom(folder)[1]
     except InputError:
@@ -65,7 +65,7 @@ def dicom_affine(folder: Path) -> np.ndarray | None:
 
 
 def _files_of(folder: Path) -> list[str]:
-    """The files of the one series of a folder, in the order of their positions."""
+    """Returns the files of the only series of a folder, in the order of their positions."""
     import SimpleITK as sitk
 
     reader = sitk.ImageSeriesReader
@@ -87,7 +87,7 @@ def _header(file: str) -> Any:
 
 
 def _check_even(folder: Path, headers: list[Any]) -> None:
-    """Refuses a series whose slices are not evenly spaced: SimpleITK would place them as if they were."""
+    """Refuses a series with unevenly spaced slices, which SimpleITK would treat as evenly spaced."""
     if len(headers) < 3:
         return
     normal = np.reshape(headers[0].GetDirection(), (3, 3))[:, 2]
@@ -95,7 +95,7 @@ def _check_even(folder: Path, headers: list[Any]) -> None:
     steps = np.abs(np.diff(places))
     if steps.min() <= 0 or (np.abs(steps - np.median(steps)) > UNEVEN * np.median(steps)).any():
         raise InputError(
-            f"{folder}: its slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; a slice is missing or there "
+            f"{folder}: its slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; a slice is missing or exists "
             "twice: copy the series again."
         )
 

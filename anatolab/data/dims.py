@@ -8,7 +8,7 @@ ANISOTROPY = 3.0  # slices this many times thicker than the pixels are wide carr
 
 
 def dims_for(spacing: Sequence[float] | None) -> int:
-    """Says 2 where slices are more than three times thicker than pixels are wide, or no spacing is known, else 3.
+    """Returns 2 if slices are more than three times thicker than pixels are wide, or no spacing is known, else 3.
 
     Args:
         spacing: ``(z, y, x)`` in mm, slice axis first; None where the files carry none.

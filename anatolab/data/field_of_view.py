@@ -1,8 +1,8 @@
-"""The part of a scan that a network sees: a box around the organs, from the labels of the labeled patients alone.
+"""The part of a scan that a network sees: a box around the organs, found from the labeled patients alone.
 
-An organ of a tenth of the plane, resampled with the whole plane to 96 x 96 pixels, is a handful of pixels wide. A field
-of view spends the pixels on the organ. It is a setting of the run like any other, so it may depend on the labeled
-patients of the split, and on no other label.
+If the whole plane is resampled to 96 x 96 pixels, an organ that covers a tenth of it is only a few pixels wide. A field
+of view gives the organ more pixels. It is a setting of the run, so it may depend on the labels of the split's labeled
+patients only.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SLACK = 0.36  # of the plane's side, see find_field_of_view
 class Box:
     """Some pixels of an array, which may reach beyond its borders."""
 
-    start: tuple[int, ...]  # first pixel, one an axis; negative before the array
-    size: tuple[int, ...]  # pixels, one an axis
+    start: tuple[int, ...]  # first pixel, one per axis; negative before the array
+    size: tuple[int, ...]  # pixels, one per axis
 
     def overlap(self, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Returns the slices of an array of this shape, and of the box, where the two overlap."""
@@ -42,7 +42,7 @@ class Box:
         return result
 
     def inside(self, array: np.ndarray) -> np.ndarray:
-        """Returns what of the box lies within the last axes of an array, as a view."""
+        """Returns the part of the box within the last axes of an array, as a view."""
         return array[_last(self.overlap(array.shape[array.ndim - len(self.size) :])[0])]
 
     def paste(self, part: np.ndarray, array: np.ndarray) -> None:
@@ -59,13 +59,13 @@ def _last(axes: Sequence[slice]) -> tuple[Any, ...]:
 class FieldOfView:
     """A square of the plane in 2-D, or a box of the volume in 3-D, at the same relative place in every scan.
 
-    Resolution and place follow each scan: a share is a share of its own plane, and millimeters go through its own
-    spacing. ``dataclasses.asdict`` gives what JSON holds, ``FieldOfView(**fields)`` reads it again. Where no field of
-    view is given (``None``), the whole plane is resized, and patches come from the whole volume.
+    Position and resolution are relative to each scan: shares refer to its plane, millimeters to its spacing.
+    ``dataclasses.asdict`` gives JSON values, from which ``FieldOfView(**fields)`` is rebuilt. Without a field of view
+    (``None``), the whole plane is resized, and patches come from the whole volume.
     """
 
     center: tuple[float, ...]  # as a share of each axis, (y, x) or (z, y, x)
-    side: tuple[float, ...]  # one an axis, in ``unit``
+    side: tuple[float, ...]  # one per axis, in ``unit``
     unit: Literal["share", "mm"] = "share"  # share: of sqrt(H W) in 2-D, of each axis in 3-D
     margin: float = 4 / 3  # 2-D: rows are stored this many times larger, so that a rotated view samples real pixels
 
@@ -97,13 +97,13 @@ class FieldOfView:
         return tuple(round(n * self.margin / 2) * 2 for n in size)
 
     def boxes(self, case: Case) -> tuple[Box, Box]:
-        """Returns what is stored of each slice of a case, margin included, and what of it is the field of view.
+        """Returns two boxes: the stored part of each slice of a case, margin included, and the field of view.
 
         Args:
             case: Its shape and spacing are read, its label is not.
 
         Returns:
-            Two boxes of the plane in 2-D, which may reach beyond it. In 3-D both are the same box, inside the volume.
+            In 2-D, boxes of the plane, which may reach beyond it. In 3-D both are the same box, inside the volume.
 
         Raises:
             InputError: The field of view is in mm and the case has no spacing.
@@ -134,19 +134,19 @@ def find_field_of_view(
     slack: float = SLACK,
     margin: float = 4 / 3,
 ) -> FieldOfView:
-    """Finds where the organs of the labeled patients lie, with room for patients that were not seen.
+    """Finds a field of view around the organs of the labeled patients, with slack for other patients.
 
-    The center is the mean of the centers of their organs' bounding boxes, with the middle of the plane counted as one
-    patient more. The side is the mean of their largest extents plus ``slack`` times the side of the plane, and at least
+    The center is the mean of the centers of their organs' bounding boxes, with the middle of the plane as one further
+    patient. The side is the mean of their largest extents plus ``slack`` times the side of the plane, and at least
     large enough to hold every labeled voxel. Both are nearly the same for one labeled patient and for seventy, so that
     budgets are compared at one resolution.
 
     The slack was set on the labels of ACDC's 70 training patients: with the three that its published split labels, the
     square has a side of .686 and loses .02 % of the heart's voxels over all 70. From a single patient the side is .57
-    to .82, and less than .5 % is lost for 69 of the 70; from three drawn at random, less than .1 % in 99 of 100 draws.
-    (A side proportional to the organ needs .77 for the latter.) A scan is planned around its organ, so shares scatter
-    less between patients than millimeters do (generated hearts, one labeled patient: the worst organ keeps at least
-    99.9 % against 98.8 %).
+    to .82, and less than .5 % is lost for 69 of the 70; from three random patients, less than .1 % in 99 of 100 trials.
+    (A side proportional to the organ needs .77 for the latter.) A scan is planned around its organ, so shares vary less
+    between patients than millimeters do (generated hearts, one labeled patient: the worst organ keeps at least 99.9 %
+    against 98.8 %).
 
     In 3-D the rule is the same along each axis, patches are sampled in the box, and what lies outside is background. On
     atria that were cropped at the heart it keeps nearly the whole volume; it is worth more where the organ is a small
@@ -154,9 +154,9 @@ def find_field_of_view(
 
     Args:
         cohort: Where the patients are.
-        labeled_patients: Of the split: their labels are read, and no case of any other patient is.
+        labeled_patients: The labeled patients of the split. No case of another patient is read.
         dims: 2 for slices, 3 for volumes.
-        unit: Of the side; "mm" needs cases with a spacing, and gives every row the same size of a pixel.
+        unit: Unit of the side; "mm" needs cases with a spacing, and gives every row the same size of a pixel.
         slack: Added to the extent, as a share of the plane's side (2-D) or of each axis (3-D).
         margin: See :class:`FieldOfView`.
 
@@ -167,7 +167,7 @@ def find_field_of_view(
         InputError: A patient is not in the cohort, or none of the labeled cases has a labeled organ, or a
             case has no spacing where the unit is mm.
     """
-    patient, shape_rows, scale_rows, edge_rows = [], [], [], []  # one entry a case with a labeled organ
+    patient, shape_rows, scale_rows, edge_rows = [], [], [], []  # one entry per case with a labeled organ
     for ref in cohort.of(labeled_patients):
         case = ref.load()
         if case.label is not None and (edge := _extent(case.label, dims)) is not None:
@@ -202,12 +202,12 @@ def find_field_of_view(
 
 
 def coverage(cohort: Cohort, patients: Sequence[str], field_of_view: FieldOfView) -> dict[str, float]:
-    """Counts how much of each labeled organ a field of view keeps.
+    """Computes how much of each labeled organ a field of view keeps.
 
     Args:
-        cohort: Where the patients are.
-        patients: Those whose labels are counted; cases without an annotation are passed over.
-        field_of_view: What is kept.
+        cohort: The patients' cohort.
+        patients: Patients whose labels are counted; cases without an annotation are skipped.
+        field_of_view: The field of view.
 
     Returns:
         The share of the labeled voxels of each organ, in [0, 1], over all cases; NaN where no case has the organ.
@@ -245,7 +245,7 @@ def _extent(label: np.ndarray, dims: int) -> list[tuple[int, int]] | None:
 
 
 def _mean_by(patient: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the cases of each patient, one row a patient."""
+    """Returns the mean over the cases of each patient, one row per patient."""
     return np.stack([values[[q == p for q in patient]].mean(0) for p in dict.fromkeys(patient)])
 
 

@@ -1,8 +1,8 @@
-"""The one door for files: which files of a folder are images, and why a file cannot be read.
+"""Lists the image files of a folder, and explains why a file cannot be read.
 
-Every reader and ``predict`` list and open files by these functions, so that what one command leaves aside no other
-stumbles over. Sizes are known before anything is allocated (:func:`check_budget`), and a file that cannot be opened is
-told apart from one that is damaged (:func:`unreadable`).
+All readers and ``predict`` list and open files by these functions, so that all commands ignore the same files. Sizes
+are checked before anything is allocated (:func:`check_budget`), and a file that cannot be opened is distinguished from
+a damaged one (:func:`unreadable`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NIFTI = (".nii.gz", ".nii")
 ITK = (".nrrd", ".mha", ".mhd")
 ENDINGS = (*NIFTI, *ITK)
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-DEFLATE = 1032  # deflate makes nothing smaller than a 1032nd
+DEFLATE = 1032  # largest compression ratio of deflate
 NUMBERS = "biuf"  # kinds of number types that are values of images or labels
-PIECE = 1 << 20  # bytes of a stream that are in memory at once
-SLACK = 1 << 16  # bytes behind the values that a writer's padding may take
+PIECE = 1 << 20  # bytes of a stream that are in memory at a time
+SLACK = 1 << 16  # bytes of padding that may follow the values
 DAMAGE = (OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, zlib.error)  # of parsers
-TEXT_BYTES = 256 << 20  # no list, table or description of a data set is larger
+TEXT_BYTES = 256 << 20  # largest size of a list, table or description
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -50,7 +50,7 @@ def natural(name: str) -> tuple[Any, ...]:
 
 
 def hidden(path: Path) -> bool:
-    """Returns whether an operating system made this file, such as ``._a.nii.gz``, ``.DS_Store`` or ``Thumbs.db``."""
+    """Returns whether the file was made by an operating system, such as ``._a.nii.gz`` or ``Thumbs.db``."""
     return path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -74,7 +74,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def list_images(path: Path) -> list[Path]:
-    """Returns the image volumes of a folder, in natural order, its pictures where it holds no volume, or the file.
+    """Returns the image volumes of a folder in natural order, or its pictures if it has none, or the file itself.
 
     Args:
         path: A folder, or one file.
@@ -111,7 +111,7 @@ def collect(function: Callable[[A], B], items: Iterable[A], problems: list[str])
 
 
 def check_file(path: Path) -> None:
-    """Names a file that is missing, has zero bytes or cannot be opened, before any parser takes it for damaged.
+    """Refuses a file that is missing, empty or cannot be opened, before a parser reports it as damaged.
 
     Args:
         path: The file.
@@ -152,7 +152,7 @@ def unreadable(path: Path, error: BaseException, kind: str = "a file") -> InputE
         kind: What it was read as, such as ``NIfTI``.
 
     Returns:
-        The error to raise; only where the content is at fault does it ask to download or copy the file again.
+        The error to raise; it asks to download or copy the file again only if the content is damaged.
 
     Example:
         >>> str(unreadable(Path("a.nii"), OSError(24, "Too many open files")))
@@ -198,8 +198,7 @@ def reason(error: BaseException, path: Path | None = None) -> str:
 def memory_budget() -> int:
     """Returns the maximal size of a volume in bytes: half of the memory, or ``ANATOLAB_MEMORY_GB``.
 
-    The memory is the least of the machine's, of the limit of the process and of its container; 8 GB where the system
-    tells none of them.
+    The memory is the minimum of the machine's, the process's limit and the container's limit; 8 GB if none is known.
     """
     if given := os.environ.get("ANATOLAB_MEMORY_GB"):
         try:
@@ -226,9 +225,9 @@ def check_budget(path: Path, shape: Sequence[int], bytes_each: int, stored: int 
 
     Args:
         path: The file, for the message.
-        shape: Of the array that the header describes.
-        bytes_each: Of one of its values.
-        stored: Bytes of the file that hold the values, where the header must not claim more.
+        shape: Shape of the array that the header describes.
+        bytes_each: Size in bytes of one of its values.
+        stored: Bytes of values in the file, which the header must not exceed.
 
     Returns:
         The bytes of the array.
@@ -275,7 +274,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file that holds an object, in which no key is there twice.
+    """Reads a JSON file that holds an object without duplicate keys.
 
     Raises:
         InputError: The file is missing, empty, no JSON in UTF-8, names a key twice, or holds something else.
@@ -301,7 +300,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_list(path: Path, pattern: str, example: str) -> list[str]:
-    """Reads a list of names, one a line, with or without ``.h5``.
+    """Reads a list of names, one per line, with or without ``.h5``.
 
     Args:
         path: The text file.
@@ -309,7 +308,7 @@ def read_list(path: Path, pattern: str, example: str) -> list[str]:
         example: A name for the message.
 
     Raises:
-        InputError: The file is missing or names nothing, or a line does not match or is there twice.
+        InputError: The file is missing or empty, or a line does not match or occurs twice.
     """
     names = [line.strip().removesuffix(".h5") for line in read_text(path).splitlines() if line.strip()]
     if not names:
@@ -343,7 +342,7 @@ def inside(folder: Path, text: str, source: Path) -> Path:
 
     Args:
         folder: Paths are relative to it.
-        text: As the table has it; backslashes are those of Windows.
+        text: The path as the table has it, possibly with the backslashes of Windows.
         source: The table, for the message.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Volumes with a geometry, whatever their format: what readers and ``predict`` open."""
+"""Reads volumes with geometry, in any supported format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
         ndim: 3, or 4 for all channels in one NIfTI file.
 
     Returns:
-        Values, affine and spacing; and what the header leaves open and how it was read, a sentence each.
+        Values, affine and spacing; and notes on ambiguities of the header, a sentence each.
     """
     notes: tuple[str, ...] = ()
     if path.is_dir() and not is_image(path):  # one named as a file is refused as a file
@@ -44,9 +44,9 @@ def read_affine(path: Path) -> np.ndarray | None:
 
 
 def cohort_orientation(cohort: Cohort) -> str | None:
-    """Returns the orientation that all cases of a cohort are brought to: that of the first readable header.
+    """Returns the orientation that all cases of a cohort are converted to: that of the first readable header.
 
-    Where the slices of that case are not cut along its thickest axis, that axis is made the last.
+    If the slices of that case are not cut along its thickest axis, that axis becomes the last.
 
     Args:
         cohort: The cases; only headers are read.
@@ -55,7 +55,7 @@ def cohort_orientation(cohort: Cohort) -> str | None:
         Codes such as ``RAS``; None where the layout has no affine.
 
     Raises:
-        InputError: The system does not open a file, so that the answer would depend on the moment.
+        InputError: The system cannot open a file at the moment.
     """
     for ref in cohort.refs:
         if not ref.source.name.endswith((*NIFTI, *ITK)) and not holds_dicom(ref.source):

@@ -1,8 +1,8 @@
-"""Where voxels lie in the patient: orientation, spacing, and volumes turned to one orientation and back.
+"""Geometry of volumes: orientation, spacing, and conversion to one orientation and back.
 
-An orientation is three letters, the directions in which the axes x, y, z of the file run: ``RAS`` to the right, to the
-front and up. A network learns which side is left from where it lies in the array, so all cases of a cohort are brought
-to one orientation before training (:func:`anatolab.data.formats.cohort_orientation`), and to that of the run before
+An orientation is three letters, the directions of the file's axes x, y, z: ``RAS`` runs to the right, to the front and
+up. A network learns left and right from positions in the array, so all cases of a cohort are converted to one
+orientation before training (:func:`anatolab.data.formats.cohort_orientation`), and to that of the run before
 prediction.
 """
 
@@ -19,7 +19,7 @@ from anatolab.types import Case, Cohort, InputError
 
 Spacing = tuple[float, float, float]
 SIDES = ("LR", "PA", "IS")
-AGREES = 0.01  # relative difference of spacings that is a rounding
+AGREES = 0.01  # relative difference of spacings that is attributed to rounding
 RIGHT_ANGLE = 0.01  # largest cosine between two axes that are at right angles, about half a degree
 
 
@@ -47,8 +47,8 @@ def spacing_of(affine: np.ndarray) -> Spacing:
 def agreed_spacing(affine: np.ndarray, pixdim: Spacing, source: object) -> tuple[Spacing, tuple[str, ...]]:
     """Returns the spacing of a file that stores it twice, and a note if the two differ by more than 1 %.
 
-    One that is 1 x 1 x 1 mm was never filled in, and the other is taken: that of the header in ACDC as released, that
-    of the affine in files whose ``pixdim`` a converter left out.
+    A spacing of 1 x 1 x 1 mm was never filled in, so the other is used: that of the header in ACDC as released, that of
+    the affine in files whose ``pixdim`` a converter left out.
 
     Args:
         affine: (4, 4) voxel to world mm.
@@ -85,12 +85,12 @@ def axes_note(affine: np.ndarray) -> tuple[str, ...]:
 def reoriented(case: Case, codes: str | None) -> Case:
     """Returns the case with its axes reordered and flipped to the orientation ``codes``; nothing is resampled.
 
-    Image, label, spacing and affine change together, so each voxel stays where it is in the patient, and turning back
-    to ``orientation_of(case.affine)`` gives the case again.
+    Image, label, spacing and affine change together, so each voxel keeps its place in the patient. Reorienting to
+    ``orientation_of(case.affine)`` gives the case again.
 
     Args:
-        case: The volume; one without affine is given back as it is.
-        codes: Such as ``RAS``; None leaves the case as it is.
+        case: The volume; one without affine is returned unchanged.
+        codes: Orientation such as ``RAS``; None leaves the case unchanged.
 
     Raises:
         InputError: The codes are not three letters, one of each of LR, PA and IS.

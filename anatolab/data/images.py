@@ -1,4 +1,4 @@
-"""Which labeled images lie in a folder: recognized from what is there, without a flag."""
+"""Recognizes the layout of labeled images in a folder by its files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from anatolab.types import InputError
 
 
 class ImageLayout(NamedTuple):
-    """One way in which labeled images lie on disk."""
+    """One layout of labeled images on disk."""
 
     name: str
-    looks_like: str  # what a message says was looked for
+    looks_like: str  # description for the message of an unknown layout
     recognizes: Callable[[Path], bool]
     read: Callable[[Path], LabeledImages]
 

@@ -1,6 +1,6 @@
-"""NRRD and MetaImage, read by SimpleITK after a check of what it does not look at.
+"""Reads NRRD and MetaImage by SimpleITK, after checks that it does not make itself.
 
-SimpleITK allocates what a header claims, opens whatever file a header names, and does not tell every damaged stream.
+SimpleITK allocates what a header claims, opens whatever file a header names, and does not notice every damaged stream.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 8, "FLOAT": 4, "DOUBLE":
 
 
 def _check_stream(path: Path) -> None:
-    """Verifies what SimpleITK does not: sizes before it allocates, files it would open, checksums of streams."""
+    """Checks what SimpleITK does not: claimed sizes, referenced files, checksums of streams."""
     with path.open("rb") as file:
         nrrd = file.read(4) == b"NRRD"
         file.seek(0)
@@ -151,7 +151,7 @@ def _itk_header(file: BinaryIO, mark: str, nrrd: bool) -> tuple[dict[str, str], 
 
 
 def _check_packed(file: BinaryIO, packed: str, claimed: int, path: Path) -> None:
-    """Decompresses a stream to its end and keeps nothing: its checksum holds, and it has the bytes that are claimed."""
+    """Decompresses a stream to its end without keeping it, to verify its checksum and its size."""
     stream: Any
     if packed == "gzip":
         stream = gzip.GzipFile(fileobj=file)

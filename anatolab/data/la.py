@@ -1,4 +1,4 @@
-"""Left atrium, late gadolinium enhanced MR of the 2018 challenge, in the two layouts in which people have it on disk.
+"""Left atrium, late gadolinium enhanced MR of the 2018 challenge, in its two common layouts.
 
 Challenge files, also under ``Training Set`` and ``Testing Set``, in NRRD::
 
@@ -153,7 +153,7 @@ def _folders(root: Path, *files: str) -> list[Path]:
 
 
 def _aside(base: Path, root: Path, folders: list[Path], file: str, problems: list[str], ignored: list[str]) -> None:
-    """Names what of a base is not read: a patient's folder without its file is a problem, all else is ignored."""
+    """Lists what is not read: a patient's folder without its file is a problem, all else is ignored."""
     for name in pairs.left_aside(base, root, [*_BASES, *_LISTS.values()]):
         path = root / name
         if path in folders:

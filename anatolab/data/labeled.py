@@ -1,4 +1,4 @@
-"""Images with a class and a second attribute that may give the class away: what group robustness is measured on."""
+"""Images with a class and a possibly spurious attribute, for group robustness."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPLITS = ("train", "val", "test")  # numbered 0, 1, 2 as the public tables do
-UNGROUPED = ("",)  # the attributes where none is known: every row has the same
+UNGROUPED = ("",)  # the attributes if none is known: every row has the same
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """The images of one data set with class ``y``, attribute ``a`` and split; an image is read when it is asked for."""
+    """The images of one data set with class ``y``, attribute ``a`` and split; images are read lazily."""
 
     name: str  # "Waterbirds"
     classes: tuple[str, ...]  # names of the values of y
@@ -33,7 +33,7 @@ class LabeledImages:
     y: np.ndarray  # (n,) int64
     a: np.ndarray  # (n,) int64
     split: np.ndarray  # (n,) int64, an index of SPLITS
-    files: tuple[Path, ...] = ()  # one a row; empty where the pixels are in memory
+    files: tuple[Path, ...] = ()  # one per row; empty where the pixels are in memory
     pixels: np.ndarray | None = None  # (n, h, w, 3) uint8, of generated images
     masks: np.ndarray | None = None  # (n, h, w) bool, the foreground of generated images
     provenance: dict[str, Any] = field(default_factory=dict)  # license and source, or generator, version and seed
@@ -97,12 +97,11 @@ class LabeledImages:
 def read_picture(path: Path) -> Image:
     """Reads a picture as 8-bit RGB.
 
-    Gray values of more than 8 bits are scaled from the least to the greatest of the picture, as volumes are: 12 bits in
-    a file of 16 would be black otherwise. PNG files are verified by their checksums.
+    Gray values of more than 8 bits are scaled from the minimum to the maximum of the picture, like volumes; otherwise
+    12 bits in a 16-bit file would be black. PNG files are verified by their checksums.
 
     Raises:
-        InputError: The file is missing, damaged, no picture, larger than memory allows, or holds values that are not
-            finite.
+        InputError: The file is missing, damaged, not a picture, larger than memory allows, or has non-finite values.
     """
     from PIL import Image
 
@@ -128,7 +127,7 @@ def read_picture(path: Path) -> Image:
 
 
 def _check_png(path: Path) -> None:
-    """Compares each chunk of a PNG file with its checksum, to the last; Pillow looks at those of its headers alone."""
+    """Verifies the checksums of all chunks of a PNG file; Pillow verifies only those of headers."""
     with path.open("rb") as file:
         file.seek(8)
         name = b""
@@ -148,14 +147,14 @@ def labeled_images(
     values: Sequence[tuple[int, ...]],
     provenance: Mapping[str, Any],
 ) -> LabeledImages:
-    """Files and their y, a and split as one data set, checked.
+    """Makes a checked data set from files and their y, a and split.
 
     Args:
         table: The file that a message names.
-        name: Of the data set.
+        name: Name of the data set.
         classes: Names of the values of y.
         attributes: Names of the values of a.
-        files: One an image.
+        files: One per image.
         values: y, a and split of each.
         provenance: License and source.
 

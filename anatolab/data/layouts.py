@@ -1,4 +1,4 @@
-"""Which data set lies in a folder: recognized from what is there, without a flag."""
+"""Recognizes the data set in a folder by its files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from anatolab.types import Cohort, InputError
 
 
 class Layout(NamedTuple):
-    """One way in which a data set lies on disk."""
+    """One layout of a data set on disk."""
 
     name: str
-    looks_like: str  # what a message says was looked for
+    looks_like: str  # description for the message of an unknown layout
     recognizes: Callable[[Path], bool]
     read: Callable[[Path], Cohort]
 
@@ -45,15 +45,15 @@ def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
 
     Args:
         path: The folder.
-        as_stored: Give each case as its file has it, for what is written beside it.
+        as_stored: Whether to keep each case in the orientation of its file.
 
     Returns:
-        The cohort, its cases still to be read. Unless ``as_stored``, all come in one orientation, see
-        :func:`anatolab.data.formats.cohort_orientation`, because a network learns which side is left from the array.
+        The cohort; its cases are read lazily. Unless ``as_stored``, all have one orientation, see
+        :func:`anatolab.data.formats.cohort_orientation`, because a network learns left and right from the array.
 
     Raises:
-        InputError: There is no such folder, it is empty, has no known layout, or something in it is wrong; where more
-            than one thing is wrong the message says the first, and ``anatolab check`` lists all.
+        InputError: There is no such folder, it is empty, has no known layout, or has problems; the message names the
+            first problem, and ``anatolab check`` lists all.
 
     Example:
         >>> open_cohort("no/such/folder")
@@ -67,7 +67,7 @@ def open_cohort(path: str | Path, *, as_stored: bool = False) -> Cohort:
 
 
 def survey(path: str | Path) -> Cohort:
-    """Returns the cohort of a folder as stored, with everything that is wrong with it in ``problems``."""
+    """Returns the cohort of a folder as stored, with all its problems in ``problems``."""
     root = Path(path).expanduser()
     try:
         if not root.exists():
@@ -90,7 +90,7 @@ def survey(path: str | Path) -> Cohort:
 
 
 def _named_apart(cohort: Cohort) -> Cohort:
-    """Returns the cohort with a problem for each duplicate case name, because results are filed by name."""
+    """Adds a problem to the cohort for each duplicate case name, because results are stored by name."""
     first: dict[str, Path] = {}
     twice = tuple(
         f"{ref.source}: its case is named {ref.name}, as is that of {other}; rename one of the two."

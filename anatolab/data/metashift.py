@@ -1,14 +1,14 @@
-"""MetaShift cats and dogs, photographs: the animal is the class, indoor or outdoor the cue.
+"""MetaShift cats and dogs, photographs: the class is the animal, the attribute indoor or outdoor.
 
 Folders as SubpopBench has them, also below a folder ``metashift``::
 
     MetaShift-Cat-Dog-indoor-outdoor/train/cat/cat(indoor)/*.jpg      train/dog/dog(outdoor)/*.jpg
     MetaShift-Cat-Dog-indoor-outdoor/test/cat/cat(outdoor)/*.jpg      test/dog/dog(indoor)/*.jpg
 
-``train`` and ``test`` are pooled there and split anew by a seed, 25 % test and 10 % validation, so that every split
-has all groups. Files are sorted by path first; the code that this follows takes them in the order of the disk, which
-differs from machine to machine, so that its split cannot be had exactly. An image that stands in two folders (the same
-scene is indoor and outdoor, or cat and dog) is kept once a folder, as there.
+``train`` and ``test`` are pooled there and split anew by a seed, 25 % test and 10 % validation, so that every split has
+all groups. Files are sorted by path first. The original code takes them in the order of the disk, which differs between
+machines, so its split cannot be reproduced exactly. An image in two folders (a scene that is indoor and outdoor, or cat
+and dog) is kept once per folder, as in the original.
 
 Reference:
     Liang and Zou, MetaShift, ICLR 2022; split of Yang et al., Change is hard (SubpopBench), ICML 2023.
@@ -35,7 +35,7 @@ def read_metashift(root: str | Path, seed: int = 42) -> LabeledImages:
 
     Args:
         root: The folder with ``train`` and ``test``, or one above it.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Raises:
         InputError: The folders are not there, or one of the four groups has no image.

@@ -1,7 +1,7 @@
-"""NIfTI 1 and 2, read to the end of their compressed streams, where the checksums are.
+"""Reads NIfTI 1 and 2 to the end of their compressed streams, where the checksums are.
 
-nibabel parses the header; the values are read here, because nibabel stops at the last voxel and never sees whether a
-stream is damaged, and because the size that a header claims is to be known before anything is allocated.
+nibabel parses the header. The values are read here, because nibabel stops at the last voxel and does not notice a
+damaged stream, and because the claimed size must be checked before anything is allocated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from anatolab.data.geometry import Spacing
 from anatolab.types import InputError
 
 EXTENSIONS = 64 << 20  # bytes that may lie between header and values
-SILENT = logging.Logger("nifti")  # for what nibabel mends; what is wrong is said in one sentence
+SILENT = logging.Logger("nifti")  # for nibabel's repairs; problems are reported as one InputError
 SILENT.addHandler(logging.NullHandler())
 
 

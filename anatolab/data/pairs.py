@@ -1,4 +1,4 @@
-"""Image files and the label file of each, paired by name and read into one case: what most readers share."""
+"""Pairs image and label files by name and reads them into cases; shared by most readers."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def scan(
         folders: Those that are absent are skipped.
         pattern: Regular expression for the name without ending.
         root: Names in ``ignored`` are relative to it.
-        ignored: Grows by each other file.
-        problems: Grows by each name that is there twice, such as ``a.nii`` beside ``a.nii.gz``.
-        also: What counts as an image beside volumes and folders of DICOM.
+        ignored: Each other file is appended to it.
+        problems: A message is appended for each name that occurs twice, such as ``a.nii`` beside ``a.nii.gz``.
+        also: Whether a path counts as an image, in addition to volumes and DICOM folders.
     """
     named: dict[str, tuple[re.Match[str], Path]] = {}
     for folder in folders:
@@ -47,7 +47,7 @@ def scan(
                 if path not in folders and not _is_part(path):
                     ignored.append(str(path.relative_to(root)))
             elif (other := named.setdefault(name, (match, path))[1]) != path:
-                problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
+                problems.append(f"{path}: exists twice, also as {other}; keep one of the two.")
     return dict(sorted(named.items(), key=lambda item: natural(item[0])))
 
 
@@ -84,12 +84,12 @@ def refs_of(
     """Builds one case per patient; an image or a label without its partner is a problem.
 
     Args:
-        images: The files of each patient, a file a channel.
+        images: The files of each patient, one per channel.
         labels: The label file of each patient that has one.
         load: Makes the function that reads the case.
-        due: Where the label file of a patient belongs; None where the patient may be without.
-        problems: Grows by a sentence for each label without image, and each image without label where it is due and
-            others have one.
+        due: The expected label file of a patient; None if the patient may be without.
+        problems: A message is appended for each label without image, and for each image without an expected label if
+            other images have one.
     """
     refs = []
     for patient, files in images.items():
@@ -125,16 +125,16 @@ def load_case(
 
     Args:
         patient: Its id.
-        images: A 3-D file a channel, or one 4-D file of all channels.
+        images: A 3-D file per channel, or one 4-D file of all channels.
         label: The label file, if any.
         classes: Class names, background first.
         codes: Class number of each value in the label file; the values are class numbers where not given.
         window: See :class:`anatolab.types.Case`.
-        info: What the data set says beside it.
-        channels: How many are due.
+        info: Further data of the data set.
+        channels: Expected number.
 
     Raises:
-        InputError: A file is wrong, or two of them differ in shape or place.
+        InputError: A file is invalid, or two of them differ in shape or position.
     """
     path = images[0]
     if is_picture(path):
@@ -182,10 +182,10 @@ def load_slices(
 
     Args:
         files: The slices in their order, or the file of the volume.
-        read: Arrays of a file by their names, as :func:`anatolab.data.arrays.read_h5`.
+        read: Reads named arrays of a file, such as :func:`anatolab.data.arrays.read_h5`.
         classes: Class names, background first.
         stacked: Whether each file is a slice.
-        places: Where slices and where volumes belong, for messages.
+        places: Expected folders of slices and of volumes, for messages.
 
     Returns:
         ``(z, y, x)``, the image as the files have it and finite, the label uint8.
@@ -216,15 +216,15 @@ def load_slices(
 
 
 def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dict[str, tuple[Path, ...]]:
-    """Files in nnU-Net's naming, grouped by case.
+    """Groups files in nnU-Net's naming by case.
 
     Args:
         paths: ``case_0000.nii.gz``, ``case_0001.nii.gz``, ...; or ``case.nii.gz`` that hold all channels.
-        channels: How many each case has.
-        problems: Grows by a sentence for each case that lacks a channel or has one too many.
+        channels: Number of channels per case.
+        problems: A message is appended for each case with a missing or an extra channel.
 
     Returns:
-        The files of each case in the order of channels, by the case's name; none where there is a problem.
+        The files of each case in the order of channels, by the case's name; an empty tuple if there is a problem.
 
     Example:
         >>> by_channel([Path("a_0001.nii.gz"), Path("a_0000.nii.gz"), Path("b.nii.gz")], 2, [])["a"][0].name

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP as scans of one slice, or of a page a slice: gray values, or red, green and blue."""
+"""Reads PNG, JPEG, TIFF and BMP as scans, one page per slice: gray values, or red, green and blue."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from anatolab.types import Case, InputError
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture."""
+    """Returns whether the name is that of a picture."""
     return path.name.lower().endswith(PICTURES)
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Reads a picture without changing a value; a palette's numbers stay numbers, and an opaque alpha is dropped.
+    """Reads a picture without changing values; palette indices stay indices, and an opaque alpha channel is dropped.
 
     Args:
         path: The file; TIFF may have several pages of one size, which become slices.
@@ -70,12 +70,12 @@ def load_case(
 
     Args:
         patient: Its id.
-        images: A file a channel, or one color picture.
+        images: A file per channel, or one color picture.
         label: The picture of class numbers, if any.
         classes: Class names, background first.
         codes: Class number of each value in the label.
-        window: Of intensities.
-        channels: How many are due; a color picture whose channels are equal counts as gray where one is.
+        window: Range that intensities are clipped to.
+        channels: Expected number; a color picture whose channels are equal counts as gray where it is 1.
 
     Raises:
         InputError: A file is wrong, or two of them differ in size.
@@ -105,7 +105,7 @@ def load_case(
 
 
 def write_label(label: np.ndarray, path: Path, *, overwrite: bool = False) -> None:
-    """Writes class numbers ``(z, y, x)`` uint8 as PNG or, a page a slice, as TIFF.
+    """Writes class numbers ``(z, y, x)`` uint8 as PNG, or as TIFF with one page per slice.
 
     Raises:
         InputError: Several slices as PNG, or the file exists or cannot be written.

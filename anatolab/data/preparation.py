@@ -1,4 +1,4 @@
-"""One door from patients to what a network is trained on: slices where a size has two numbers, patches where three."""
+"""Prepares patients for training: slices for a size of two numbers, patches for three."""
 
 from __future__ import annotations
 
@@ -56,28 +56,28 @@ def prepare(
     foreground: float = 1 / 3,
     cache: str | Path | None = None,
 ) -> Rows | Volumes:
-    """Prepares some patients for a network of slices or of patches: read and checked once, memory-mapped from then on.
+    """Prepares patients for a network on slices or patches: reads and checks them once, then memory-maps the cache.
 
     With two numbers, every slice becomes a row of that size, see :func:`anatolab.data.cache.slices_of`; with a field of
-    view a row has its margin around the view. With three, volumes stay on their grid, and patches of that size are
-    taken at random places, see :class:`anatolab.data.Volumes`. Two processes may prepare the same rows at once; a cache
-    that was damaged is said so and built again.
+    view a row includes its margin. With three, volumes stay on their grid, and patches of that size are sampled at
+    random positions, see :class:`anatolab.data.Volumes`. Two processes may prepare the same rows at once. A damaged
+    cache is rebuilt with a warning.
 
     Args:
-        cohort: Where the patients are.
-        patients: In the order in which their rows come.
-        size: What a network sees, in pixels: height and width of slices, or sides (z, y, x) of patches.
-        field_of_view: What of each scan is kept, see :func:`anatolab.data.find_field_of_view`; all of it where None.
+        cohort: The patients' cohort.
+        patients: Patients in the order of their rows.
+        size: Input size of the network in pixels: height and width of slices, or sides (z, y, x) of patches.
+        field_of_view: Part of each scan that is kept, see :func:`anatolab.data.find_field_of_view`; all where None.
         foreground: Share of the labeled patches that must hold a foreground voxel; not read for slices.
-        cache: The folder of the caches; ``cache_root()`` where not given.
+        cache: The folder of the caches; by default ``cache_root()``.
 
     Returns:
         The rows, on disk in ``<cache>/<cohort>-<key>``. The cache of volumes does not depend on ``size`` and
         ``foreground``, but their ``sha256`` does.
 
     Raises:
-        InputError: A patient is unknown or given twice, a case is wrong in any way that reading finds, cases have
-            different numbers of channels, size and field of view do not fit, or the cache cannot be written.
+        InputError: A patient is unknown or given twice, a case is invalid, cases have different numbers of channels,
+            size and field of view do not fit, or the cache cannot be written.
 
     Reference:
         A third of the patches with foreground is the share of Isensee et al., nnU-Net, Nature Methods 2021.

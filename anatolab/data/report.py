@@ -1,4 +1,4 @@
-"""What a folder of patients is, in plain words, and all that is wrong with it: ``anatolab check``."""
+"""Describes a folder of patients and lists all its problems: ``anatolab check``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN = 5  # names of a list that the text spells out; the report itself holds a
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`check_folder` found; voxel shares and ranges are over the cases that could be read."""
+    """The result of :func:`check_folder`; voxel shares and ranges are over the cases that could be read."""
 
     folder: str
     problems: tuple[str, ...]  # a sentence each; none: ready to train on
@@ -51,7 +51,7 @@ class Report:
     published: dict[str, int] = field(default_factory=dict)  # patients on each published list
     absent: tuple[str, ...] = ()  # patients on a list without files here
     ignored: tuple[str, ...] = ()  # files left aside
-    notes: tuple[str, ...] = ()  # worth knowing, and no fault
+    notes: tuple[str, ...] = ()  # hints that are not problems
     license: str = ""
     source: str = ""
 
@@ -62,11 +62,11 @@ class Report:
 
 
 def check_folder(path: str | Path, *, progress: bool = True) -> Report:
-    """Reads every case of a folder once and says what the folder is, and everything that is wrong with it.
+    """Reads every case of a folder once, describes the folder and lists all its problems.
 
     Args:
-        path: A folder in any layout known; one that is not, or is absent, gives a report of that one problem.
-        progress: Show a bar where it takes more than two seconds.
+        path: A folder in any known layout; an unknown or missing one gives a report with this problem.
+        progress: Whether to show a progress bar after two seconds.
 
     Returns:
         The report. It depends on the folder alone, and nothing is written.
@@ -137,7 +137,7 @@ def check_folder(path: str | Path, *, progress: bool = True) -> Report:
 
 
 def describe(report: Report) -> str:
-    """Returns the report as text, a fact a line; problems come last, a sentence each."""
+    """Returns the report as text, a fact per line; problems come last, a sentence each."""
     lines = [f"{report.folder}: {_headline(report)}"]
 
     def add(word: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which rows a training step sees: two endless streams, one of labeled rows and one of unlabeled ones."""
+"""Samples the rows of training steps from two endless streams, of labeled and of unlabeled rows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from anatolab.types import InputError
 
 
 class TwoStreamSampler:
-    """Draws batches of labeled rows followed by unlabeled rows, each stream in fresh permutations of its rows.
+    """Samples batches of labeled rows followed by unlabeled rows, each stream in random permutations of its rows.
 
-    A stream shows every one of its rows once before it shows any a second time; a batch larger than the stream goes
-    over several permutations. Randomness comes from a private generator, so nothing else that draws numbers moves it,
-    and the position is part of the state: save, load and go on gives bitwise the batches of an uninterrupted run.
+    A stream yields each of its rows once before any of them again; a batch larger than the stream spans several
+    permutations. Randomness comes from a private generator, so it is independent of all other random numbers. The
+    position is part of the state: a restored sampler continues with bitwise the same batches.
 
     Args:
         labeled_rows: Rows with an annotation, such as ``rows.index_of(split.labeled_patients)``.
         unlabeled_rows: Rows without one; may be empty where ``num_unlabeled`` is 0.
-        num_labeled: Labeled rows a batch.
-        num_unlabeled: Unlabeled rows a batch.
-        seed: Of the private generator.
+        num_labeled: Labeled rows per batch.
+        num_unlabeled: Unlabeled rows per batch.
+        seed: Seed of the private generator.
 
     Raises:
         InputError: Rows are asked for from an empty list, a count is negative, or both counts are 0.
@@ -98,7 +98,7 @@ class _Stream:
         self.rows = torch.as_tensor(rows, dtype=torch.int64).flatten().clone()
         if count and not len(self.rows):
             raise InputError(
-                f"batch: {count} {name} rows a batch are asked for, and there are no {name} rows; "
+                f"batch: {count} {name} rows per batch are asked for, and there are no {name} rows; "
                 f"set their number to 0, or choose a split with {name} patients."
             )
         self.order = self.rows[:0]  # the permutation being shown; none yet
@@ -117,10 +117,10 @@ class _Stream:
 
 
 def shard(batch: Tensor, num_labeled: int, rank: int, world_size: int) -> Tensor:
-    """Returns the part of a global batch that one of several processes takes, labeled rows first again.
+    """Returns the shard of a global batch for one of several processes, labeled rows first.
 
-    Every process draws the same global batch from the same seed and keeps its shard; all shards are of equal size, so
-    that the mean of their gradients is the gradient of the whole batch.
+    Every process samples the same global batch from the same seed and keeps its shard. All shards have equal size, so
+    the mean of their gradients is the gradient of the whole batch.
 
     Args:
         batch: Row numbers ``(b,)``, labeled ones first.

@@ -1,9 +1,9 @@
-"""Arrays cut from cases, kept on disk: memory-mapped, verified as they are read, rebuilt when a source changes.
+"""Caches arrays cut from cases: memory-mapped, verified as they are read, rebuilt when a source changes.
 
-A cache is a folder named by a hash of the recipe and of every source file's path, size and time of change. Sources are
-told by size and time and not by content, so that opening a cache does not read the data again; a file edited in
-place within the clock's resolution and to the same size would go unseen. The cached arrays carry a checksum a block:
-small ones are verified when they are opened, large ones as their rows are read, so that opening takes no time.
+A cache is a folder named by a hash of the recipe and of every source file's path, size and modification time. Contents
+are not hashed, so that opening a cache does not read the data again; an edit within the clock's resolution that keeps
+the size goes unnoticed. The cached arrays have a checksum per block: small ones are verified when they are opened,
+large ones as their rows are read, so that opening is fast.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from anatolab.types import CaseRef, Cohort, InputError
 Opened = TypeVar("Opened")  # what is read from a cache
 
 FORMAT = 2  # of the files of a cache, part of every key
-EAGER = 128 << 20  # bytes of an array that is verified, and built again where it is damaged, when it is opened
-BESIDE = ("arrays", "blocks", "layout", "sha256", "recipe")  # of an index, beside its columns
+EAGER = 128 << 20  # bytes of an array up to which it is verified, and rebuilt if damaged, when it is opened
+BESIDE = ("arrays", "blocks", "layout", "sha256", "recipe")  # entries of an index that are not columns
 
 Cut = tuple[np.ndarray, np.ndarray, dict[str, list]]  # of one case: image rows, label rows, columns of the index
 
@@ -48,24 +48,24 @@ def cached(
     cut: Callable[[CaseRef], Cut],
     cache: str | Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
-    """Returns what ``cut`` makes of each case of some patients, one case below the other, from a cache that it fills.
+    """Returns the stacked results of ``cut`` for the cases of some patients, computed on the first call and cached.
 
-    A cache that is damaged is said so and built again. Damage of a large array shows when its rows are read; it is an
-    ``InputError`` then, after which the cache is gone and the same command builds it again.
+    A damaged cache is rebuilt with a warning. Damage of a large array is noticed when its rows are read; it raises an
+    ``InputError`` and removes the cache, so that the same command rebuilds it.
 
     Args:
-        cohort: Where the patients are.
-        patients: In the order in which their cases come.
-        recipe: Says all that ``cut`` does; part of the key.
-        cut: Reads a case; gives image rows, label rows and columns of the index, such as names and patients.
-        cache: The folder of the caches; ``cache_root()`` where not given.
+        cohort: The patients' cohort.
+        patients: Patients in the order of their cases.
+        recipe: Describes everything that ``cut`` does; part of the key.
+        cut: Reads a case; returns image rows, label rows and columns of the index, such as names and patients.
+        cache: The folder of the caches; by default ``cache_root()``.
 
     Returns:
         Image rows and label rows, memory-mapped and verified as they are indexed, the columns, and the sha256 of all
         of these as they were written.
 
     Raises:
-        InputError: As :func:`anatolab.data.prepare`.
+        InputError: As for :func:`anatolab.data.prepare`.
     """
     if not patients or len(set(patients)) < len(patients):
         raise InputError(f"{cohort.root}: patients to prepare must be at least one, each named once.")
@@ -97,16 +97,16 @@ def open_or_build(
     again: str,
     stacklevel: int,
 ) -> Opened:
-    """Returns what ``read`` finds in a folder, which is built where it is missing, and anew where it is damaged.
+    """Reads a folder, which is built if it is missing and rebuilt if it is damaged.
 
     Args:
-        folder: That ``build`` writes and ``read`` reads.
+        folder: The folder that ``build`` writes and ``read`` reads.
         build: Writes the folder, unless another process was first.
-        read: Raises whatever its parsers raise where anything is not as it was written.
-        name: What the folder holds, in a message of the system: "a cache".
-        damaged: The same as the start of a sentence: "this cache is damaged".
-        again: What is done about it: "building it".
-        stacklevel: Of the warning, counted from here.
+        read: Reads the folder; on damage raises whatever its parsers raise.
+        name: What the folder holds, for messages: "a cache".
+        damaged: The start of a message: "this cache is damaged".
+        again: The remedy in it: "building it".
+        stacklevel: Stack level of the warning, counted from here.
 
     Raises:
         InputError: The system refuses to read, or the folder stays damaged.
@@ -118,7 +118,7 @@ def open_or_build(
             return read()
         except Exception as error:  # whatever a damaged file makes its parser raise
             if isinstance(error, MemoryError) or system_error(error) not in (None, errno.ENOENT, errno.EINVAL):
-                raise unreadable(folder, error, name) from error  # it may be whole
+                raise unreadable(folder, error, name) from error  # it may be intact
             if folder.is_dir():
                 warnings.warn(f"{folder}: {damaged} ({error}); {again} again.", stacklevel=stacklevel)
                 remove(folder)
@@ -128,7 +128,7 @@ def open_or_build(
 def _build(
     folder: Path, cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any], cut: Callable[[CaseRef], Cut]
 ) -> None:
-    """Writes a cache beside its place and moves it there, unless another process was first."""
+    """Writes a cache under a temporary name and renames it, unless another process was first."""
     from tqdm.auto import tqdm
 
     columns: dict[str, list] = {}
@@ -193,7 +193,7 @@ def _open(folder: Path) -> tuple[np.ndarray, np.ndarray, dict[str, list], str]:
 
 
 class GrowingArray:
-    """A .npy file written part by part, whose number of rows is known only at the end; hashed on the way."""
+    """A .npy file that is written and hashed in parts, and whose number of rows is known only at the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -208,7 +208,7 @@ class GrowingArray:
         return self
 
     def append(self, array: np.ndarray, source: object) -> None:
-        """Writes rows below those before; ``source`` is what a message names where they have another shape."""
+        """Appends rows; ``source`` names them in the message if their shape differs."""
         if self._rows and array.shape[1:] != self._shape:
             raise InputError(
                 f"{source}: gives rows of shape {array.shape[1:]}, the cases before it {self._shape}; "
@@ -267,7 +267,7 @@ def _join(images: str, labels: str, columns: dict[str, list]) -> str:
 
 
 def _key(cohort: Cohort, refs: Sequence[CaseRef], recipe: dict[str, Any]) -> str:
-    """Changes with the recipe, the cases and their order, the place, and each source file's size or time."""
+    """Returns a key that depends on the recipe, the cases and their order, the folder, and the source files."""
     sources = [(ref.name, *_stamps(ref, cohort.root)) for ref in refs]
     text = json.dumps([recipe, str(cohort.root.resolve()), cohort.classes, sources], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -297,7 +297,7 @@ def remove(folder: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what killed writers of this cache left behind, after a day."""
+    """Removes partial caches of killed writers after a day."""
     for part in folder.parent.glob(f"{folder.name}.part-*"):
         with suppress(OSError):
             if time.time() - part.stat().st_mtime > 86400:

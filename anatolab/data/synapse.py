@@ -1,4 +1,4 @@
-"""Synapse (BTCV), abdominal CT, in the two layouts in which people have it on disk.
+"""Synapse (BTCV), abdominal CT, in its two common layouts.
 
 Challenge files, also under ``RawData/Training`` and ``RawData/Testing``, in Hounsfield units::
 
@@ -10,8 +10,8 @@ TransUNet files, clipped to [-125, 275] HU and scaled to [0, 1]::
     train_npz/case0005_slice000.npz    training slices, numbered from 0: 2-D ``image`` and ``label``
     test_vol_h5/case0001.npy.h5        test volumes: 3-D ``image`` and ``label``
 
-Patients are ``case0001`` and so on in both. TransUNet's intensities are put back into Hounsfield units, so that a run
-trained on these files predicts raw CT; what the window cut off stays cut off. Its files carry no spacing.
+Patients are ``case0001`` and so on in both. TransUNet's intensities are converted back to Hounsfield units, so that a
+run trained on these files predicts raw CT; values outside the window stay clipped. Its files carry no spacing.
 
 Reference:
     Landman et al., MICCAI multi-atlas labeling beyond the cranial vault, 2015. Chen et al., TransUNet, 2021.

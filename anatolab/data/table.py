@@ -1,4 +1,4 @@
-"""Anyone's own images with a class and, where it is known, a group: a table and the files that it lists, or folders.
+"""Your own images with a class and, where known, a group: a table and the files that it lists, or folders.
 
 ::
 
@@ -6,9 +6,9 @@
     table.json     {"name": ..., "classes": [...], "attributes": [...]}; optional
     images/...
 
-``y`` and ``group`` (also called ``a``) are numbers from 0, whose names ``table.json`` may give, or the names
-themselves, which are numbered in alphabetical order. ``group`` is whatever may give the class away, such as the
-background; the table may leave it out. ``metadata.csv`` is read as well. Or, with no table and no groups::
+``y`` and ``group`` (also called ``a``) are numbers from 0, whose names ``table.json`` may give, or names, which are
+numbered in alphabetical order. ``group`` is the spurious attribute, such as the background; it may be left out.
+``metadata.csv`` is read as well. Or, with no table and no groups::
 
     train/cat/1.jpg    train/dog/2.jpg    val/cat/...    test/dog/...
 """
@@ -62,7 +62,7 @@ def read_table(root: str | Path) -> LabeledImages:
 def _numbered(
     path: Path, table: list[dict[str, str]], column: str, names: Any, key: str
 ) -> tuple[list[int], tuple[str, ...]]:
-    """The numbers of a column's values, and the names of these numbers."""
+    """Returns the numbers of a column's values, and the names of these numbers."""
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise InputError(
             f"{path.with_name('table.json')}: {key!r} is not a list of names; write one, or remove the file."
@@ -86,12 +86,12 @@ def _numbered(
 
 
 def is_folders(root: Path) -> bool:
-    """Returns whether a folder holds ``train`` with a folder a class."""
+    """Returns whether a folder holds ``train`` with a folder per class."""
     return (root / "train").is_dir() and any(path.is_dir() for path in (root / "train").iterdir())
 
 
 def read_folders(root: str | Path) -> LabeledImages:
-    """Reads images from ``train``, ``val`` and ``test``, each with a folder a class; groups are not known.
+    """Reads images from ``train``, ``val`` and ``test``, each with a folder per class; groups are not known.
 
     Args:
         root: The folder that holds ``train``.
@@ -112,7 +112,7 @@ def read_folders(root: str | Path) -> LabeledImages:
     class_of = [path.relative_to(root).parts[1] for path, _ in pictures]
     classes = sorted({name for name, (_, split) in zip(class_of, pictures, strict=True) if split == 0})
     if not classes:
-        raise InputError(f"{root}: train has no folder with pictures; make one folder a class in train, val and test.")
+        raise InputError(f"{root}: train has no folder with pictures; make a folder per class in train, val and test.")
     for name, (path, _) in zip(class_of, pictures, strict=True):
         if name not in classes:
             raise InputError(f"{path}: is of class {name!r}, of which train has no picture; add some, or take it away.")

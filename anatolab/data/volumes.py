@@ -1,10 +1,10 @@
-"""Whole volumes, cached once, of which training takes random patches.
+"""Whole volumes, cached once, from which training samples random patches.
 
-With a field of view only its box is kept, and what lies outside is background at prediction.
+With a field of view only its box is kept, and voxels outside are predicted as background.
 
 Intensities are scaled per volume and channel from the 0.5th to the 99.5th percentile to [0, 1] and clipped, because
-late-gadolinium MR has few very bright voxels that would leave a min-max scaling little of its range, and because the
-augmentation expects [0, 1] also of files that were z-scored before. A case that names its window is scaled by that.
+late-gadolinium MR has few very bright voxels, which would compress a min-max scaling, and because the augmentation
+expects [0, 1] also for z-scored files. A case with a window is scaled by that.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Sides = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class Volumes:
-    """Volumes of any sizes, one a row, from which :meth:`take` cuts patches of one size at random places."""
+    """Volumes of any sizes, one per row, from which :meth:`take` cuts patches of one size at random positions."""
 
     images: np.ndarray  # (voxels of all volumes, c) float32 in [0, 1], memory-mapped and read-only
     labels: np.ndarray  # (voxels of all volumes,) uint8 class numbers, 255 = unknown
-    shapes: list[Sides]  # (z, y, x), one a row
-    names: list[str]  # case ids, one a row
-    patients: list[str]  # one a row
+    shapes: list[Sides]  # (z, y, x), one per row
+    names: list[str]  # case ids, one per row
+    patients: list[str]  # one per row
     sha256: str  # of all of the above and the two below
     view: Sides  # (z, y, x) voxels of a patch
     foreground: float  # share of the labeled patches that are made to hold a foreground voxel
@@ -56,14 +56,14 @@ class Volumes:
         size: Sides,
         foreground: float = 1 / 3,
     ) -> Volumes:
-        """Volumes that live in memory, named by their patients.
+        """Returns volumes in memory, named by their patients.
 
         Args:
-            images: (c, z, y, x) float32 in [0, 1], one a volume.
+            images: (c, z, y, x) float32 in [0, 1], one per volume.
             labels: (z, y, x) uint8 class numbers, 255 = unknown.
-            patients: One a volume.
+            patients: One per volume.
             size: Sides (z, y, x) of a patch, in voxels.
-            foreground: As of :func:`anatolab.data.prepare`.
+            foreground: As in :func:`anatolab.data.prepare`.
 
         Example:
             >>> volume, truth = np.zeros((1, 4, 5, 6), np.float32), np.zeros((4, 5, 6), np.uint8)
@@ -90,7 +90,7 @@ class Volumes:
         size: Sides,
         foreground: float,
     ) -> Volumes:
-        """Volumes as :func:`anatolab.data.store.cached` gives them; size and foreground become part of their hash."""
+        """Returns volumes from the result of :func:`anatolab.data.store.cached`; size and foreground are hashed."""
         sha256 = hashlib.sha256(f"{sha256} {list(size)} {foreground}".encode()).hexdigest()
         shapes = [(z, y, x) for z, y, x in columns["shapes"]]
         names = {name: columns[name] for name in ("names", "patients")}
@@ -109,15 +109,15 @@ class Volumes:
         return find_rows(self.patients, patients)
 
     def take(self, index: Tensor, num_labeled: int = 0) -> tuple[Tensor, Tensor]:
-        """Cuts one patch of each of some rows, each at a place drawn anew.
+        """Cuts one patch of each of some rows, each at a random position.
 
-        Places come from torch's global generator of the CPU, which the checkpoint saves, and as many numbers are drawn
-        whatever the labels hold. Labels decide a place in the first ``num_labeled`` rows only. A volume smaller than
-        the patch lies in its middle, surrounded by 0 in the image and ``IGNORE`` in the label.
+        Positions come from torch's global CPU generator, which the checkpoint saves; the number of samples does not
+        depend on the labels. Labels affect positions only in the first ``num_labeled`` rows. Volumes smaller than the
+        patch are padded symmetrically, with 0 in the image and ``IGNORE`` in the label.
 
         Args:
             index: Row numbers (b,) int64.
-            num_labeled: How many rows, from the first, may be placed by their label.
+            num_labeled: Number of rows, from the first, whose position may depend on their label.
 
         Returns:
             Images ``(b, c, *view)`` float32 in [0, 1] and labels ``(b, *view)`` int64 with ``IGNORE`` where unknown.
@@ -142,11 +142,11 @@ class Volumes:
 
     @cached_property
     def _ends(self) -> list[int]:
-        """The end of each row in the arrays, after a 0, so that a row costs the same in a cohort of any size."""
+        """The end of each row in the arrays, after a 0; computed once, so that reading a row takes constant time."""
         return [0, *accumulate(math.prod(shape) for shape in self.shapes)]
 
     def _row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Views of image (z, y, x, c) and label (z, y, x)."""
+        """Returns views of image (z, y, x, c) and label (z, y, x)."""
         start, stop, shape = self._ends[row], self._ends[row + 1], self.shapes[row]
         return self.images[start:stop].reshape(*shape, -1), self.labels[start:stop].reshape(shape)
 
@@ -161,12 +161,12 @@ class Volumes:
 def place(
     shape: Sequence[int], patch: Sequence[int], chance: Sequence[float], voxel: Sequence[int] | None = None
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Samples where a patch is cut from a volume, uniformly over all positions that contain ``voxel``.
+    """Samples the position of a patch in a volume, uniformly over all positions that contain ``voxel``.
 
     Args:
-        shape: Of the volume.
+        shape: Shape of the volume.
         patch: Its sides.
-        chance: Uniform in [0, 1), one an axis.
+        chance: Uniform in [0, 1), one per axis.
         voxel: A voxel that the patch must hold, if any.
 
     Returns:
@@ -188,11 +188,11 @@ def place(
 
 
 def volume_of(case: Case, field_of_view: FieldOfView | None = None) -> np.ndarray:
-    """Scales a case as a network sees it in 3-D: what is cached, and where prediction starts from.
+    """Scales a case for a 3-D network, for the cache and for prediction.
 
     Args:
         case: The volume.
-        field_of_view: Of three dimensions; the whole volume where None.
+        field_of_view: A 3-D field of view; the whole volume where None.
 
     Returns:
         (c, z, y, x) float32 in [0, 1], of the box of the field of view, on the grid of the case.

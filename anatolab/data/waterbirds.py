@@ -1,4 +1,4 @@
-"""Waterbirds, birds of CUB-200 pasted on land or water of Places: the bird is the class, the place the cue.
+"""Waterbirds, birds of CUB-200 pasted on land or water of Places: the class is the bird, the attribute the place.
 
 ::
 
@@ -6,9 +6,9 @@
     waterbird_complete95_forest2water2/001.Black_footed_Albatross/Black_Footed_Albatross_0009_34.jpg
 
 ``y`` 1 is a waterbird, ``place`` 1 is water, ``split`` 0, 1, 2 is train, val, test. ``img_id`` counts from 1 and is no
-row number. In training 95 % of the birds are at home; in validation and test half of each class. The masks of CUB
-(``segmentations/<the same path>.png``) fit pixel for pixel. Three landbird species carry the wrong class, as the
-authors of the release note; they are left as published.
+row number. In training 95 % of the birds are on their usual background, in validation and test half of each class. The
+masks of CUB (``segmentations/<the same path>.png``) fit pixel for pixel. Three landbird species have the wrong class,
+as the authors of the release note; they are left as published.
 
 Reference:
     Sagawa et al., Distributionally robust neural networks for group shifts, ICLR 2020.
@@ -27,7 +27,7 @@ FOLDER = "waterbird_complete95_forest2water2"
 
 
 def read_waterbirds(root: str | Path) -> LabeledImages:
-    """Waterbirds as released.
+    """Reads Waterbirds as released.
 
     Args:
         root: The folder with ``metadata.csv``, or the one that holds it.

@@ -1,4 +1,4 @@
-"""Anatomical contrast: hard pixels to the mean of their class, away from pixels of classes that look alike."""
+"""Anatomical contrast: pulls hard pixels to their class mean and pushes them from pixels of similar classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def anatomical_contrast(
     *,
     keys: Tensor | None = None,
 ) -> Tensor:
-    r"""Returns InfoNCE of each class's anchors against their prototype and the drawn negatives, averaged over classes.
+    r"""Returns InfoNCE of each class's anchors with their prototype and sampled negatives, averaged over classes.
 
     .. math::
 
@@ -28,8 +28,8 @@ def anatomical_contrast(
 
     over the classes :math:`\mathcal C` present in the batch. A class without a hard pixel contributes 0 and still
     counts in :math:`|\mathcal C|`; with fewer than two classes present the loss is exactly 0. Gradient flows through
-    the anchors only. One matrix product a class; pixels are given by number, so that a literal implementation can be
-    handed the same ones.
+    the anchors only. It takes one matrix product per class. Pixels are given by number, so that a literal
+    implementation can be tested on the same ones.
 
     Args:
         features: Representations of all pixels ``(n, d)``, with gradient, of any length.

@@ -1,4 +1,4 @@
-"""The calibration loss of CFR: an anchor is pulled to features of its class and pushed from those of other classes."""
+"""The calibration loss of CFR: pulls an anchor to features of its class and pushes it from other classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def calibration_loss(
     anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float, *, joint: bool = False
 ) -> Tensor:
-    r"""Returns the contrast of an anchor to positives of its class, each positive against all negatives.
+    r"""Returns the contrast of anchors with positives of their class, each positive against all negatives.
 
     .. math::
 

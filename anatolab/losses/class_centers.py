@@ -1,4 +1,4 @@
-r"""Class centers: fixed, evenly spread targets for the features of each class, and the contrast that pulls to them."""
+r"""Class centers: fixed, evenly spread targets for the features of each class, and the contrast with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def simplex_centers(classes: int, dim: int, *, seed: int = 0) -> Tensor:
     Args:
         classes: K, background included, at least 2.
         dim: d, at least K.
-        seed: Of the rotation.
+        seed: Seed of the rotation.
 
     Returns:
         ``(classes, dim)`` float32, rows of norm 1 and sum 0; without gradient.
@@ -68,10 +68,10 @@ def uniformity(centers: Tensor, temperature: float) -> Tensor:
 def optimized_centers(
     classes: int, dim: int, *, temperature: float = 0.5, steps: int = 2_000, lr: float = 0.05, seed: int = 0
 ) -> Tensor:
-    """Class centers by gradient descent on :func:`uniformity`, as the paper finds them; agrees with the closed form.
+    """Computes class centers by gradient descent on :func:`uniformity`, as in the paper; agrees with the closed form.
 
-    In float64 and at a temperature of 0.5. At 0.07, as released, the constant self-term swamps all others and the
-    descent stalls short of the simplex while its loss looks converged.
+    Computed in float64 at a temperature of 0.5. At 0.07, as released, the constant self-term dominates, and the descent
+    stalls before the simplex while its loss looks converged.
 
     Returns:
         ``(classes, dim)`` float64 unit rows, without gradient.
@@ -89,14 +89,14 @@ def optimized_centers(
 def assign_centers(
     centers: Tensor, means: Tensor, *, cost: Literal["cosine", "l2"] = "cosine", observed: Tensor | None = None
 ) -> Tensor:
-    r"""Returns the one-to-one assignment of classes to centers under which class means lie nearest to their centers.
+    r"""Returns the one-to-one assignment of classes to centers that brings class means nearest to their centers.
 
     Args:
         centers: ``(classes, d)``.
         means: Unit class means ``(classes, d)``.
         cost: ``cosine`` maximizes the sum of cosines, which minimizes squared distances; ``l2`` minimizes the sum of
             distances, as printed.
-        observed: ``(classes,)`` bool; classes without a mean yet take the centers that are left.
+        observed: ``(classes,)`` bool; classes without a mean get the remaining centers.
 
     Returns:
         For each class the number of its center ``(classes,)`` int64, a permutation, on the CPU.
@@ -123,7 +123,7 @@ def update_means(
 ) -> tuple[Tensor, Tensor]:
     r"""Updates running unit means of classes: :math:`(1-\eta)\,\phi_c + \eta\,\phi_c(\mathcal B)`, normalized.
 
-    A class that the batch lacks stays where it was; one observed for the first time starts at its batch mean.
+    A class that the batch lacks keeps its mean; one observed for the first time starts at its batch mean.
 
     Args:
         means: ``(classes, d)`` unit rows.
@@ -169,7 +169,7 @@ def center_contrast(
         Z_i=\sum_{j}e^{\phi_i\cdot\phi_j/\tau}+\sum_{c}e^{\phi_i\cdot\psi_c/\tau}
 
     With ``norm="sum"`` the class part is summed over positives, as printed. With ``"joint"`` both parts are divided by
-    the number of all positives, center included, as released: beside thousands of keys the center then hardly counts.
+    the number of all positives, center included, as released; among thousands of keys the center then hardly counts.
     Gradient flows through the anchors only; in float32 also under autocast.
 
     Args:
@@ -181,9 +181,9 @@ def center_contrast(
         assignment: Number of each class's center, ``(classes,)`` int64.
         temperature: :math:`\tau`, above 0.
         center_weight: :math:`\lambda_a`.
-        norm: How positives are weighed against each other and the center.
-        centers_in_denominator: Whether all centers stand among the keys of :math:`Z_i`.
-        exclude_self: Anchor i and key i are the same feature; leave that pair out.
+        norm: Normalization of positives and center.
+        centers_in_denominator: Whether :math:`Z_i` includes all centers.
+        exclude_self: Whether to leave out the pair of anchor i and key i, if they are the same feature.
 
     Returns:
         ``class`` and ``center``, scalars in nats; the loss is their sum (the weight is in ``center``).
@@ -232,7 +232,7 @@ def sampled_center_contrast(
     norm: Literal["mean", "sum", "joint"] = "mean",
     centers_in_denominator: bool = True,
 ) -> dict[str, Tensor]:
-    r"""Estimates :func:`center_contrast` from a fixed number of sampled keys a class, at a cost linear in classes.
+    r"""Estimates :func:`center_contrast` from a fixed number of sampled keys per class, at a cost linear in classes.
 
     Anchors of class *c* share *p* keys sampled from its :math:`n_c` and *m* keys sampled from the :math:`N_c` of all
     other classes that are present:
@@ -249,7 +249,7 @@ def sampled_center_contrast(
 
     Args:
         features: ``(n, d)``, normalized here.
-        anchors: Row numbers of ``features``, ``(classes, q)``; in a class that is not present they mean nothing.
+        anchors: Row numbers of ``features``, ``(classes, q)``; ignored in a class that is not present.
         positives: Row numbers of ``keys``, ``(classes, p)``, sampled uniformly from the keys of each class.
         negatives: Row numbers of ``keys``, ``(classes, m)``, sampled uniformly from those of all other classes.
         centers: Unit rows ``(classes, d)``.
@@ -257,16 +257,16 @@ def sampled_center_contrast(
         present: ``(classes,)`` bool, classes with anchors and keys.
         temperature: :math:`\tau`, above 0.
         keys: ``(k, d)``, such as a teacher's pixels or a queue; the features themselves where None. Detached.
-        key_count: :math:`n_c`, how many keys the full form has of each class, ``(classes,)``; *p* where None.
+        key_count: :math:`n_c`, number of keys per class in the full form, ``(classes,)``; *p* where None.
         center_weight: :math:`\lambda_a`.
-        norm: How positives are weighed against each other and the center, as in :func:`center_contrast`.
-        centers_in_denominator: Whether all centers stand among the keys of :math:`Z_i`.
+        norm: Normalization of positives and center, as in :func:`center_contrast`.
+        centers_in_denominator: Whether :math:`Z_i` includes all centers.
 
     Returns:
         ``class`` and ``center``, scalars in nats; the loss is their sum (the weight is in ``center``).
 
     Reference:
-        You et al., ACTION++, MICCAI 2023; few positives a class as in Kang et al., Exploring balanced feature spaces,
+        You et al., ACTION++, MICCAI 2023; few positives per class as in Kang et al., Exploring balanced feature spaces,
         ICLR 2021.
     """
     dtype = torch.promote_types(features.dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Relational distillation: the student compares an image with others as its teacher does."""
+"""Relational distillation: the student learns the teacher's similarities between an image and other images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def relational_distillation(
     student: Tensor, teacher: Tensor, anchors: Tensor, *, student_temperature: float, teacher_temperature: float
 ) -> Tensor:
-    r"""Returns the KL divergence between teacher and student of how similar an embedding is to a set of anchors.
+    r"""Returns the KL divergence between teacher's and student's similarities of an embedding to a set of anchors.
 
     .. math::
 
@@ -25,7 +25,7 @@ def relational_distillation(
         teacher: As ``student``.
         anchors: ``(k, d)``, or ``(k, positions, d)``: past teacher embeddings of other images.
         student_temperature: :math:`\tau_s`, above 0.
-        teacher_temperature: :math:`\tau_t`, above 0; the smaller, the more it is about the nearest anchor alone.
+        teacher_temperature: :math:`\tau_t`, above 0; the smaller, the more only the nearest anchor counts.
 
     Returns:
         A scalar in nats, at least 0.

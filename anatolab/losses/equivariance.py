@@ -19,15 +19,16 @@ def equivariance(warped_logits: Tensor, logits_of_warped: Tensor, mask: Tensor, 
     Args:
         warped_logits: :math:`T(F(x))`, ``(b, classes, *s)``; with gradient if symmetric, else detached.
         logits_of_warped: :math:`F(T(x))`, ``(b, classes, *s)``, with gradient.
-        mask: ``(b, *s)`` bool or weights, in [0, 1]: pixels that stayed in the field of view, or some of them.
-        symmetric: Both directions; else only the first, averaged over each image and then over images, as released.
+        mask: ``(b, *s)`` bool or weights in [0, 1]: pixels inside the field of view, or some of them.
+        symmetric: Whether to add both directions; else only the first, averaged per image and then over images, as
+            released.
 
     Returns:
         A scalar in nats, at least 0.
 
     Reference:
-        You et al., MONA, TPAMI 2024, the equivariance term (formula recalled, not checked against the text); one
-        direction with a detached target and a mask is the released code's.
+        You et al., MONA, TPAMI 2024, the equivariance term (formula from memory, unverified); one direction with a
+        detached target and a mask is the released code's.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Group DRO: the groups that fare worst weigh most."""
+"""Group DRO: groups with the highest loss get the largest weight."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def group_losses(losses: Tensor, group: Tensor, groups: int) -> Tensor:
     """Returns the mean loss of each group; 0 for a group without rows.
 
     Args:
-        losses: One a row, ``(n,)``; gradient flows.
+        losses: One per row, ``(n,)``; gradient flows.
         group: ``(n,)`` int64.
-        groups: Their number.
+        groups: Number of groups.
 
     Returns:
         ``(groups,)``.
@@ -22,7 +22,7 @@ def group_losses(losses: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 def group_dro(losses: Tensor, q: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    r"""Returns the weighted sum of group losses, after the weights took a step of exponentiated ascent.
+    r"""Returns the weighted sum of group losses after a step of exponentiated ascent on the weights.
 
     .. math:: q_g \leftarrow \frac{q_g e^{\eta \ell_g}}{\sum_{g'} q_{g'} e^{\eta \ell_{g'}}},
         \qquad \mathcal L = \sum_g q_g \ell_g

@@ -1,4 +1,4 @@
-"""Weights of AFR: rows that a frozen head gets wrong, balanced over classes."""
+"""Weights of AFR: larger for rows that a frozen head misclassifies, balanced over classes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def hardness_weights(label_probability: Tensor, label: Tensor, gamma: float) -> Tensor:
-    r"""Weights of sum 1 that grow as a row's own class is less probable, times the inverse frequency of its class.
+    r"""Returns weights of sum 1 that grow as a row's label is less probable, times its class's inverse frequency.
 
     .. math:: \mu_i \propto \frac{n}{n_{y_i}} \exp(-\gamma\, p_i(y_i))
 
     Args:
         label_probability: Probability of each row's label under a frozen head, ``(n,)``; no gradient flows.
         label: ``(n,)`` int64.
-        gamma: :math:`\gamma`; at 0 classes are balanced and rows of a class alike.
+        gamma: :math:`\gamma`; at 0 classes are balanced and all rows of a class weigh the same.
 
     Returns:
         ``(n,)``.

@@ -1,4 +1,4 @@
-"""Two forms of the term that keeps recalibrated features of all training rows apart by class."""
+"""Two forms of the term that separates the features of all training rows by class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def cosine_separation(features: Tensor, label: Tensor) -> Tensor:
 
     .. math:: \frac1B\sum_i\Big[\frac1B\sum_j(1-M_{ij})S_{ij}-\frac1B\sum_jM_{ij}S_{ij}\Big]
 
-    Both sums are divided by the batch and not by the number of rows of a class, as in the released code; a row counts
+    Both sums are divided by the batch size, not by the number of rows of a class, as in the released code. A row counts
     as its own neighbor.
 
     Args:

@@ -1,4 +1,4 @@
-"""InfoNCE: pick the positive among negatives by cosine similarity."""
+"""InfoNCE: identifies the positive among negatives by cosine similarity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor, temperature: fl
         query: ``(q, d)`` of any length; the only argument that gradient reaches.
         positive: ``(q, d)``, or ``(d,)`` for one key shared by all queries; detached.
         negatives: ``(q, n, d)``, or ``(n, d)`` shared by all queries; detached.
-        temperature: Above 0; the loss sees cosines divided by it.
+        temperature: Above 0; cosines are divided by it.
 
     Returns:
         A scalar, the mean over queries.

@@ -1,4 +1,4 @@
-"""Diversity: be like the images that the teacher finds most alike."""
+"""Diversity: pulls an image's embedding to those of the images that the teacher finds most similar."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def nearest_neighbors(student: Tensor, teacher: Tensor, bank: Tensor, neighbors:
 
         \frac1b\sum_i\frac1k\sum_{z\in N_k(t_i)}\left(2-2\cos(q_i, z)\right)
 
-    The teacher picks the neighbors, the student is measured: gradient reaches the student. (The released code swaps the
-    two, so that its term trains nothing.) Exactly 0 where the bank is empty; with fewer than k rows, all are neighbors.
+    The teacher's embedding selects the neighbors, and the student's distance to them is the loss. (The released code
+    swaps the two, so that its term has no gradient.) Exactly 0 if the bank is empty; with fewer than k rows, all are
+    neighbors.
 
     Args:
         student: :math:`q`, ``(b, d)`` of any length, with gradient.

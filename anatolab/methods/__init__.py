@@ -1,4 +1,4 @@
-"""One file a method, all on the same protocol (:class:`anatolab.types.Method`)."""
+"""One file per method, all on the same protocol (:class:`anatolab.types.Method`)."""
 
 from typing import Any
 

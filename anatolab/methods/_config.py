@@ -1,4 +1,4 @@
-"""Settings that all methods of a table share: budget, loss of the labels, teacher, augmentation."""
+"""Settings that all methods of a table share: budget, supervised loss, teacher, augmentation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from anatolab.types import Size
 class SharedConfig:
     """Settings that every method has; in a recommended profile they are the same for all."""
 
-    updates: int = 30_000  # of the student, in all stages
-    labeled: int = 4  # labeled images an update
-    unlabeled: int = 4  # unlabeled images an update; a method without an unsupervised term reads none
-    sup_weight: float = 0.5  # of cross-entropy and of Dice on labeled pixels, each
-    ema_decay: float = 0.99  # m; the student's weight in the teacher is 1 - m an update
+    updates: int = 30_000  # updates of the student, over all stages
+    labeled: int = 4  # labeled images per update
+    unlabeled: int = 4  # unlabeled images per update; a method without an unsupervised term reads none
+    sup_weight: float = 0.5  # weight of cross-entropy, and of Dice, on labeled pixels
+    ema_decay: float = 0.99  # m; each update gives the student a weight of 1 - m in the teacher
     ema_warm_up: bool = True  # m is at most 1 - 1/(t + 1) at update t, which forgets the random start
-    predict_with: Literal["teacher", "student"] = "teacher"  # whose prediction is evaluated
+    predict_with: Literal["teacher", "student"] = "teacher"  # the network whose prediction is evaluated
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def for_size(self, size: Size) -> Self:
@@ -38,7 +38,7 @@ class SemiSupervisedConfig(SharedConfig):
     """Settings of every method with a term on unlabeled images."""
 
     ramp: float = 0.1  # share of the stage over which the weight of that term rises linearly
-    ramp_updates: int = 250  # but at least as many updates: a teacher that starts to teach too early costs .08 Dice
+    ramp_updates: int = 250  # the ramp takes at least so many updates; a shorter one cost .08 Dice
     labeled_partner: bool = True  # every second unlabeled image is mixed with a labeled one, as in BCP
 
     def ramp_up(self, progress: float) -> float:
@@ -58,53 +58,53 @@ class PseudoLabelConfig(SemiSupervisedConfig):
 
     # Form of L_unsup: ours; ReCo's, as released; FixMatch's; Dice of confident pixels alone.
     unsup: Literal["confident", "share_weighted", "cross_entropy", "dice"] = "confident"
-    unsup_weight: float = 1.0  # of L_unsup
-    confidence_threshold: float = 0.9  # from it on the teacher counts as confident
-    strong_labeled: bool = True  # labeled images change their intensities, too; not in the codes of the papers
+    unsup_weight: float = 1.0  # weight of L_unsup
+    confidence_threshold: float = 0.9  # least teacher probability of a confident pixel
+    strong_labeled: bool = True  # labeled images get strong views, too; not in the released codes
 
 
 @dataclass(frozen=True)
 class PretrainingConfig:
     """Holds the settings of the two distillations; "paper" is ACTION's, "code" its released 2-D script."""
 
-    shares: tuple[float, float] = (0.0, 0.0)  # of all updates: global alone, then global and local together
-    batch: tuple[int, int] | None = None  # labeled and unlabeled images an update; as after it where None
+    shares: tuple[float, float] = (0.0, 0.0)  # shares of all updates: global alone, then global and local together
+    batch: tuple[int, int] | None = None  # labeled and unlabeled images per update; None: as in the last stage
     bank: int = 36  # n, embeddings of other images to compare with (paper)
-    embedding: int = 512  # of an image (code)
+    embedding: int = 512  # width of an image's embedding (code)
     student_temperature: tuple[float, float] = (0.1, 0.1)  # tau_s, lowest and highest; ACTION: .1 (paper)
     teacher_temperature: tuple[float, float] = (0.01, 0.01)  # tau_t; ACTION: .01 (paper); MONA and ARCO: .1 (code)
-    global_weight: float = 1.0  # k_1 (paper)
-    local_weight: float = 1.0  # k_2 (paper)
-    patch: float = 0.25  # side of a patch, share of the image's shortest side: 64 of 256 (paper)
-    cells: int = 8  # a side of a patch after pooling (code); 4 in 3-D
-    linear_heads: bool = False  # no ReLU in projectors and predictors (code); the text calls them non-linear
-    strong: Literal["student", "teacher"] = "student"  # whose view is strong (paper); the teacher's in the code
+    global_weight: float = 1.0  # k_1, weight of global distillation (paper)
+    local_weight: float = 1.0  # k_2, weight of local distillation (paper)
+    patch: float = 0.25  # side of a patch as a share of the image's shortest side: 64 of 256 (paper)
+    cells: int = 8  # cells along a side of a patch after pooling (code); 4 in 3-D
+    linear_heads: bool = False  # no ReLU in projectors and predictors (code); the paper calls them non-linear
+    strong: Literal["student", "teacher"] = "student"  # which network gets the strong view (paper); code: teacher
 
 
 @dataclass(frozen=True)
 class ContrastConfig(PseudoLabelConfig):
     """Holds the settings that ACTION, ACTION++, MONA and ARCO share: pre-training, embedding of pixels, sampling.
 
-    Recommended is one stage without pre-training, on the base; the papers' stages are in their profiles. A comment
-    names the source of a value: "paper" for the text, "code" for the released 2-D script, no name for a choice of ours.
+    The recommended profile has one stage without pre-training, on the base; the papers' stages are in their profiles.
+    A comment names the source of a value: "paper", "code" for the released 2-D script, nothing for our own choice.
     """
 
-    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # none by default
-    restart_teacher: bool = False  # before the last stage the teacher becomes the student again (code)
-    nesterov: bool = False  # SGD of the last stage with Nesterov momentum (code)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)  # no pre-training by default
+    restart_teacher: bool = False  # the student is copied into the teacher before the last stage (code)
+    nesterov: bool = False  # Nesterov momentum for SGD in the last stage (code)
     representation: int = 512  # d, width of a pixel's embedding (paper)
-    representation_stride: int = 4  # of its grid; 1 in the code, which needs 1 GiB for 8 images of 256 x 256
-    pixel_head: Literal["linear", "conv"] = "linear"  # one linear map a pixel; conv 3x3 and 1x1 (code of ACTION)
-    pixel_sampler: PixelSampler = "naive"  # of anchors; "stratified" and "antithetic" are ARCO's
-    grid: int = 4  # cells a side of a class's region in an image, where the sampler has cells (code)
-    num_anchors: int = 256  # pixels a class (paper)
-    num_negatives: int = 512  # keys a class, shared by its anchors (paper); the code samples as many for each anchor
+    representation_stride: int = 4  # stride of its grid; 1 in the code, which takes 1 GiB for 8 images of 256 x 256
+    pixel_head: Literal["linear", "conv"] = "linear"  # one linear map per pixel; conv: 3x3 and 1x1 (code of ACTION)
+    pixel_sampler: PixelSampler = "naive"  # sampler of anchors; "stratified" and "antithetic" are ARCO's
+    grid: int = 4  # cells along a side of a class's region in an image, for samplers with cells (code)
+    num_anchors: int = 256  # anchors per class (paper)
+    num_negatives: int = 512  # negatives per class, shared by its anchors (paper); per anchor in the code
     hard_threshold: float = 0.97  # theta_s, delta: a pixel is hard up to this probability of its label (paper)
-    weak_threshold: float = 0.7  # theta_w: below it the pseudo-label of a pixel is not used (code; paper is silent)
+    weak_threshold: float = 0.7  # theta_w: pseudo-labels of lower confidence are not used (code; not in the paper)
     head_widths: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"representation": 32, "num_anchors": 128, "num_negatives": 256},
         "demo": {"representation": 64},
-    }  # by size; at full the fields above, whose widths are the published ones
+    }  # by size; at full the fields above, which are the published widths
 
     def widths(self, size: Size) -> dict[str, Any]:
         """Returns the widths of the heads and of the pre-training's embeddings at a size."""
@@ -114,7 +114,7 @@ class ContrastConfig(PseudoLabelConfig):
         return {"pretraining": pretraining, **self.head_widths.get(size.name, {})}
 
 
-# Nothing of what the shared base adds around a method's own terms: neither ramp, labeled partners nor averaged weights.
+# Switches off what the shared base adds around a method's own terms: ramp, labeled partners, averaged weights.
 WITHOUT_BASE: dict[str, Any] = {
     "ramp": 0.0,
     "ramp_updates": 0,
@@ -125,7 +125,7 @@ WITHOUT_BASE: dict[str, Any] = {
 }
 
 # What the released 2-D scripts of ACTION, ACTION++, MONA and ARCO do instead of the shared base. The paper profiles use
-# it too, since the texts do not say otherwise; its geometry is what ARCO's text names: rotation, crop and flip.
+# it, too, since the papers do not say otherwise. Its geometry is what ARCO's paper names: rotation, crop and flip.
 RELEASED_BASE: dict[str, Any] = {
     **WITHOUT_BASE,
     "unsup": "share_weighted",
@@ -133,7 +133,7 @@ RELEASED_BASE: dict[str, Any] = {
     "augmentation": Augmentation(rotate=20.0, scale=0.1, translate=0.1, flip=True, quarter_turns=True),
 }
 
-# Of ACTION and ACTION++: no image is warped. Of MONA and ARCO: turned, mirrored or rotated, and no crop that crops.
+# ACTION and ACTION++ do not warp images. MONA and ARCO turn, mirror or rotate them; their crop changes nothing.
 UNWARPED = Augmentation(rotate=0.0, scale=0.0, translate=0.0, flip=False, quarter_turns=False)
 TURNED = Augmentation(rotate=20.0, scale=0.0, translate=0.0, flip=True, quarter_turns=True)
 

@@ -1,11 +1,10 @@
-"""What MONA and ARCO share: banks of pixels by class, and neighbors among images.
+"""The parts that MONA and ARCO share: banks of pixels by class, and neighbors among images.
 
-The teacher reads the weak views that the student sees with changed intensities: its pixels, mixed as the images are,
-are the keys. They enter the bank of their class first, then negatives are sampled from the banks along the class graph.
+The teacher reads weak views, the student strong views of the same images. The teacher's pixels, mixed like the images,
+are the keys. They first enter the bank of their class; then negatives are sampled from the banks along the class graph.
 
-With ``bank_rule="rank"`` and ``anchors="reliable"`` all of this is as released: a bank holds what is negative *for* its
-class, starts with one row of zeros, and gives that class its negatives without a graph; keys are of a second read, of
-the views that the student read.
+``bank_rule="rank"`` and ``anchors="reliable"`` reproduce the released code: a bank holds the negatives *of* its class,
+starts with one row of zeros, and no graph is used; keys come from a second teacher pass, on the strong views.
 """
 
 from __future__ import annotations
@@ -42,33 +41,33 @@ from anatolab.types import IGNORE, Batch, Losses, Size
 
 @dataclass(frozen=True)
 class MiningConfig(ContrastConfig):
-    """Holds the settings of MONA and ARCO; values named "paper" are those that ARCO prints as its own and MONA's."""
+    """Holds the settings of MONA and ARCO; "paper" marks values that the ARCO paper prints for itself and for MONA."""
 
     temperature: float = 0.5  # tau (paper)
-    anchors: Literal["hard", "reliable"] = "hard"  # student unsure (from memory, unverified); or sure (code)
-    query_predictor: bool = False  # anchors pass the predictor before they are compared (code)
-    positive: Literal["teacher", "student"] = "teacher"  # whose class mean is the positive key (code; student: paper)
-    key_views: Literal["weak", "strong"] = "weak"  # mixed after one read; or of a second read (code)
-    bank: int = 30_000  # rows a class (code; 50,000 of background)
+    anchors: Literal["hard", "reliable"] = "hard"  # hard pixels (from memory, unverified); confident ones (code)
+    query_predictor: bool = False  # anchors pass through the predictor before the comparison (code)
+    positive: Literal["teacher", "student"] = "teacher"  # its class mean is the positive key (code; paper: student)
+    key_views: Literal["weak", "strong"] = "weak"  # weak views, mixed after one pass; or a second pass (code)
+    bank: int = 30_000  # rows per class (code; 50,000 for background)
     bank_rule: Literal["class", "rank"] = "class"  # a pixel enters the bank of its class; or the code's rank rule
-    images: int = 36  # embeddings in which neighbors are searched (paper)
-    neighbors: int = 5  # k (code; of Mean Shift)
-    neighbor_cells: int = 16  # representations are pooled to so many cells a side before they are compared
-    measured: Literal["student", "teacher"] = "student"  # who is measured against the neighbors; teacher: code
-    contrast_weight: float = 0.01  # lambda_1 (paper and code); 0 switches the term off
-    neighbor_weight: float = 1.0  # of L_nn (paper and code); 0 switches the term off
+    images: int = 36  # past embeddings among which neighbors are searched (paper)
+    neighbors: int = 5  # k, nearest neighbors (code; as in Mean Shift)
+    neighbor_cells: int = 16  # cells along a side to which representations are pooled before the comparison
+    measured: Literal["student", "teacher"] = "student"  # the network compared with the neighbors; teacher: code
+    contrast_weight: float = 0.01  # lambda_1, weight of L_contrast (paper and code); 0 switches the term off
+    neighbor_weight: float = 1.0  # weight of L_nn (paper and code); 0 switches the term off
     head_widths: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {**ContrastConfig.head_widths["tiny"], "bank": 512},
         "demo": {**ContrastConfig.head_widths["demo"], "bank": 2_048},
     }
 
     def widths(self, size: Size) -> dict[str, Any]:
-        """Returns the widths of heads and banks at a size; in 3-D images are compared on 4 cells a side."""
+        """Returns the widths of heads and banks at a size; in 3-D images are compared on 4 cells per side."""
         cells = {"neighbor_cells": 4} if size.depth else {}
         return {**super().widths(size), **cells}
 
 
-# What the released 2-D code of MONA and ARCO does, beside the base that it shares with ACTION.
+# What the released 2-D code of MONA and ARCO does, in addition to the base that it shares with ACTION.
 RELEASED_MINING: dict[str, Any] = {
     "updates": 60_000,  # 30,000 of pre-training, 30,000 after it
     "sup_weight": 1.0,  # the plain sum of Dice and cross-entropy
@@ -105,16 +104,16 @@ class Miner(nn.Module):
     def contrast(
         self, output: TeacherStudentOutput, keys: Tensor, teacher_logits: Tensor, progress: float
     ) -> tuple[Tensor, PixelPool]:
-        """Computes tailness, L_contrast: anchors to the mean key of their class, away from the keys of its negatives.
+        """Computes tailness, L_contrast: anchors are pulled to their class's mean key and pushed from its negatives.
 
         Args:
-            output: The student's.
+            output: That of the student.
             keys: The teacher's embeddings of the same pixels ``(m, d)``.
-            teacher_logits: ``(b, classes, *s)`` of the same views; only the switches of the released code read them.
-            progress: Share of the stage that is done.
+            teacher_logits: ``(b, classes, *s)`` of the same views; used by the released code's switches alone.
+            progress: Completed share of the stage, in [0, 1).
 
         Returns:
-            The loss, 0 where the banks hold no other class, and the pixels by class.
+            The loss, which is 0 while the banks hold no other class, and the pixels by class.
 
         Reference:
             ARCO, eqs. (E.2) and (E.3), with cosines and a mean over anchors and classes.
@@ -148,8 +147,8 @@ class Miner(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns the class of each pixel ``(m,)`` and whether it may be an anchor ``(m,)``.
 
-        Hard pixels may; or, as released, those that the teacher gives more than .3 among the certain ones by the
-        student's entropy, which alone make the class means.
+        Hard pixels may. With ``anchors="reliable"``, as released, those may whose student entropy is low and to whose
+        label the teacher gives more than .3; class means are those of the low-entropy pixels.
         """
         c, label = self.config, output.pixel_label
         if c.anchors == "hard":
@@ -160,7 +159,7 @@ class Miner(nn.Module):
 
     @torch.no_grad()
     def by_entropy(self, output: TeacherStudentOutput, progress: float) -> tuple[Tensor, Tensor]:
-        """Returns the certain and the uncertain pixels ``(m,)``: a falling share of the unlabeled ones, all labeled."""
+        """Returns two masks ``(m,)``, low and high entropy: all labeled pixels, a falling share of the unlabeled."""
         entropy = predictive_entropy(torch.softmax(output.logits.detach().float(), 1))
         entropy = flatten_pixels(output.representation, entropy)[1]
         labeled = torch.arange(len(entropy), device=entropy.device) < _labeled_pixels(output)
@@ -186,11 +185,11 @@ class Miner(nn.Module):
         self.bank.push(keys[chosen], pool.count.clamp_max(most))
 
     def nearest(self, output: TeacherStudentOutput, teacher_representation: Tensor) -> Tensor:
-        """Computes diversity, L_nn: an image's pooled representation to the nearest past ones of other images.
+        """Computes diversity, L_nn: the distance of pooled representations to their nearest past neighbors.
 
         Args:
-            output: The student's.
-            teacher_representation: Of the same views ``(b, d, *grid)``, which then enter the bank.
+            output: That of the student.
+            teacher_representation: ``(b, d, *grid)`` of the same views; it enters the bank afterwards.
         """
         c = self.config
         query = self.predictor(_pooled(output.representation, c.neighbor_cells)).flatten(1)
@@ -207,7 +206,7 @@ def mining_step(method: Any, batch: Batch, progress: float) -> tuple[TeacherStud
     Args:
         method: Has ``student``, ``teacher``, ``miner`` and ``config``, a :class:`MiningConfig`.
         batch: Labeled rows first.
-        progress: Share of the stage that is done.
+        progress: Completed share of the stage, in [0, 1).
 
     Returns:
         What both networks predicted, and the losses.
@@ -246,7 +245,7 @@ def _labeled_pixels(output: TeacherStudentOutput) -> int:
 
 
 def _pooled(representation: Tensor, cells: int) -> Tensor:
-    """Returns means over at most ``cells`` cells a side."""
+    """Returns means over at most ``cells`` cells per side."""
     sides: Any = [min(cells, side) for side in representation.shape[2:]]
     pool = F.adaptive_avg_pool2d if representation.ndim == 4 else F.adaptive_avg_pool3d
     return pool(representation, sides)

@@ -1,8 +1,8 @@
-"""What ACTION, ACTION++, MONA and ARCO share before they differ: a student with projectors, and two distillations.
+"""The parts that ACTION, ACTION++, MONA and ARCO share: a student with projectors, and two distillations.
 
 Global: the student learns how similar the teacher finds an image to other images (embeddings of the coarsest map, in a
-bank). Local: the same for patches of the logits, each compared with patches at the same place. The targets are the
-teacher's, without gradient; only the student has predictors behind its projectors.
+bank). Local: the same for patches of the logits, each compared with patches at the same place. The teacher gives the
+targets, without gradient. Only the student has predictors behind its projectors.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
     Args:
         method: Has ``student``, ``teacher``, ``distiller`` and ``config`` (``updates``, ``pretraining``, ``labeled``,
             ``unlabeled``, ``augmentation``).
-        schedule: Shape of the temperatures' course in each stage; their ranges are those of the settings.
-        last: Its numbers of updates and rows are replaced by what is left, and by those of the settings.
+        schedule: How the temperatures change over a stage; their ranges come from the settings.
+        last: The last stage; its updates become those that are left, its batch that of the settings.
     """
     c, student, distiller = method.config, method.student, method.distiller
     first, second = (round(share * c.updates) for share in c.pretraining.shares)
@@ -100,7 +100,7 @@ def stages(method: Any, schedule: Temperature, last: Stage) -> list[Stage]:
 
 
 def global_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
-    """Computes stage i, global distillation: no label is read, and of the network only the encoder runs.
+    """Computes stage i, global distillation: no label is read, and only the network's encoder runs.
 
     Reference:
         ACTION, global contrastive distillation.
@@ -118,7 +118,7 @@ def global_step(method: Any, schedule: Temperature, batch: Batch, progress: floa
 def local_step(method: Any, schedule: Temperature, batch: Batch, progress: float) -> Losses:
     """Computes stage ii: supervised loss on labeled rows, global and local distillation on all of them.
 
-    Both views share one weak map, so that patches stay aligned.
+    Both views share one random warp, so that patches stay aligned.
 
     Reference:
         ACTION, local contrastive distillation: L_sup + k_1 L_global + k_2 L_local.

@@ -1,8 +1,8 @@
 """A step of teacher and student on labeled and unlabeled images: views, pseudo-labels, mixing, pixels.
 
-The teacher reads each image once, on a weak view. Unlabeled views are then mixed with each other, or with labeled ones
-and their annotation; whatever is known of a pixel (label, confidence, the teacher's embedding) is mixed alike. The
-student reads all views with changed intensities.
+The teacher reads each image once, as a weak view. Unlabeled views are then mixed with each other, or with labeled ones
+and their annotation. Labels, confidences and the teacher's embeddings are mixed like the images. The student reads
+strong views of the mixed images.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ PSEUDO_LABEL_LOSSES = {
 
 @dataclass(frozen=True)
 class Views:
-    """Weak views of a batch of b images, n of them labeled, the unlabeled ones mixed, with what is known of each pixel.
+    """Weak views of a batch of b images, n of them labeled, with labels or pseudo-labels; unlabeled ones are mixed.
 
-    A row of ``partner`` is the number of the image, among all b, from which an unlabeled image takes the pixels of
-    ``mask``.
+    An unlabeled image takes the pixels of ``mask`` from the image whose number, among all b, is in ``partner``.
     """
 
     image: Tensor  # (b, c, *s) in [0, 1]
@@ -69,7 +68,7 @@ class Views:
     teacher_maps: list[Tensor] | None  # of the same rows, coarse to fine, where the network gives them
 
     def mixed(self, values: Tensor) -> Tensor:
-        """Returns values of all b images ``(b, ...)`` with the unlabeled rows mixed; on any grid of the images."""
+        """Mixes the unlabeled rows of values ``(b, ...)`` that may be on a coarser grid than the images."""
         n = len(self.label)
         grid = values.shape[-(self.mask.ndim - 1) :]
         mask = self.mask
@@ -98,7 +97,7 @@ def make_views(
 def weak_views(
     teacher: Callable[[Tensor], Any], batch: Batch, config: SemiSupervisedConfig, *, read_labeled: bool = False
 ) -> Views:
-    """Returns what :func:`make_views` returns, before any image is mixed; ``mask`` is empty, ``partner`` is set."""
+    """Returns the views of :func:`make_views` before mixing: ``mask`` is false everywhere, ``partner`` is set."""
     n = batch.num_labeled
     # Unlabeled rows carry class 0 through the warp, so that IGNORE marks what lies outside of the image.
     label = torch.cat([batch.label[:n], torch.zeros_like(batch.label[n:])])
@@ -136,12 +135,12 @@ def sample_masks(views: Views, config: SemiSupervisedConfig) -> tuple[Tensor, Te
 
 @torch.no_grad()
 def mix_views(views: Views, mask: Tensor, blank: Tensor) -> Views:
-    """Returns views in which each unlabeled image, and what is known of its pixels, is mixed with its partner.
+    """Mixes each unlabeled image, its pseudo-labels and its confidences with those of its partner.
 
     Args:
-        views: Of :func:`weak_views`.
+        views: The result of :func:`weak_views`.
         mask: ``(b - n, *s)`` bool, pixels that come from the partner.
-        blank: ``(b - n, *s)`` bool, pixels that are blanked, and that losses may not read.
+        blank: ``(b - n, *s)`` bool, pixels that are blanked and left out of the losses.
     """
     n, label = len(views.label), views.label
     views = replace(views, mask=mask)
@@ -165,7 +164,7 @@ def mix_views(views: Views, mask: Tensor, blank: Tensor) -> Views:
 
 @torch.no_grad()
 def in_evaluation(network: nn.Module, image: Tensor) -> Any:
-    """Returns what a network in training predicts in evaluation mode, without gradient; its mode is as before."""
+    """Returns a network's output in evaluation mode, without gradient, and restores its training mode."""
     training = {module: module.training for module in network.modules()}
     try:
         return network.eval()(image)
@@ -185,9 +184,9 @@ def pseudo_label_terms(logits: Tensor, views: Views, config: PseudoLabelConfig, 
 
     Args:
         logits: The student's of all views ``(b, classes, *s)``, with gradient.
-        views: Of :func:`make_views`.
+        views: The result of :func:`make_views`.
         config: Form, weight, threshold and ramp of L_unsup.
-        progress: Share of the stage that is done.
+        progress: Completed share of the stage, in [0, 1).
     """
     n, c = len(views.label), config
     losses = supervised_terms(logits[:n], views.label, c)
@@ -205,7 +204,7 @@ def unsupervised_loss(logits: Tensor, views: Views, config: PseudoLabelConfig) -
 
 @dataclass(frozen=True)
 class TeacherStudentOutput:
-    """What student and teacher predict for a batch, and the m pixels that contrasts use, on the embedding's grid."""
+    """Predictions of student and teacher for a batch, and the m pixels of the contrast, on the embedding's grid."""
 
     views: Views
     image: Tensor  # (b, c, *s) in [0, 1], what the student read
@@ -222,12 +221,12 @@ class TeacherStudentOutput:
 
 
 def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bool = False) -> TeacherStudentOutput:
-    """Runs both networks on a batch; the first step of a stage restarts the teacher if the settings ask for it.
+    """Runs both networks on a batch; with ``restart_teacher``, copies the student first in a stage's first step.
 
     Args:
         method: Has ``student``, ``teacher`` and ``config``, a :class:`anatolab.methods._config.ContrastConfig`.
         batch: Labeled rows first.
-        progress: Share of the stage that is done.
+        progress: Completed share of the stage, in [0, 1).
         read_labeled: Whether the teacher reads labeled rows as well, for its maps.
     """
     c, student, teacher = method.config, method.student, method.teacher
@@ -244,11 +243,11 @@ def forward_pair(method: Any, batch: Batch, progress: float, *, read_labeled: bo
 
 
 def strong_views(image: Tensor, num_labeled: int, config: Any) -> Tensor:
-    """Returns images ``(b, c, *s)`` with changed intensities; labeled rows, which come first, as the settings say.
+    """Returns strong views of images ``(b, c, *s)``; labeled rows, which come first, only with ``strong_labeled``.
 
     Args:
-        image: In [0, 1].
-        num_labeled: Labeled rows among them.
+        image: Intensities in [0, 1].
+        num_labeled: Number of labeled rows.
         config: ``augmentation`` and ``strong_labeled`` are read.
     """
     if config.strong_labeled or not num_labeled:
@@ -260,8 +259,8 @@ def anchors(output: TeacherStudentOutput, pool: PixelPool, candidates: Tensor, c
     """Samples anchors of each class with the sampler of the settings, as pixel numbers ``(classes, num_anchors)``.
 
     Args:
-        output: Its pixels.
-        pool: They, sorted by class.
+        output: Holds the pixels.
+        pool: The same pixels, sorted by class.
         candidates: ``(m,)`` bool, pixels that may be anchors.
         config: ``pixel_sampler``, ``grid`` and ``num_anchors`` are read.
     """
@@ -277,12 +276,12 @@ def anchors(output: TeacherStudentOutput, pool: PixelPool, candidates: Tensor, c
 
 
 def batch_contrast(output: TeacherStudentOutput, config: Any, temperature: float) -> tuple[Tensor, PixelPool]:
-    """Returns L_anco of a batch and its pixels by class: hard anchors to their class mean, away from other classes.
+    """Returns L_anco of a batch, and its pixels by class.
 
     Args:
-        output: Its pixels.
+        output: Holds the pixels.
         config: ``hard_threshold``, the sampler's fields and ``num_negatives`` are read.
-        temperature: Of the class graph and of the contrast.
+        temperature: That of the class graph and of the contrast.
 
     Reference:
         ACTION, anatomical contrast; ACTION++ with its own temperature.

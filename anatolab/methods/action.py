@@ -13,14 +13,14 @@ first two on 3 + 3 images; linear heads; the strong view given to the teacher; t
 teacher before stage iii; images that are not warped, labeled ones that keep their intensities; embeddings from a 3 x 3
 and a 1 x 1 convolution on the full grid; the weight .01 of the contrast; Nesterov momentum in stage iii.
 
-Not reproduced are defects that have no reading in the paper: local embeddings reshaped so that "vectors" mix patches
-and images; teacher projectors trained by gradient towards the student (here detached, and averaged); the strong view
+Not reproduced are defects without a basis in the paper: local embeddings reshaped so that "vectors" mix patches and
+images; teacher projectors trained by gradient towards the student (here detached, and averaged); the strong view
 leaking into the student's through a shared dictionary; a second update of the teacher in each step of stage iii, which
 makes its decay .98; the teacher in training mode; confidences rounded to 8 bits; 36 patch positions that miss the last
-row and column (here all 49); a mean over no pixel where every loss is 0. Nor are three choices that cost memory or
-change nothing of the idea: 512 negatives sampled for each anchor (here shared by the anchors of a class), CutMix boxes
-that span more than half of the width, and the intensity changes, among them a warp of the image alone, for which the
-augmentation of all methods of a table stands.
+row and column (here all 49); a mean over no pixel where every loss is 0. Three choices that cost memory or do not
+matter to the idea are not reproduced either: 512 negatives sampled for each anchor (here shared by the anchors of a
+class); CutMix boxes that span more than half of the width; and the intensity changes, among them a warp of the image
+alone, which are replaced by the augmentation that all methods of a table share.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Action(nn.Module):
         """Holds the settings of ACTION, recommended by default; a comment names paper and code where they differ."""
 
         temperature: float = 0.5  # tau_an (paper)
-        anco_weight: float = 0.01  # lambda of L_anco (code); 1 in the paper's text; 0 switches it off
+        anco_weight: float = 0.01  # lambda, weight of L_anco (code); 1 in the paper's text; 0 switches it off
 
         @classmethod
         def paper(cls, **overrides: Any) -> Action.Config:
             """Returns the method as printed: equal weights, batches of 3 + 3, stages of 100, 100 and 200 epochs.
 
-            What the text leaves open (form of L_unsup, thresholds, views) is the released code's.
+            Where the paper leaves a choice open (form of L_unsup, thresholds, views), the released code's is taken.
             """
             pretraining = PretrainingConfig(shares=(0.25, 0.25))
             printed = {"labeled": 3, "unlabeled": 3, "anco_weight": 1.0, "pretraining": pretraining}

@@ -2,9 +2,9 @@ r"""ACTION++: class centers that reserve room for rare anatomy, and a temperatur
 
 You, Dai, Min, Staib, Sekhon and Duncan, *ACTION++: Improving semi-supervised medical image segmentation with adaptive
 anatomical contrast*, MICCAI 2023 (arXiv 2304.02689). Beside ACTION's terms, labeled pixels are contrasted with keys of
-their class and pulled to one of K fixed, evenly spread class centers. Which class takes which center is decided again
-and again during training, by where the class means already are. All temperatures follow one cosine: large ones form
-groups, small ones separate single pixels.
+their class and pulled to one of K fixed, evenly spread class centers. Classes are assigned to centers repeatedly during
+training, by the positions of their means. All temperatures follow one cosine: large ones form groups, small ones
+separate single pixels.
 
 The recommended profile adds both contrasts, with their schedule, to the base (:mod:`anatolab.methods.base`).
 
@@ -66,30 +66,30 @@ class ActionPP(nn.Module):
 
         pretraining: PretrainingConfig = field(
             default_factory=lambda: PretrainingConfig(student_temperature=(0.1, 1.0), teacher_temperature=(0.01, 1.0))
-        )  # none by default; where there is one, both temperatures come down from 1 (code)
+        )  # no pre-training by default; with it, both temperatures fall from 1 (code)
         representation: int = 128  # d, width of a pixel's embedding (paper)
         schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "cosine"  # of all temperatures
         periods: float = 1.0  # dips over a stage, updates / T (paper; 10 in the code's default)
         temperature: tuple[float, float] = (0.1, 1.0)  # tau-, tau+ (paper)
-        aaco_temperature: tuple[float, float] | None = None  # of L_aaco; the same where None (paper); .07 to 1 (code)
-        anco_weight: float = 0.01  # lambda_1 of L_anco (code; 1 in the paper's text); 0 switches it off
-        aaco_weight: float = 0.01  # lambda_2 of L_aaco (code); 0 switches it off
-        center_weight: float = 0.2  # lambda_a, of the pull to the center (paper; .1 in the code)
-        norm: Literal["mean", "sum", "joint"] = "mean"  # of positives: mean; sum as printed; joint as released
+        aaco_temperature: tuple[float, float] | None = None  # range in L_aaco; None: the same (paper); .07 to 1 (code)
+        anco_weight: float = 0.01  # lambda_1, weight of L_anco (code; 1 in the paper's text); 0 switches it off
+        aaco_weight: float = 0.01  # lambda_2, weight of L_aaco (code); 0 switches it off
+        center_weight: float = 0.2  # lambda_a, weight of the pull to the center (paper; .1 in the code)
+        norm: Literal["mean", "sum", "joint"] = "mean"  # over positives: mean; sum as printed; joint as released
         keys: Literal["batch", "queue"] = "batch"  # teacher pixels of this batch; or past ones too (code)
         queue: int = 12_288  # past pixels kept (code)
-        sample_keys: bool = True  # num_negatives of the other classes, linear in classes; all in paper and code
-        assignment: Literal["adaptive", "random"] = "adaptive"  # which class takes which center
+        sample_keys: bool = True  # samples num_negatives keys of other classes, not all (paper, code): linear cost
+        assignment: Literal["adaptive", "random"] = "adaptive"  # how classes are assigned to centers
         assign_every: int = 10  # updates between assignments (every update in the code)
-        mean_rate: float = 0.1  # eta, of the running class means (code)
-        first_means: Literal["batch", "random"] = "batch"  # where they start: first batch means; at random (code)
-        centers_seed: int = 0  # of the simplex' rotation, and of the random assignment
+        mean_rate: float = 0.1  # eta, rate of the running class means (code)
+        first_means: Literal["batch", "random"] = "batch"  # start of these means: first batch means; random (code)
+        centers_seed: int = 0  # seed of the simplex' rotation and of a random assignment
 
         @classmethod
         def paper(cls, **overrides: Any) -> ActionPP.Config:
             """Returns the method as printed, 10,000 updates of pre-training and 20,000 of contrast.
 
-            The weight of L_aaco in the text is not known here and has to be given.
+            The paper's weight of L_aaco is not known here and must be given.
 
             Raises:
                 InputError: ``aaco_weight`` is not given.
@@ -153,7 +153,7 @@ class ActionPP(nn.Module):
         output = forward_pair(self, batch, progress, read_labeled=c.aaco_weight > 0)
         losses = pseudo_label_terms(output.logits, output.views, c, progress)
 
-        # L_anco, as in ACTION but for its temperature.
+        # L_anco, as in ACTION except for its temperature.
         if c.anco_weight:
             losses.terms["anco"], pool = batch_contrast(output, c, tau)
             losses.weights["anco"] = c.anco_weight
@@ -180,8 +180,8 @@ class ActionPP(nn.Module):
         Args:
             features: The student's pixels of the labeled rows ``(m, d)``, with gradient.
             label: Their classes ``(m,)``; IGNORE where unknown.
-            keys: The teacher's same pixels ``(m, d)``.
-            tau: Temperature.
+            keys: The teacher's embeddings of the same pixels ``(m, d)``.
+            tau: Temperature, above 0.
 
         Returns:
             ``aaco_class`` and ``aaco_center``, each exactly 0 where fewer than two classes are labeled.
@@ -244,10 +244,10 @@ class ActionPP(nn.Module):
 
 
 class Centers(nn.Module):
-    """Holds the class centers, the running mean of each class, and which class is assigned to which center.
+    """Holds the class centers, the running mean of each class, and the assignment of classes to centers.
 
-    Every ``assign_every`` updates the means are sent to the host, and those sent a period before are assigned: nothing
-    waits for the device, and what is on its way is part of the state.
+    Every ``assign_every`` updates the means are sent to the host, and those sent one period earlier are assigned. So no
+    update waits for the device. Means in transit are part of the state.
 
     Args:
         classes: K.
@@ -279,7 +279,7 @@ class Centers(nn.Module):
 
     @torch.no_grad()
     def update_means(self, features: Tensor, label: Tensor) -> None:
-        """Moves the running means by the features ``(n, d)`` of labels ``(n,)``; negative labels are left out."""
+        """Updates the running means with features ``(n, d)`` of labels ``(n,)``; negative labels are left out."""
         means, observed = update_means(self.means, self.observed, features, label, self.config.mean_rate)
         self.means.copy_(means)
         self.observed.copy_(observed)
@@ -287,7 +287,7 @@ class Centers(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Assigns with the means of a period ago, and sends the present ones to the host."""
+        """Assigns classes by the means of one period ago, and sends the current means to the host."""
         c = self.config
         if c.assignment == "random" or not self.updates or self.updates % c.assign_every:
             return

@@ -1,21 +1,21 @@
-r"""ARCO: the contrast of MONA with less sampling variance, by drawing its anchors from strata.
+r"""ARCO: MONA's contrast with less sampling variance, because anchors are sampled from strata.
 
 You, Dai, Min, Liu, Clifton, Zhou, Staib and Duncan, *Rethinking semi-supervised medical image segmentation: a
 variance-reduction perspective*, NeurIPS 2023 (arXiv 2302.01735), read in full. MONA without its equivariance and its
-complex augmentation, and with anchors that are sampled in cells of each class's region (*stratified*, ARCO-SG) or in
-cells and in mirrored pairs (*antithetic*, ARCO-SAG), so that the loss of a few hundred pixels is nearer to that of all
-of them. With *naive* sampling it is the pipeline that the paper's tables call MONA.
+complex augmentation. Anchors are sampled in cells of each class's region (*stratified*, ARCO-SG), or in cells and in
+mirrored pairs (*antithetic*, ARCO-SAG), so that the loss over a few hundred pixels varies less around the loss over all
+pixels. With *naive* sampling it is the pipeline that the paper's tables call MONA.
 
 The recommended profile adds its two terms to the base (:mod:`anatolab.methods.base`).
 
-The paper's theory is corrected where it slips, and the sampler follows it (:func:`anatolab.sampling.sample_pixels`):
-each cell gets its share of the anchors, fractions included, and the mirror of a pixel always lies in its cell.
+The sampler follows the paper's theory with its slips corrected (:func:`anatolab.sampling.sample_pixels`): each cell
+gets its share of the anchors, fractions included, and the mirror of a pixel always lies in its cell.
 
 The released code shares its 2-D script with MONA, and :meth:`Arco.Config.official` differs from MONA's in two things:
 its sampler cuts the *list* of candidates, not the image, and there is no equivariance. The script does train with that
 term; the paper drops it, and ``Mona.Config.official(pixel_sampler="released")`` is the script with it. The released
-sampler also draws negatives from the list of a bank, by time of arrival; here they are drawn uniformly. What else is
-reproduced or not is MONA's (:mod:`anatolab.methods.mona`).
+sampler also samples negatives from the list of a bank, by time of arrival; here they are sampled uniformly. For all
+else that is reproduced or not, see :mod:`anatolab.methods.mona`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Arco(nn.Module):
 
         @classmethod
         def paper(cls, **overrides: Any) -> Arco.Config:
-            """Returns the method as printed: weak views alone, all pixels of a class are anchors and make its key.
+            """Returns the method as printed: weak views alone, and all pixels of a class as anchors and key.
 
-            The text counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
+            The paper counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
             """
             printed = {
                 "pretraining": PretrainingConfig(shares=(0.0, 0.5), batch=(3, 3)),

@@ -1,8 +1,8 @@
-r"""The base: confident pseudo-labels of a slow teacher, on mixed images; ours, and named so.
+r"""The base: confident pseudo-labels of an EMA teacher, on mixed images. It is ours, not a paper's.
 
-It is the common ground of current semi-supervised segmentation rather than one paper's method: the EMA teacher of mean
-teacher, the confidence threshold of FixMatch, CutMix with labeled partners of BCP. Every recommended method of this
-library adds its own terms to exactly this one, so that a difference in a table is what the terms add.
+It combines the common parts of current semi-supervised segmentation: the EMA teacher of mean teacher, the confidence
+threshold of FixMatch, and CutMix with labeled partners of BCP. Every recommended method of this library adds its own
+terms to exactly this one, so a difference in a table is what these terms add.
 
 .. math::
 

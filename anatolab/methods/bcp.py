@@ -1,4 +1,4 @@
-r"""BCP: labeled and unlabeled images are pasted into each other, so that both are learned from the same kind of image.
+r"""BCP: pastes labeled and unlabeled images into each other, so that both are learned from the same kind of image.
 
 Bai, Chen, Li, Shen and Wang, *Bidirectional copy-paste for semi-supervised medical image segmentation*, CVPR 2023. A
 box of a labeled image is pasted into an unlabeled one (inward), and a box of an unlabeled image into a labeled one
@@ -8,8 +8,8 @@ box of a labeled image is pasted into an unlabeled one (inward), and a box of an
 
     L = L_{in} + L_{out},\quad L_{in} = L(F(x_{in}), y \mid M) + \alpha\, L(F(x_{in}), \hat y \mid 1 - M)
 
-and the other way round for :math:`L_{out}`; :math:`L` is the mean of cross-entropy and Dice, :math:`M` the box. Its
-"foreground" is this box, which is placed at random and not around the organ.
+and the other way round for :math:`L_{out}`; :math:`L` is the mean of cross-entropy and Dice, :math:`M` the box. The
+paper calls this box "foreground"; it is placed at random and not around the organ.
 
 Differences to the released code (github.com/DeepMed-Lab-ECNU/BCP): each image is read twice, inward and outward, with
 different partners, where the code halves the batch; the loss is the mean of the two directions in the recommended
@@ -37,7 +37,7 @@ from anatolab.types import IGNORE, Batch, Losses, Stage
 
 @dataclass(frozen=True)
 class Pasted:
-    """Images with a box of another one, those of labeled images first, and what is known of each pixel."""
+    """Images with a pasted box, labeled images first, with the label and confidence of each pixel."""
 
     image: Tensor  # (b, c, *s)
     label: Tensor  # (b, *s) int64, annotation or pseudo-label; IGNORE outside of the images
@@ -46,7 +46,7 @@ class Pasted:
 
 
 def copy_paste(views: Views, share: float) -> Pasted:
-    """Pastes into each labeled image a box of an unlabeled one, sides ``share`` of its own, and the other way round."""
+    """Pastes a box of an unlabeled image into each labeled one, and vice versa; its sides are ``share`` of theirs."""
     n, m = len(views.label), len(views.valid)
     number = torch.arange(max(n, m), device=views.image.device)
     partner = torch.cat([n + (number[:n] + 1) % m, number[:m] % n])
@@ -76,9 +76,9 @@ class Bcp(nn.Module):
     class Config(PseudoLabelConfig):
         """Settings of BCP, recommended by default; ``labeled_partner``, ``strong_labeled`` and ``mix`` are not read."""
 
-        unsup_weight: float = 0.5  # alpha, of pixels with pseudo-labels against 1 of annotated ones (code)
+        unsup_weight: float = 0.5  # alpha, weight of pseudo-labeled pixels; annotated ones have 1 (code)
         box: float = 2 / 3  # beta, side of the box as a share of the image's (code)
-        pretraining_share: float = 0.0  # share of the updates on labeled images alone, pasted into each other
+        pretraining_share: float = 0.0  # share of updates on labeled images alone, pasted into each other
 
         @classmethod
         def paper(cls, **overrides: Any) -> Bcp.Config:
@@ -118,7 +118,7 @@ class Bcp(nn.Module):
         return supervised_terms(self.student(strong_view(image, self.config.augmentation)), label, self.config)
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Computes L_out on the labeled images with an unlabeled box, and L_in on the unlabeled ones with a labeled."""
+        """Computes L_out on labeled images with an unlabeled box, and L_in on unlabeled images with a labeled box."""
         c, n = self.config, batch.num_labeled
         if c.pretraining_share and progress == 0:
             self.teacher.net.load_state_dict(self.student.state_dict())

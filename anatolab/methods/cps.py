@@ -1,4 +1,4 @@
-r"""CPS: two networks that begin differently and teach each other.
+r"""CPS: two differently initialized networks train each other with their pseudo-labels.
 
 Chen, Yuan, Zeng and Wang, *Semi-supervised semantic segmentation with cross pseudo supervision*, CVPR 2021. Two
 networks of one architecture, initialized apart, read the same mixed image; each learns the classes that the other one
@@ -8,14 +8,14 @@ predicts.
 
     L = \sum_{i=1,2} L_{sup}(F_i) + \lambda\, L(F_i(x), \hat y_{3-i})
 
-In the recommended settings each network has the loss of the base of this library, but with the pseudo-labels of the
-other network's teacher, so an update costs twice as much as the base's. :meth:`Cps.Config.paper` is what the released
-code does with CutMix: the networks themselves label, every pixel counts. The first network alone is evaluated, as
-there.
+In the recommended settings each network has the loss of this library's base, with the pseudo-labels of the other
+network's teacher, so an update costs twice that of the base. :meth:`Cps.Config.paper` is the released code with
+CutMix: the networks themselves give the pseudo-labels, and every pixel counts. Only the first network is evaluated, as
+in that code.
 
-Not reproduced of the code: a backbone that is pre-trained on photographs and common to both networks, whose heads alone
-begin apart (here all weights do); three boxes a mask (here one, of half the image); pseudo-labels made in training
-mode; labels without Dice, which all methods of a table share.
+Not reproduced of the code: a shared initialization by a backbone pre-trained on photographs, so that only the heads
+differ (here all weights do); three boxes per mask (here one, of half the image); pseudo-labels made in training mode;
+a supervised loss without Dice, which all methods of a table share.
 
 Reference:
     github.com/charlesCXK/TorchSemiSeg, exp.voc, CPS+CutMix.
@@ -51,7 +51,7 @@ class Cps(nn.Module):
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``, in 2-D or 3-D. The second network is a copy
-            with new weights, so each module with parameters has a method ``reset_parameters``, as those of torch do.
+            with new weights, so each module with parameters needs a method ``reset_parameters``, as torch's have.
         config: See :class:`Config`; its recommended settings where None.
     """
 
@@ -62,11 +62,11 @@ class Cps(nn.Module):
     class Config(PseudoLabelConfig):
         """Settings of CPS, recommended by default."""
 
-        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # the other network itself (code)
+        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # of the other network; student in the code
 
         @classmethod
         def paper(cls, **overrides: Any) -> Cps.Config:
-            """Returns what the released code does with CutMix: cross-entropy of each pixel, from the networks."""
+            """Returns the released settings with CutMix: cross-entropy of every pixel, on the networks' own labels."""
             printed = {
                 "unsup": "cross_entropy",  # (code)
                 "unsup_weight": 1.0,  # lambda (code, on VOC with an eighth of the labels; 5 on Cityscapes)
@@ -91,7 +91,7 @@ class Cps(nn.Module):
         return [Stage("train", c.updates, trained, (c.labeled, c.unlabeled), self.training_step)]
 
     def training_step(self, batch: Batch, progress: float) -> Losses:
-        """Computes L_sup and L_unsup of both networks on the same mixed images; names of the second's end so."""
+        """Computes L_sup and L_unsup of both networks on the same mixed images."""
         c, n = self.config, batch.num_labeled
         labelers: list[Callable[[Tensor], Tensor]] = [self.teacher, self.second_teacher]
         if c.pseudo_labels_from == "student":
@@ -120,7 +120,7 @@ class Cps(nn.Module):
 
 
 def reinitialized(network: nn.Module) -> nn.Module:
-    """Returns a copy of a network with new weights, drawn from torch's global generator.
+    """Returns a copy of a network with new weights, sampled from torch's global generator.
 
     Raises:
         InputError: A module has parameters of its own but no ``reset_parameters``.

@@ -1,4 +1,4 @@
-r"""FixMatch: what a weak view is confidently given, a strong view must be given as well.
+r"""FixMatch: confident predictions on a weak view are pseudo-labels for a strong view.
 
 Sohn et al., *FixMatch: simplifying semi-supervised learning with consistency and confidence*, NeurIPS 2020. An image is
 predicted on a weak view; where the confidence reaches a threshold, the class becomes the pseudo-label of a strong view
@@ -8,11 +8,11 @@ of the same image. Written for whole images, it is used here for each pixel, as 
 
     L = L_{sup} + \lambda_u \frac{1}{|V|} \sum_{p \in V} 1[\max \hat q_p \ge \tau]\, \mathrm{CE}(F(x)_p, \hat y_p)
 
-The recommended settings are those of the base of this library but for one: an unlabeled image is mixed with unlabeled
-ones alone, because labeled partners are not FixMatch's. The difference to the base is what these partners are worth.
+The recommended settings are those of this library's base, with one exception: an unlabeled image is mixed only with
+unlabeled ones, because labeled partners are not part of FixMatch. The difference to the base measures these partners.
 :meth:`FixMatch.Config.paper` has the form above, with the student's own pseudo-labels. Not reproduced of the released
-code: its changes of natural images (CTAugment), seven unlabeled images for each labeled one, pseudo-labels made in
-training mode, and labels without Dice, which all methods of a table share.
+code: its augmentation for natural images (CTAugment), seven unlabeled images for each labeled one, pseudo-labels made
+in training mode, and a supervised loss without Dice, which all methods of a table share.
 
 Reference:
     github.com/google-research/fixmatch.
@@ -50,11 +50,11 @@ class FixMatch(nn.Module):
         """Settings of FixMatch, recommended by default."""
 
         labeled_partner: bool = False  # unlabeled images are mixed with each other alone
-        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # the student itself (code)
+        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # student in the code
 
         @classmethod
         def paper(cls, **overrides: Any) -> FixMatch.Config:
-            """Returns the method as published: cross-entropy over all pixels, from the student's own pseudo-labels."""
+            """Returns the published settings: cross-entropy over all pixels, from the student's own pseudo-labels."""
             printed = {
                 "unsup": "cross_entropy",  # (code)
                 "confidence_threshold": 0.95,  # tau (code)

@@ -1,13 +1,12 @@
-r"""Mean teacher: a student that agrees with the slow average of itself.
+r"""Mean teacher: a student is trained to agree with the moving average of its own weights.
 
 Tarvainen and Valpola, *Mean teachers are better role models*, NeurIPS 2017. The teacher predicts a weak view of
 unlabeled images; the student sees a strong view of the same images, mixed, and is pulled to the teacher's probabilities
 by a squared difference whose weight ramps up.
 
-Ours differs from the code that segmentation papers usually compare with (SSL4MIS) on purpose: the student's view is
-strong and mixed as in the base of this library, the teacher runs in evaluation mode with averaged batch-norm
-statistics, and labeled and unlabeled rows pass through the student together, so that its batch statistics describe
-both.
+Ours differs on purpose from the code that segmentation papers usually compare with (SSL4MIS): the student's view is
+strong and mixed as in this library's base; the teacher runs in evaluation mode with averaged batch-norm statistics;
+labeled and unlabeled rows pass through the student together, so that its batch statistics cover both.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class MeanTeacher(nn.Module):
     class Config(SemiSupervisedConfig):
         """Settings of mean teacher; the published ones are for natural images, so none is marked as the paper's."""
 
-        consistency_weight: float = 10.0  # lambda, reached after the ramp
+        consistency_weight: float = 10.0  # lambda, weight of the consistency term after the ramp
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()

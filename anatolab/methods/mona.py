@@ -1,12 +1,12 @@
-r"""MONA: contrast rare anatomy with banks of every class, agree under warps, and stay near the most similar images.
+r"""MONA: contrast with a bank for every class, consistency under warps, and similarity to the nearest images.
 
 You, Dai, Liu, Min, Dvornek, Li, Clifton, Staib and Duncan, *Mine your own anatomy: revisiting medical image
 segmentation with extremely limited labels*, TPAMI 2024 (arXiv 2209.13476). After one joint stage of the two
 distillations (:mod:`anatolab.methods.action`), three principles. *Tailness*: pixels are sampled class by class, hard
 ones as anchors, and contrasted with banks of every class, however rare. *Consistency*: the segmentation of a warped
 image is the warped segmentation. *Diversity*: an image's representation is near those of the images most similar to it.
-Only the abstract was read first-hand. What ARCO (NeurIPS 2023) reports of the method is taken from there; the form of
-the equivariance term, the hard anchors and the numbering of the weights are from memory, unverified.
+Only the abstract was read first-hand. Details that the ARCO paper (NeurIPS 2023) prints are taken from there. The form
+of the equivariance term, the hard anchors and the numbering of the weights are from memory, unverified.
 
 The recommended profile adds these terms to the base (:mod:`anatolab.methods.base`).
 
@@ -19,16 +19,16 @@ three classes they keep that row alone, a pull to the class mean); neighbors pic
 teacher (no gradient at all); the equivariance on all images, in one direction, on confident foreground, in the released
 geometry; labeled images that keep their intensities; Nesterov momentum in the last stage.
 
-Not reproduced, because they are defects without a reading in the paper: classes shifted to other banks where one is
+Not reproduced, because they are defects without a basis in the paper: classes shifted to other banks where one is
 absent; the equivariance computed and left out in 3-D; helper files swapped between 2-D and 3-D; a teacher in training
 mode; thin-plate jitter of the warped image, and one mirror for a whole batch. Not reproduced, because they cost memory
-or change nothing of the idea: a bank of whole feature maps of unlabeled images (4.7 GB; here maps of all images, pooled
+or do not matter to the idea: a bank of whole feature maps of unlabeled images (4.7 GB; here maps of all images, pooled
 to 16 x 16 cells); 512 negatives for each anchor (here shared by the anchors of a class); at most ``num_anchors`` new
-rows of a bank a step (all in the release); 50,000 rows of background (here 30,000 as of other classes: the rank rule
+rows of a bank per step (all in the release); 50,000 rows of background (here 30,000 as of other classes: the rank rule
 hardly fills them); the pyramid of 1 x 1 convolutions without activation, which is one linear map of the resized maps,
-as here; and the intensity changes, for which the augmentation of all methods of a table stands. Anchors by position in
-a list are ARCO's (:func:`anatolab.sampling.released_positions`). In 3-D the released weight of the supervised terms is
-.5.
+as here; and the intensity changes, which are replaced by the augmentation that all methods of a table share. Anchors by
+position in a list belong to ARCO (:func:`anatolab.sampling.released_positions`). In 3-D the released weight of the
+supervised terms is .5.
 """
 
 from __future__ import annotations
@@ -67,24 +67,24 @@ class Mona(nn.Module):
     class Config(MiningConfig):
         """Holds the settings of MONA, recommended by default: those it shares with ARCO, and the equivariance.
 
-        Recommended is the released form of the equivariance (one direction, confident foreground), on unlabeled rows:
-        labeled ones are supervised under the same warps, and a second pass for them costs a third of an update.
+        The recommended equivariance has the released form (one direction, confident foreground), on unlabeled rows
+        alone: labeled rows are supervised under the same warps, and a second pass for them costs a third of an update.
         """
 
-        equivariance_weight: float = 1.0  # lambda_2, of L_eqv (code); 0 switches it off
+        equivariance_weight: float = 1.0  # lambda_2, weight of L_eqv (code); 0 switches it off
         equivariance_rows: Literal["unlabeled", "all"] = "unlabeled"  # images that are compared; all in the code
         equivariance_warp: Augmentation = field(
             default_factory=lambda: Augmentation(rotate=60.0, scale=0.2, translate=0.1)
-        )  # of the second view (code, which mirrors, too)
+        )  # warp of the second view (the code mirrors, too)
         symmetric: bool = False  # both directions of the divergence (paper); one, target detached (code)
         everywhere: bool = False  # compares all pixels (paper); confident foreground (code)
-        equivariance_threshold: float = 0.7  # from it on a pseudo-label is confident (code)
+        equivariance_threshold: float = 0.7  # least confidence of a pseudo-label that is compared (code)
 
         @classmethod
         def paper(cls, **overrides: Any) -> Mona.Config:
-            """Returns the method as ARCO describes it: the positive key is the mean of the student's own pixels.
+            """Returns the method as the ARCO paper has it: the positive key is the mean of the student's own pixels.
 
-            The text counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
+            The paper counts epochs, 100 of pre-training and 200 after it; here each is half of the updates.
             """
             printed = {
                 "pretraining": PretrainingConfig(shares=(0.0, 0.5), batch=(3, 3)),
@@ -130,7 +130,7 @@ class Mona(nn.Module):
     def equivariance(self, output: TeacherStudentOutput) -> Tensor:
         """Computes L_eqv, consistency: the segmentation of a warped image is the warped segmentation.
 
-        The student reads a second strong view, warped; its first prediction is warped alike.
+        The student reads a second, warped strong view; its first prediction is warped the same way.
         """
         c, views = self.config, output.views
         known = views.valid & (views.confidence >= c.equivariance_threshold)

@@ -1,21 +1,21 @@
-r"""MORSE: render the pixels that a decoder is unsure of, with features that experts for each scale agree on.
+r"""MORSE: renders the ambiguous pixels of a decoder from features that one expert per scale provides.
 
 You, Dai, Min, Staib and Duncan, *Implicit anatomical rendering for medical image segmentation with stochastic experts*,
-MICCAI 2023 (arXiv 2304.03209). It is supervised and attaches to any encoder-decoder, which gives coarse logits and the
-maps of its decoder. Experts, one a scale, are fused by a gate that each pixel has for itself, some of them silenced at
-random (:mod:`anatolab.nn.experts`). At ambiguous points a small network predicts the class again, from fused features,
-coarse logits and encoded coordinates (:mod:`anatolab.nn.rendering`); at inference its answers replace the coarse ones.
+MICCAI 2023 (arXiv 2304.03209). It is supervised and attaches to any encoder-decoder with coarse logits and decoder
+maps. Experts, one per scale, are fused by a gate with weights for each pixel; some of them are dropped at random
+(:mod:`anatolab.nn.experts`). At ambiguous points a small network predicts the class again, from fused features, coarse
+logits and encoded coordinates (:mod:`anatolab.nn.rendering`); at inference its logits replace the coarse ones.
 
-Of the paper only the abstract was read first-hand; what else is said here to be the paper's is from memory, and
-:meth:`Morse.Config.paper` asks for the values that memory is least sure of. The released code differs from it and from
-this file. Switches of :meth:`Morse.Config.official` reproduce: frequencies fixed and uniform in [0, 1); samples that
-fade at the border; torch's default initialization of the head; the *coarse* logits scored in 2-D. Not reproduced: in
-3-D every rendered voxel is written into the first slice; 3-D scripts whose channel counts disagree and stop with an
-error; coordinates of random training points read from an interpolated fused map (here the features are computed at the
-point, see :mod:`anatolab.nn.experts`); heads whose batch statistics run while their loss has no weight (here they are
-skipped); the ramp defined but unused for TransUNet and 3-D (``ramp="constant"`` is that); a no-expert baseline shifted
+Only the paper's abstract was read first-hand. Everything else attributed to the paper is from memory, unverified, and
+:meth:`Morse.Config.paper` asks for the least certain values. The released code differs from the paper and from this
+file. Switches of :meth:`Morse.Config.official` reproduce: frequencies fixed and uniform in [0, 1); samples that fade at
+the border; torch's default initialization of the head; the *coarse* logits scored in 2-D. Not reproduced: in 3-D every
+rendered voxel is written into the first slice; 3-D scripts whose channel counts disagree and stop with an error;
+features of random training points read from an interpolated fused map (here they are computed at the point, see
+:mod:`anatolab.nn.experts`); heads whose batch statistics run while their loss has no weight (here they are skipped);
+the ramp, which is defined but unused for TransUNet and 3-D (``ramp="constant"`` is that); a no-expert baseline shifted
 by half a pixel; checkpoints of pre-trained transformers, which may have seen the test cases. The optimizer is the
-loop's, as of every method here.
+loop's, as in every method here.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ class Morse(nn.Module):
 
     Args:
         network: From images ``(b, c, *s)`` to logits ``(b, classes, *s)``: a network that :func:`anatolab.nn.tap`
-            knows, or any that is tapped already (``tap(net, ["name.of.a.module", ...])``, or one with a fixed input
-            size).
+            knows, or one that is already tapped (``tap(net, ["name.of.a.module", ...])``).
         config: See :class:`Config`; its recommended settings where None.
     """
 
@@ -66,41 +65,45 @@ class Morse(nn.Module):
 
     @dataclass(frozen=True)
     class Config(SharedConfig):
-        """Settings of MORSE, recommended by default; "recalled" is what the paper is said to print, from memory."""
+        """Settings of MORSE, recommended by default; "code" marks values of the released code.
 
-        fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # of decoder maps; the paper's is the last
-        encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates (recalled); fixed in the code
-        render: bool = True  # without it the backbone is trained and scored alone
+        From memory, unverified, the paper has the code's points, candidates, share and frequencies, trainable
+        encoding, a Bernoulli mask with alpha = 0.7 (of dropping or of keeping), and no value of sigma.
+        """
+
+        fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # of decoder maps; paper: the last
+        encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates; fixed in the code
+        render: bool = True  # False: the backbone is trained and evaluated alone
         experts: int | None = None  # d, width of an expert; None: 256 in 2-D, 64 in 3-D (code)
         fused: int | None = None  # channels of fused features; None: 256 (code) in 2-D, 64 in 3-D
         hidden: int | None = None  # width after the sum; None: 256 in 2-D, 32 in 3-D (code)
-        gate_stride: int = 1  # of the gate's grid (code)
-        mask: Literal["uniform_count", "bernoulli"] = "uniform_count"  # (code); bernoulli (recalled)
-        most_dropped: int | None = None  # K of uniform_count; None: all but one (code)
-        drop: float = 0.3  # of each expert, of bernoulli; alpha = 0.7 (recalled), of dropping or of keeping
-        rescale: Literal["none", "renorm", "inverted"] = "none"  # of the weights kept (code)
-        router: int = 0  # experts a pixel, of a noisy router; 0: the gate. Not part of the paper
-        balance_weight: float = 0.01  # of the router's losses
-        points: int = 2048  # N_p, training points an image, at 256 x 256 (code; paper recalled)
-        oversample: int = 3  # k, candidates a point (code; paper recalled)
-        hard_share: float = 0.75  # rho, of the points that are chosen by ambiguity (code; paper recalled)
-        render_points: int = 8192  # pixels rendered a pass and image, at 256 x 256 (code)
-        passes: int = 2  # S (code)
-        frequencies: int = 128  # L, waves of the encoding (code; paper recalled)
-        sigma: float = 1.0  # of their Gaussian, cycles per half image; open in the paper as recalled
-        spacing: tuple[float, ...] | None = None  # mm of a pixel, in array order: waves as long along all axes
-        head_width: int = 512  # of the hidden layers (code, with encoding)
-        head_layers: int = 3  # (code)
-        head_init: Literal["small", "torch"] = "small"  # last layer near 0, as PointRend; torch's default in the code
-        padding: Literal["border", "zeros"] = "border"  # around sampled maps; zeros in the code
-        render_weight: float = 1.0  # lambda_rend (code); 0.1 (recalled)
-        render_dice: bool = False  # half of L_rend is the Dice loss of the points, as of L_sup; not part of the paper
-        ramp: Literal["late", "constant"] = "late"  # 0 for the first half, then up to one half (code, U-Net)
-        pretrain: float = 0.0  # share of the updates for the backbone alone, before; 0.5 with TransUNet in the code
-        scored: Literal["refined", "coarse"] = "refined"  # what predict returns; coarse in the code, in 2-D
+        gate_stride: int = 1  # stride of the gate's grid (code)
+        mask: Literal["uniform_count", "bernoulli"] = "uniform_count"  # how experts are dropped (code)
+        most_dropped: int | None = None  # K, most experts that uniform_count drops; None: all but one (code)
+        drop: float = 0.3  # probability with which bernoulli drops an expert (from memory, unverified)
+        rescale: Literal["none", "renorm", "inverted"] = "none"  # of the weights of kept experts (code)
+        router: int = 0  # experts per pixel of a noisy router; 0: the gate. Not part of the paper
+        balance_weight: float = 0.01  # weight of the router's losses
+        points: int = 2048  # N_p, training points per image at 256 x 256 (code)
+        oversample: int = 3  # k, candidates per point (code)
+        hard_share: float = 0.75  # rho, share of points chosen by ambiguity (code)
+        render_points: int = 8192  # pixels rendered per pass and image at 256 x 256 (code)
+        passes: int = 2  # S, rendering passes (code)
+        frequencies: int = 128  # L, waves of the encoding (code)
+        sigma: float = 1.0  # standard deviation of their Gaussian, cycles per half image
+        spacing: tuple[float, ...] | None = None  # mm of a pixel, in array order: equal wavelengths along all axes
+        head_width: int = 512  # width of the head's hidden layers (code, with encoding)
+        head_layers: int = 3  # hidden layers of the head (code)
+        head_init: Literal["small", "torch"] = "small"  # last layer near 0, as in PointRend; torch's in the code
+        padding: Literal["border", "zeros"] = "border"  # outside sampled maps; zeros in the code
+        render_weight: float = 1.0  # lambda_rend, weight of L_rend (code); 0.1 (from memory, unverified)
+        render_dice: bool = False  # half of L_rend is the Dice loss of the points, as in L_sup; not part of the paper
+        ramp: Literal["late", "constant"] = "late"  # of L_rend: 0 for half the stage, then up to 0.5 (code, U-Net)
+        pretrain: float = 0.0  # share of updates in which the backbone alone is trained; 0.5 with TransUNet in the code
+        scored: Literal["refined", "coarse"] = "refined"  # logits that are evaluated; coarse in the code, in 2-D
 
         def widths(self, size: Size) -> dict[str, Any]:
-            """Returns widths of experts and head at a size, and as many points as are the same share of the image."""
+            """Returns widths of experts and head at a size, and numbers of points in proportion to its image."""
             widths = WIDTHS.get(size.name, {})
             if size.name != "full":
                 share = math.prod(size.image) / (96**3 if size.depth else 256**2)
@@ -109,7 +112,7 @@ class Morse(nn.Module):
 
         @classmethod
         def paper(cls, **overrides: Any) -> Morse.Config:
-            """Returns the method as the paper is remembered to print it; what is least sure must be given.
+            """Returns the paper's settings from memory, unverified; the least certain ones must be given.
 
             Raises:
                 InputError: ``drop``, ``render_weight`` or ``sigma`` is not given.
@@ -117,7 +120,7 @@ class Morse(nn.Module):
             if missing := [name for name in ("drop", "render_weight", "sigma") if name not in overrides]:
                 raise InputError(
                     f"MORSE: {' and '.join(missing)} of the paper could not be read first-hand; give them, such as "
-                    "drop=0.7 or 0.3 (alpha is recalled as 0.7, of dropping or of keeping), render_weight=0.1, sigma=1."
+                    "drop=0.7 or 0.3 (alpha is 0.7 from memory, of dropping or keeping), render_weight=0.1, sigma=1."
                 )
             return cls(**{"mask": "bernoulli", "predict_with": "student", **overrides})
 
@@ -160,20 +163,20 @@ class Morse(nn.Module):
         if not c.render:
             return losses
 
-        # lambda_t: while it is 0 the heads are not run, so that their batch statistics stand still. They are touched
-        # with weight 0 all the same, for training in several processes waits for the gradient of every parameter.
+        # lambda_t: while it is 0 the heads are not run, so that their batch statistics do not change. They still enter
+        # the loss with weight 0, because DDP waits for the gradient of every parameter.
         losses.weights["render"] = weight = c.render_weight * (late_ramp(progress) if c.ramp == "late" else 1.0)
         if weight == 0:
             heads = [*student.fusion.parameters(), *student.encoding.parameters(), *student.head.parameters()]
             losses.terms["render"] = 0.0 * torch.stack([p.sum() for p in heads]).sum()
             return losses
 
-        # F: fused decoder maps. p: the most ambiguous of 3 N_p points, and some anywhere. r(p): their logits.
+        # F: fused decoder maps. p: the most ambiguous of 3 N_p points, and some uniform ones. r(p): their logits.
         fused = student.fusion(maps)
         points = training_points(logits, c.points, oversample=c.oversample, hard_share=c.hard_share, padding=c.padding)
         rendered, coarse = student.render(fused, logits, points)
 
-        # L_rend: cross-entropy of the rendered points; half of it Dice, where the configuration asks for that.
+        # L_rend: cross-entropy of the rendered points; half of it Dice with `render_dice`.
         truth = point_labels(label, points)
         losses.terms["render"] = cross_entropy(rendered, truth)
         if c.render_dice:
@@ -189,7 +192,7 @@ class Morse(nn.Module):
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Returns refined logits ``(b, classes, *s)``, or coarse ones where the settings score those."""
+        """Returns refined logits ``(b, classes, *s)``, or coarse ones if ``scored`` is ``coarse``."""
         return self.predict_coarse(image) if self.config.scored == "coarse" else self.predict_both(image)[1]
 
     def predict_coarse(self, image: Tensor) -> Tensor:
@@ -197,7 +200,7 @@ class Morse(nn.Module):
         return self._predictor()(image)[0]
 
     def predict_both(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns coarse logits, and refined ones: the same, but for the pixels that were rendered."""
+        """Returns coarse logits, and refined ones, which differ at the rendered pixels."""
         return self._predictor().refined(image)
 
     def _predictor(self) -> RenderedNetwork:

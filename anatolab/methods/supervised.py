@@ -1,8 +1,8 @@
-"""Supervised baseline: what the labeled patients alone can teach.
+"""Supervised baseline: cross-entropy and Dice on the labeled patients alone.
 
-Every other method is this one plus what it takes from unlabeled patients, so its protocol is the shortest: one stage,
-labeled rows only, cross-entropy and Dice in equal parts. It is evaluated with the moving average of its weights, as all
-methods of a table are.
+Every other method adds terms on unlabeled patients to this one, so its protocol is the shortest: one stage, labeled
+rows only, cross-entropy and Dice in equal parts. It is evaluated with the moving average of its weights, as all methods
+of a table are.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ class Supervised(nn.Module):
         self.teacher.update(self.student)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Returns logits ``(b, classes, *s)`` of the averaged network, or the student if ``predict_with`` says so."""
+        """Returns logits ``(b, classes, *s)`` of the teacher, or of the student if ``predict_with`` is ``student``."""
         return (self.teacher if self.config.predict_with == "teacher" else self.student)(image)

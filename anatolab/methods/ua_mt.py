@@ -1,14 +1,13 @@
-r"""UA-MT: mean teacher that is followed only where it is certain.
+r"""UA-MT: mean teacher with consistency only on pixels of low predictive entropy.
 
 Yu, Wang, Li, Fu and Heng, *Uncertainty-aware self-ensembling model for semi-supervised 3D left atrium segmentation*,
 MICCAI 2019. The teacher predicts several noisy copies of an unlabeled image; where the entropy of the mean prediction
 lies under a threshold that rises to its maximum, the student is pulled to the teacher.
 
-The network of the paper has dropout, switched on for these passes. Ours has none by default: the noise on the input
-alone makes the passes differ, and modules of type dropout, where a network has them, are switched on as published.
-The noise is in standard deviations of the image, because the paper's images have unit variance and ours lie in [0, 1]:
-taken as an absolute number it would be several times what the paper adds. The entropy is taken for any number of
-classes (the released threshold is hard-wired to two).
+The paper's network has dropout, switched on for these passes. Ours has none by default, so only the input noise makes
+the passes differ; dropout modules of other networks are switched on, as published. The noise is in standard deviations
+of the image, because the paper's images have unit variance and ours lie in [0, 1]: as an absolute number it would be
+several times what the paper adds. The entropy works for any number of classes (the released threshold assumes two).
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ class UAMT(nn.Module):
     class Config(SemiSupervisedConfig):
         """Settings of UA-MT; the paper's are for the left atrium in 3-D."""
 
-        consistency_weight: float = 10.0  # lambda, reached after the ramp
+        consistency_weight: float = 10.0  # lambda, weight of the consistency term after the ramp
         passes: int = 8  # T, noisy teacher predictions
-        noise: float = 0.1  # of the teacher's input, in standard deviations of the image; clipped at twice that
-        threshold: tuple[float, float] = (0.75, 1.0)  # H, from and to, as shares of log(classes)
+        noise: float = 0.1  # input noise of the teacher, in standard deviations of the image; clipped at twice that
+        threshold: tuple[float, float] = (0.75, 1.0)  # H, first and last entropy threshold, as shares of log(classes)
 
     def __init__(self, network: nn.Module, config: Config | None = None) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-r"""UniMatch: several strong views for one weak one, and a strong perturbation of features as well.
+r"""UniMatch: two strong views for each weak view, and a stream with perturbed features.
 
 Yang, Qi, Feng, Zhang and Shi, *Revisiting weak-to-strong consistency in semi-supervised semantic segmentation*, CVPR
-2023. FixMatch compares one strong view with the weak one. UniMatch compares two, each mixed and changed in its own way,
-and in a further stream the weak view itself, of which half the channels of the encoder's maps are dropped.
+2023. FixMatch compares one strong view with the weak one. UniMatch compares two, mixed and augmented independently. A
+further stream reads the weak view with half the channels of the encoder's maps dropped.
 
 .. math::
 
@@ -60,10 +60,10 @@ class UniMatch(nn.Module):
     class Config(PseudoLabelConfig):
         """Settings of UniMatch, recommended by default."""
 
-        stream_weights: tuple[float, ...] = (0.25, 0.25)  # of each strong stream, in lambda_u (code)
-        perturbed_weight: float = 0.5  # of the stream of perturbed features, in lambda_u (code); 0: no such stream
-        channel_dropout: float = 0.5  # share of channels that are dropped (code)
-        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # the student itself (code)
+        stream_weights: tuple[float, ...] = (0.25, 0.25)  # weight of each strong stream, times lambda_u (code)
+        perturbed_weight: float = 0.5  # weight of the perturbed stream, times lambda_u (code); 0: no such stream
+        channel_dropout: float = 0.5  # share of channels that are dropped in it (code)
+        pseudo_labels_from: Literal["teacher", "student"] = "teacher"  # student in the code
 
         @classmethod
         def paper(cls, **overrides: Any) -> UniMatch.Config:

@@ -1,4 +1,4 @@
-"""What a cardiologist reads off a segmentation: volumes of a heart chamber, and its ejection fraction."""
+"""Volumes of a heart chamber and its ejection fraction, from a segmentation."""
 
 from __future__ import annotations
 

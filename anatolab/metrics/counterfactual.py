@@ -1,4 +1,4 @@
-"""How much a classifier's margin follows the foreground, and how much the background: counterfactual 2 x 2 sets."""
+"""Effects of foreground and background on a classifier's margin, from counterfactual 2 x 2 sets."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from anatolab.types import InputError
 def counterfactual_scores(
     margins: np.ndarray, *, level: float = 0.95, seed: int = 0, draws: int = 2_000
 ) -> dict[str, Any]:
-    r"""Effects of foreground and background on the margin, and the share of the background: the spurious reliance.
+    r"""Computes effects of foreground and background on the margin, and the spurious reliance ratio (SRR).
 
-    A set holds the margin of class 1 over class 0 for both foregrounds on both backgrounds, each background being the
-    usual one of the class with its number. With :math:`m_{fb}`:
+    A set holds the margins :math:`m_{fb}` of class 1 over class 0 for both foregrounds f on both backgrounds b;
+    background 0 is the usual one of class 0, background 1 that of class 1.
 
     .. math::
 
@@ -25,15 +25,15 @@ def counterfactual_scores(
     .. math:: SRR=\frac{\overline{|E_{bg}|}}{\overline{|E_{bg}|}+\overline{|E_{fg}|}}
 
     Args:
-        margins: ``(n, 2, 2)``, foreground then background, a set a row, in logits.
+        margins: ``(n, 2, 2)``, foreground then background, a set per row, in logits.
         level: Coverage of the intervals.
-        seed: Of the resampling of sets.
+        seed: Seed of the resampling of sets.
         draws: Number of resamples.
 
     Returns:
-        ``foreground``, ``background``, ``interaction`` (signed means), ``srr`` (1: the background alone counts, 0: the
-        foreground alone; NaN where nothing counts), ``flips`` (share of foregrounds whose predicted class changes with
-        the background alone), and ``intervals`` (percentile bootstrap over sets) of each.
+        ``foreground``, ``background``, ``interaction`` (signed means), ``srr`` (1: only the background matters, 0: only
+            the foreground; NaN if neither does), ``flips`` (share of foregrounds whose predicted class changes with the
+            background), and ``intervals`` (percentile bootstrap over sets) of each.
 
     Raises:
         InputError: The shape is another, or a value is not finite.

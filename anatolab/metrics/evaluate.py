@@ -1,4 +1,4 @@
-"""One volume to numbers, and the numbers of many volumes to a summary: the rules for empty masks live here.
+"""Evaluates a volume, and summarizes many volumes; defines the rules for empty masks.
 
 ``mode="strict"`` (the default):
 
@@ -11,9 +11,9 @@ invented (only in the prediction)  0             0                 NaN          
 in neither                         NaN           NaN               NaN             ``absent``
 ================================== ============= ================= =============== ============
 
-A missed organ is as wrong as an answer gets, so overlap is 0; a distance to nothing is no number, so it is NaN and
-counted, and a mean distance is read beside that count. An organ that is rightly not found says nothing about overlap:
-Dice 1 would reward rare organs, so it is left out of every mean, and counted.
+A missed or invented organ has overlap 0. Its distance is undefined, so it is NaN and counted, and a mean distance is
+reported with that count. An organ that is correctly absent is left out of every mean and counted, because a Dice of 1
+would reward rare organs.
 
 ``mode="official"`` repeats the scripts that ACTION and ARCO released, for comparison with printed tables only: an
 invented organ gets Dice 1, Jaccard 1 and all distances 0 (as if perfect), an empty prediction gets 0 for everything
@@ -53,16 +53,16 @@ def evaluate_volume(
         ref: Class numbers of the same shape; voxels that are 255 or -1 are unknown and left out on both sides.
         classes: Class names by number, background first.
         spacing: Voxel size along each axis in mm, in array order; None measures in voxels.
-        hd95: Definition of HD95, ``"pooled"`` (medpy) or ``"max"`` (MONAI).
+        hd95: Definition of HD95: ``"pooled"`` (medpy) or ``"max"`` (MONAI).
         mode: Rule for empty masks, ``"strict"`` or ``"official"``.
-        tolerance: Of ``"nsd"``, in mm (in voxels if ``spacing`` is None); ``"nsd_1"`` is that at 1 beside it.
-        case: What messages call this volume.
+        tolerance: Tolerance of ``"nsd"``, in mm (voxels if ``spacing`` is None); ``"nsd_1"`` has a tolerance of 1.
+        case: Name of the volume in messages.
 
     Returns:
         ``{class: {"dice", "jaccard", "hd95", "assd", "asd", "nsd", "nsd_1", "boundary_iou", "missed", "invented",
-        "absent"}}``, all floats; the last three are 0 or 1. ``asd`` runs from the prediction to the reference, and
-        ``boundary_iou`` is that of rims of 2 pixels in each slice: slices are often thick, and an organ's first and
-        last would else be rim as a whole.
+        "absent"}}``, all floats; the last three are 0 or 1. ``asd`` runs from the prediction to the reference.
+        ``boundary_iou`` uses rims of 2 pixels within each slice, because slices are often thick, and an organ's first
+        and last slice would otherwise be all rim.
 
     Raises:
         InputError: Two classes have one name, shapes differ, labels outside the class table, a spacing that does not
@@ -111,14 +111,14 @@ def evaluate_volume(
 
 
 def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str]) -> dict[str, Any]:
-    """Means over volumes and over patients, a class at a time and over classes, with every NaN counted.
+    """Computes means over volumes and over patients, per class and over classes, and counts every NaN.
 
     A mean over classes is the mean of the class means. A NaN (missed, invented or absent organ) is left out of the
     mean of its class and counted in ``counts``. "Over patients" averages the volumes of a patient (ED and ES) first;
-    it is the unit of every interval and test. A mean of nothing is NaN.
+    patients are the unit of every interval and test. The mean of no values is NaN.
 
     Args:
-        per_case: Case name to what :func:`evaluate_volume` returned; every case with the same classes and metrics.
+        per_case: Case name to the result of :func:`evaluate_volume`; all cases have the same classes and metrics.
         patient_of: Case name to patient.
 
     Returns:
@@ -194,7 +194,7 @@ def summarize(per_case: Mapping[str, CaseValues], patient_of: Mapping[str, str])
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Returns the mean without the NaN; NaN (and no warning) where there is nothing else."""
+    """Returns the mean without NaN entries; NaN, without a warning, if there are no others."""
     known = ~np.isnan(values)
     count = known.sum(axis)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis) / np.maximum(count, 1), np.nan)

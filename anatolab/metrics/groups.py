@@ -1,4 +1,4 @@
-"""Accuracy by group: the mean hides what the worst group shows."""
+"""Accuracy per group, and of the worst group."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def group_accuracy(
 
     Returns:
         ``mean`` over samples, ``group_mean`` over the groups present, ``worst`` and ``worst_group`` (its number, the
-        first of equals), ``train_weighted`` (the mean that a test set with the group shares of training would give;
-        NaN where training holds a group that is not here), ``per_group`` (list, NaN for a group without samples) and
-        ``counts``.
+            first of equals), ``train_weighted`` (the mean for a test set with the group shares of training; NaN if a
+            group of training has no sample here), ``per_group`` (list, NaN for a group without samples) and ``counts``.
 
     Raises:
         InputError: No samples, lengths that differ, negative groups, or ``train_counts`` that do not cover the groups.

@@ -1,8 +1,8 @@
-"""How sure a mean over patients is: the bootstrap interval, the exact sign-flip test, the spread over seeds.
+"""Uncertainty of a mean over patients: the bootstrap interval, the exact sign-flip test, the spread over seeds.
 
-Frames (ED, ES) and seeds of a patient are averaged before anything is counted: they are not independent, and counting
-them as if they were makes every interval too narrow. Everything is deterministic in its ``seed``. Two methods are
-compared in :mod:`anatolab.metrics.verdicts`, where seeds count as well.
+Frames (ED, ES) and seeds of a patient are averaged first: they are not independent, and treating them as independent
+makes every interval too narrow. Everything is deterministic in its ``seed``. :mod:`anatolab.metrics.verdicts` compares
+two methods over seeds and patients.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def bootstrap_interval(
     95 % interval covers about 93 % on normal and 90 % on exponential data (percentile interval: 93 % and 88 %).
 
     Args:
-        values: One number a patient, ``(n,)``, finite.
+        values: One number per patient, ``(n,)``, finite.
         level: Wanted coverage, in (0, 1).
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         draws: Number of resamples.
 
     Returns:
@@ -77,13 +77,13 @@ def sign_flip_test(differences: Sequence[float] | np.ndarray, *, draws: int = 10
     """Returns the two-sided p-value of a zero mean difference over all sign flips, one sign per patient.
 
     Exact up to 40 patients: the sums of all sign patterns of each half are sorted, and pairs that reach the observed
-    sum are counted by search, so that no pattern is drawn and 2^n is never laid out. Beyond that, Monte Carlo with the
-    observed pattern counted in, ``(hits + 1) / (draws + 1)``.
+    sum are counted by binary search, so that the 2^n patterns are never enumerated. Beyond that, Monte Carlo, with the
+    observed pattern included: ``(hits + 1) / (draws + 1)``.
 
     Args:
-        differences: One number a patient, ``(n,)``, finite.
+        differences: One number per patient, ``(n,)``, finite.
         draws: Monte Carlo draws beyond 40 patients.
-        seed: Of these draws.
+        seed: Seed of these draws.
 
     Returns:
         p in (0, 1].
@@ -118,7 +118,7 @@ def sign_flip_test(differences: Sequence[float] | np.ndarray, *, draws: int = 10
 def seed_spread(values: Mapping[Any, float] | Sequence[float]) -> dict[str, float]:
     """Summarizes a number over seeds: mean, standard deviation (n - 1; NaN for one seed), minimum and maximum.
 
-    It says how much training varies, not how much patients do; it stands beside an interval and does not replace it.
+    It measures how much training varies, not how much patients do, and does not replace an interval over patients.
 
     Raises:
         InputError: No values, or one that is not finite.
@@ -136,8 +136,8 @@ def _units(values: Any) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not x.size or not np.isfinite(x).all():
         raise InputError(
-            "Intervals and tests need at least one unit and finite numbers, one a patient; leave out patients without "
-            "a value first, and say how many."
+            "Intervals and tests need at least one unit and finite numbers, one per patient; first leave out patients "
+            "without a value, and report how many."
         )
     return x
 

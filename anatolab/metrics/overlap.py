@@ -31,7 +31,7 @@ def clean_labels(
         pred: Class numbers, any shape, integer or bool; every voxel must be in ``[0, num_classes)``.
         ref: Class numbers of the same shape; 255 and -1 mean unknown.
         num_classes: Number of classes with background.
-        case: What messages call this volume.
+        case: Name of the volume in messages.
 
     Raises:
         InputError: Not integers, shapes that differ, an empty array, or a label outside the class table.

@@ -1,8 +1,8 @@
 """Many methods over the same patients: ranks, the Friedman test, Nemenyi's critical difference, Holm's correction.
 
-Comparing nine methods in pairs is 36 tests, of which one in twenty is "significant" where nothing is. Two answers are
-here: p values adjusted for their number, and one test of all methods at once, by the ranks that they have in each
-patient, with the distance that mean ranks must have to be told apart.
+Comparing nine methods in pairs takes 36 tests, of which one in twenty is "significant" by chance. Two remedies are
+here: p-values adjusted for the number of tests, and one test of all methods, by their ranks in each patient, with the
+smallest significant difference of mean ranks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from anatolab.types import InputError
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Returns Holm-adjusted p-values, which control the family-wise error rate without assuming independent tests.
 
-    The smallest is multiplied by the number of tests, the next by one less, and so on; an adjusted value is never
-    smaller than that of a smaller p. It asks for no independence of the tests.
+    The smallest p-value is multiplied by the number of tests, the next by one less, and so on; an adjusted value is
+    never smaller than that of a smaller p-value.
 
     Args:
         p_values: ``(n,)``, each in [0, 1].
@@ -39,7 +39,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise InputError("Holm's correction takes a list of p values, each between 0 and 1.")
+        raise InputError("Holm's correction takes a list of p-values, each between 0 and 1.")
     order = np.argsort(p, kind="stable")
     raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(p)
@@ -49,11 +49,11 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of methods over units, best first, and how far apart they must be to be told apart."""
+    """Mean ranks of methods over units, best first, and the smallest significant difference."""
 
     ranks: dict[str, float]  # 1 is best; ties share their ranks
     p_value: float  # Friedman test of "all methods rank alike"
-    critical_difference: float  # Nemenyi: two mean ranks that differ by less are not told apart
+    critical_difference: float  # Nemenyi: smaller differences of mean ranks are not significant
     units: int
     level: float = 0.95
 
@@ -74,16 +74,16 @@ class Ranking:
 
 
 def rank_methods(values: Mapping[str, Mapping[str, float]], *, higher: bool = True, level: float = 0.95) -> Ranking:
-    r"""Ranks methods within each unit, tests whether they differ at all, and says from which distance two do.
+    r"""Ranks methods within each unit, tests whether any differ, and computes Nemenyi's critical difference.
 
     The critical difference is :math:`q\sqrt{k(k+1)/(6n)}` with the quantile of the studentized range over
     :math:`\sqrt2` for *k* methods and *n* units. Mean ranks do not say by how much a method is better, and the
-    difference of two depends on which others stand beside them.
+    difference of two methods depends on the others in the comparison.
 
     Args:
         values: Method to patient to value, seeds averaged first; the same patients everywhere, all finite.
         higher: Whether larger is better.
-        level: Of the critical difference.
+        level: Level of the critical difference.
 
     Raises:
         InputError: Fewer than three methods or two units, units that differ, or a value that is not finite.
@@ -105,7 +105,7 @@ def rank_methods(values: Mapping[str, Mapping[str, float]], *, higher: bool = Tr
         raise InputError("Ranks need three methods or more over the same two or more patients.")
     table = np.array([[v[u] for v in values.values()] for u in units], dtype=np.float64)  # unit method
     if not np.isfinite(table).all():
-        raise InputError("Ranks need finite values; leave out patients without a value first, and say how many.")
+        raise InputError("Ranks need finite values; first leave out patients without a value, and report how many.")
     ranks = stats.rankdata(-table if higher else table, axis=1).mean(0)
     k = len(values)
     quantile = stats.studentized_range.ppf(level, k, np.inf) / np.sqrt(2)

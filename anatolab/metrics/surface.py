@@ -1,4 +1,4 @@
-"""Distances between the surfaces of two masks, computed once and read by every surface metric.
+"""Distances between the surfaces of two masks, computed once for all surface metrics.
 
 :func:`surface_distances` does the work; :func:`hd95`, :func:`hd`, :func:`assd`, :func:`asd` and :func:`nsd` are cheap
 functions of its result.
@@ -7,10 +7,9 @@ beyond the volume is background: where an organ is cut by the edge of the volume
 one slice every mask voxel is therefore surface; give the 2-D slice instead. This is medpy's rule, ``mask xor
 erosion(mask, connectivity 1)``, and MONAI's.
 
-What makes it fast: everything beyond the smallest box around both masks is background, as what lies beyond the volume,
-so the work is done in that box and its surfaces are unchanged; erosion is a handful of shifted ANDs; surface voxels
-that the two masks share have distance 0 without a search; and the others are looked up in a k-d tree where they are
-few, and in one exact feature transform (Euclidean distance transform) of the other surface where they are many.
+It is fast for four reasons. It works in the smallest box around both masks, outside of which all is background. Erosion
+is a few shifted ANDs. Surface voxels that the two masks share have distance 0 without a search. The others are looked
+up in a k-d tree if they are few, and in one exact Euclidean feature transform of the other surface if they are many.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from scipy.spatial import cKDTree
 
 from anatolab.types import InputError
 
-Spacing = Sequence[float] | None  # one number an axis, in mm; None counts in voxels
+Spacing = Sequence[float] | None  # one number per axis, in mm; None counts in voxels
 HausdorffDefinition = Literal["pooled", "max"]
 _VOXELS_A_QUERY = (
     16  # a tree query costs about as much as 16 voxels of a feature transform (benchmarks/bench_surface.py)
@@ -76,7 +75,7 @@ def surface_distances(pred: np.ndarray, ref: np.ndarray, spacing: Spacing = None
         spacing: Voxel size along each axis in mm, in array order; None measures in voxels.
 
     Raises:
-        InputError: Shapes differ or are empty, or spacing is not one positive number an axis.
+        InputError: Shapes differ or are empty, or spacing is not one positive number per axis.
 
     Example:
         >>> ref = np.zeros((8, 8), bool)
@@ -104,9 +103,9 @@ def hd95(distances: SurfaceDistances, definition: HausdorffDefinition = "pooled"
 
     Args:
         distances: From :func:`surface_distances`.
-        definition: ``"pooled"`` is the 95th percentile of both directed sets put together (medpy's ``hd95``), the
-            larger surface weighing more. ``"max"`` is the larger of the two directed 95th percentiles (MONAI's
-            ``compute_hausdorff_distance(percentile=95)``), which a few stray voxels of a small surface move more.
+        definition: ``"pooled"`` is the 95th percentile of both directed sets together (medpy's ``hd95``), in which the
+            larger surface weighs more. ``"max"`` is the larger of the two directed 95th percentiles (MONAI's
+            ``compute_hausdorff_distance(percentile=95)``), which is more sensitive to stray voxels of a small surface.
 
     Raises:
         InputError: Another definition.
@@ -140,8 +139,8 @@ def assd(distances: SurfaceDistances) -> float:
 def asd(distances: SurfaceDistances, direction: Literal["pred_to_ref", "ref_to_pred"] = "pred_to_ref") -> float:
     """Returns the average directed surface distance; NaN where a mask is empty.
 
-    ``"pred_to_ref"`` is what the released scripts of ACTION and ARCO print as ASD (medpy's ``asd(pred, ref)``): it does
-    not see a part of the organ that the prediction left out.
+    ``"pred_to_ref"`` is the ASD of the released scripts of ACTION and ARCO (medpy's ``asd(pred, ref)``). It ignores
+    parts of the organ that the prediction misses.
 
     Raises:
         InputError: Another direction.
@@ -184,7 +183,7 @@ def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int | Sequence[int] =
     Args:
         pred: Mask, bool, any number of axes.
         ref: Mask of the same shape.
-        width: Rim width in voxels, at least 1, or a number an axis: ``(0, 2, 2)`` gives each slice a rim of its own.
+        width: Rim width in voxels, at least 1, or a number per axis: ``(0, 2, 2)`` gives each slice a rim of its own.
 
     Raises:
         InputError: Shapes differ, or no width of at least 1.
@@ -209,7 +208,7 @@ def boundary_iou(pred: np.ndarray, ref: np.ndarray, width: int | Sequence[int] =
 
 
 def _erode(inner: np.ndarray, mask: np.ndarray, axis: int) -> None:
-    """Takes out of ``inner``, in place, what has a neighbor along this axis outside ``mask`` or beyond the array."""
+    """Removes from ``inner``, in place, voxels with a neighbor along the axis outside ``mask`` or the array."""
     to, from_ = np.moveaxis(inner, axis, 0), np.moveaxis(mask, axis, 0)  # views
     to[1:] &= from_[:-1]
     to[:-1] &= from_[1:]
@@ -226,7 +225,7 @@ def _voxel_size(spacing: Spacing, axes: int) -> np.ndarray:
     size = np.asarray(spacing, dtype=np.float64)
     if size.shape != (axes,) or not (np.isfinite(size) & (size > 0)).all():
         raise InputError(
-            f"spacing={spacing} does not fit an array of {axes} axes; give one positive number an axis in mm, or None "
+            f"spacing={spacing} does not fit an array of {axes} axes; give one positive number per axis in mm, or None "
             "to measure in voxels."
         )
     return size

@@ -1,10 +1,10 @@
 """Verdicts: the difference of two methods over seeds and patients, whether it decides a claim, and in which setting.
 
 A verdict has two parts. The *outcome* says what was measured here: agrees, opposite, undecided, no power, not run. The
-*scope* says how far the measurement is from what the claim is about. Only where it is the claim's own setting, or
-mathematics, do the two make "reproduced" or "contradicted".
+*scope* says how far the measurement is from what the claim is about. The words "reproduced" and "contradicted" are used
+only in the claim's own setting, or for mathematics.
 
-The rule is symmetric: swapping the methods and turning the claim round gives the same outcome.
+The rule is symmetric: swapping the methods and reversing the claim gives the same outcome.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = 0.05  # Dice by which a bound may miss the printed one
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference ``a - b`` of two methods over the same seeds and patients, and how sure it is."""
+    """The difference ``a - b`` of two methods over the same seeds and patients, with its uncertainty."""
 
     difference: float  # mean over seeds and patients of a - b, frames averaged first
     interval: tuple[float, float]  # of that mean, over seeds and patients
@@ -43,7 +43,7 @@ class Comparison:
     left_out: tuple[str, ...] = field(default=())  # patients with a NaN (missed organ) in any run of either method
     smallest_p: float = 0.0  # that this many seeds and patients can attain
     saturated: bool = False  # one side lies at a floor or a ceiling in every unit
-    sampled: bool = True  # False: computed or counted, without error of sampling
+    sampled: bool = True  # False: computed or counted, without sampling error
 
 
 def compare(
@@ -56,20 +56,20 @@ def compare(
 ) -> Comparison:
     """Compares two methods over the seeds and patients of both: seeds and patients are crossed random effects.
 
-    The squared standard error of the mean difference is the sum of two: that of the means of each seed, over seeds, and
-    that of the means of each patient, over patients. It is what a bootstrap of seeds plus a bootstrap of patients give,
-    each times n / (n - 1), in closed form, so that nothing is drawn. What neither seed nor patient explains is counted
-    twice, as in the multiway bootstrap. Its quantile lies between those of t with (seeds - 1) and (patients - 1)
-    degrees of freedom, weighted by the two parts (Cochran and Cox). See :func:`crossed_test`.
+    The squared standard error of the mean difference is the sum of two parts: that of the seed means over seeds, and
+    that of the patient means over patients. It is the closed form of a bootstrap over seeds plus a bootstrap over
+    patients, each times n / (n - 1). Residual variance is counted twice, as in the multiway bootstrap. The quantile
+    lies between those of t with (seeds - 1) and (patients - 1) degrees of freedom, weighted by the two parts (Cochran
+    and Cox). See :func:`crossed_test`.
 
-    A single seed leaves the patients alone, a single patient the seeds alone: the other effect is then unknown.
+    With a single seed only patients count, with a single patient only seeds: the other effect is then unknown.
 
     Args:
         a: Seed to patient to value (frames already averaged, e.g. ``summarize(...)["per_patient"]["dice"]``).
         b: The same for the other method, with the same seeds and patients.
         level: Coverage of the interval.
         limits: Smallest and largest possible value, such as (0, 1) of Dice; None where there is none.
-        margin: Added to the difference: "at most a point worse" is "higher" with a margin of 0.01.
+        margin: Added to the difference: "at most 0.01 worse" is "higher" with a margin of 0.01.
 
     Raises:
         InputError: Seeds or patients that differ, or no patient with values on both sides.
@@ -83,7 +83,7 @@ def compare(
     """
     if not a or a.keys() != b.keys():
         raise InputError(
-            f"Seeds {list(a)} and {list(b)} must be the same, and one at least; compare runs of the same seeds."
+            f"Seeds {list(a)} and {list(b)} must be the same, at least one; compare runs of the same seeds."
         )
     patients = list(a[next(iter(a))])
     for side, runs in (("a", a), ("b", b)):
@@ -119,24 +119,24 @@ def compare(
 
 
 def exactly(difference: float, units: int = 1) -> Comparison:
-    """Returns the comparison of two numbers that are computed or counted: the interval is the difference itself."""
+    """Returns the comparison of two computed or counted numbers, whose interval is the difference itself."""
     return Comparison(difference, (difference, difference), 0.0, {0: difference}, units, 1, sampled=False)
 
 
 def crossed_test(differences: np.ndarray, alpha: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tests the mean of tables of differences, seeds by patients, against 0.
 
-    Measured on 20,000 normal tables a cell (``studies/verdicts.py`` repeats it with the components of the records): of
-    true differences of 0, at most 5.0 % are decided, for 3 to 10 seeds and 6 to 20 patients, whichever effect is the
-    larger, at alpha = .01 at most 1.1 %. Where residuals weigh as much as in the records of three labeled patients it
-    decides 1 to 3 %, as it counts them twice. The plain two-way percentile bootstrap decides 6 to 24 % with three
-    seeds, degrees of freedom after Satterthwaite up to 7 % (and 3 % at alpha = .01, which Holm's correction needs).
-    Where patients differ with strong skew (exponential) and seeds do not, it decides up to 9 %, as every test of a mean
-    does.
+    Its rate of false decisions was measured on 20,000 simulated tables for each number of seeds (3 to 10) and patients
+    (6 to 20); ``studies/verdicts.py`` repeats it with the variance components of the records. It is at most 5.0 % at
+    alpha = .05 and 1.1 % at alpha = .01, whichever effect is larger. With residuals as large as in the records of three
+    labeled patients it is 1 to 3 %, because residuals are counted twice. The plain two-way percentile bootstrap decides
+    6 to 24 % with three seeds; Satterthwaite's degrees of freedom up to 7 % (3 % at alpha = .01, which Holm's
+    correction needs). If patients are strongly skewed (exponential) and seeds do not differ, it decides up to 9 %, like
+    every test of a mean.
 
     Args:
         differences: ``(..., seeds, patients)``, finite; one of the two may be 1.
-        alpha: Of the quantile that is returned.
+        alpha: Level of the quantile that is returned.
 
     Returns:
         Mean ``(...)``, two-sided p value ``(...)``, and half the width of the interval of level 1 - alpha ``(...)``;
@@ -180,7 +180,7 @@ def crossed_test(differences: np.ndarray, alpha: float = LEVEL) -> tuple[np.ndar
 def smallest_p(seeds: int, patients: int) -> float:
     """Returns the smallest two-sided p value that resampling this many seeds and patients can attain.
 
-    It is twice the chance of the most extreme resample, which is one seed and one patient drawn every time.
+    It is twice the probability of the most extreme resample, in which every draw is the same seed and patient.
 
     Example:
         >>> round(smallest_p(3, 1), 3), smallest_p(1, 1)
@@ -209,7 +209,7 @@ def components(differences: np.ndarray) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome of one claim among those of its paper, and why it is not a decision where it is none."""
+    """The outcome of one claim among those of its paper, and the reason where nothing is decided."""
 
     outcome: Outcome
     adjusted: float | None  # p value by Holm over the claims of the paper; None where nothing is tested
@@ -217,17 +217,17 @@ class Decision:
 
 
 def decide(claims: Sequence[tuple[Comparison | None, Direction]], *, level: float = LEVEL) -> list[Decision]:
-    """Decides the claims of one paper, one primary comparison a claim, with Holm's correction over them.
+    """Decides the claims of one paper, one primary comparison per claim, with Holm's correction over them.
 
-    In this order, a claim is *not run* where there is no comparison; *agrees* or *opposite* by its sign where the
-    comparison is not sampled; *undecided* below three common seeds; *no power* where a side lies at a floor or a
-    ceiling in every unit, or where even the smallest attainable p value would not pass the correction; *agrees* or
-    *opposite* where the 95 % interval excludes 0 and the adjusted p value is at most ``level``; else *undecided*.
-    Claims that are not run count in the correction, with p = 1: the claims were named before the runs.
+    In this order, a claim is *not run* without a comparison; *agrees* or *opposite* by its sign if the comparison is
+    not sampled; *undecided* below three common seeds; *no power* if one side lies at a floor or ceiling in every unit,
+    or if even the smallest attainable p-value would not pass the correction; *agrees* or *opposite* if the 95 %
+    interval excludes 0 and the adjusted p-value is at most ``level``; else *undecided*. Claims that are not run count
+    in the correction, with p = 1, because the claims were named before the runs.
 
     Args:
-        claims: Comparison of ``a - b`` and the claimed sign of it, a pair a claim.
-        level: Chance of any false decision among the claims.
+        claims: For each claim the comparison ``a - b`` and the claimed sign.
+        level: Family-wise error rate over the claims.
 
     Example:
         >>> far = Comparison(0.03, (0.01, 0.05), 0.001, {}, patients=20, seeds=3)
@@ -276,7 +276,7 @@ def _side(comparison: Comparison, direction: Direction) -> Outcome:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run was made with, or what a claim is about; a claim leaves open what it does not name."""
+    """The setting of a run or of a claim; None stands for what a claim does not specify."""
 
     data: str  # name of the data set
     labeled: int | None = None  # patients; 0: all
@@ -299,10 +299,10 @@ class Control:
 def scope_of(claim: Setting, run: Setting, control: Control | None = None) -> Scope:
     """Returns how far a run is from what a claim is about.
 
-    *Stand-in data* where the data set is another one. *Stronger base* where a supervised bound lies more than five
-    points of Dice above the printed one: the claim is then asked of a better baseline than the paper's. *Own setting*
-    where labels, network and profile are the claim's, images and updates at least as many, the bound with all labels
-    is within five points of the printed one, and that with the claim's labels at most five below. Else *reduced*.
+    *Stand-in data*: the data set differs. *Stronger base*: a supervised bound is more than 0.05 Dice above the printed
+    one, so the claim is tested on a better baseline than the paper's. *Own setting*: labels, network and profile are
+    the claim's, images and updates are at least as many, the bound with all labels is within 0.05 of the printed one,
+    and that with the claim's labels at most 0.05 below. Else *reduced*.
 
     Example:
         >>> claim = Setting("acdc", 3)
@@ -338,7 +338,7 @@ def _gap(measured: float | None, printed: float | None) -> float | None:
 
 
 def phrase(decision: Decision, scope: Scope) -> str:
-    """Returns the words that a page prints: outcome and scope, or "reproduced" and "contradicted" where they are due.
+    """Returns the words that a page prints: outcome and scope, or "reproduced" and "contradicted" where they apply.
 
     Example:
         >>> phrase(Decision("agrees", 0.01), "stronger base"), phrase(Decision("opposite", 0.01), "mathematics")

@@ -1,18 +1,18 @@
-r"""Stochastic experts: each decoder scale has its expert, and every pixel decides anew how much to listen to which.
+r"""Stochastic experts: one expert per decoder scale, fused with weights for each pixel.
 
-An expert is a small network on the pixels of one scale of the decoder. A gate looks at all of them and gives each pixel
+An expert is a small network on the pixels of one scale of the decoder. A gate reads all scales and gives each pixel
 weights that sum to 1; the fused feature is the weighted sum, through a small head. During training some experts are
-silenced at random, so that none is relied on alone:
+dropped at random, so that the fusion does not rely on one of them:
 
 .. math:: F = \psi\Big(\sum_n m_n\, W_n \odot \mathrm{Up}(\phi_n(f_n))\Big), \qquad \sum_n W_n = 1,\ m_n \in \{0, 1\}
 
 The fused map is never built: experts stay on the grids of their scales, weights on the gate's, and sums and head are
-computed at the points that are asked for. At the centers of pixels that is the same as reading the map there (head and
-sum act on each pixel alone); between centers the head sees interpolated inputs, where the released code interpolates
-outputs. :func:`fused_map` builds the map, in chunks, for those who want to see it.
+computed only at requested points. At pixel centers this equals reading the map there, because head and sum act on each
+pixel alone. Between centers the head sees interpolated inputs, where the released code interpolates outputs.
+:func:`fused_map` builds the map in chunks.
 
-Gates are soft, and there is no balance loss: both as in the paper's abstract and the released code. :class:`Router`,
-a noisy choice of the k best experts with losses that balance them, is *not part of the paper*.
+Gates are soft and there is no balance loss, as in the paper's abstract and the released code. :class:`Router`, a noisy
+choice of the k best experts with balance losses, is *not part of the paper*.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ Rescale = Literal["none", "renorm", "inverted"]
 
 @dataclass(frozen=True)
 class Fused:
-    """Decoder maps on the way to fused features: what is dense, and no more."""
+    """The dense intermediate results from which fused features are sampled."""
 
     maps: Sequence[Tensor]  # of each expert, (b, d, *s / stride), with gradient
-    gate: Tensor | None = None  # (b, experts, *g) in [0, 1], sums to 1 over experts; None where nothing is gated
+    gate: Tensor | None = None  # (b, experts, *g) in [0, 1], sums to 1 over experts; None without a gate
     weights: Tensor | None = None  # (b, experts, *g), the gate of the experts that are kept
     keep: Tensor | None = None  # (experts,), 1 where an expert is kept
     balance: Tensor | None = None  # scalar, losses of a router
 
 
 class ExpertMask(nn.Module):
-    """Draws which experts are kept: one draw a call, the same for all pixels and images; at least one is kept.
+    """Samples which experts are kept, for all pixels and images of a call; at least one is kept.
 
-    First how many are dropped, then which, without asking the device.
+    It samples how many are dropped, then which, without host synchronization.
 
     Args:
         experts: N.
-        strategy: ``uniform_count`` drops 0 to ``most`` of them, each number as likely, as released; ``bernoulli`` drops
-            each with probability ``drop`` and draws again where none is left; ``dense`` drops none.
-        most: K; all but one where None.
-        drop: Of ``bernoulli``.
+        strategy: ``uniform_count`` drops 0 to ``most`` of them with equal probability, as released; ``bernoulli`` drops
+            each with probability ``drop`` and samples again if none is left; ``dense`` drops none.
+        most: K, largest number dropped; all but one where None.
+        drop: Probability of ``bernoulli``.
 
     Raises:
         InputError: The settings could drop all experts, or are unknown.
@@ -90,7 +90,7 @@ class ExpertMask(nn.Module):
         self.register_buffer("steps", steps.float(), persistent=False)
 
     def forward(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draws ``(experts,)`` of zeros and ones, on this module's device, without gradient."""
+        """Samples ``(experts,)`` of zeros and ones, on this module's device, without gradient."""
         device = self.steps.device
         dropped = (torch.rand(1, device=device, generator=generator) >= self.steps).sum()
         rank = torch.rand(self.experts, device=device, generator=generator).argsort().argsort()
@@ -109,9 +109,9 @@ class Router(nn.Module):
     that choose an expert. There is noise in training only.
 
     Args:
-        channels: Of the input.
+        channels: Channels of the input.
         experts: N.
-        k: Experts a pixel, at most N.
+        k: Experts per pixel, at most N.
         dims: 2 or 3.
 
     Reference:
@@ -130,7 +130,7 @@ class Router(nn.Module):
         nn.init.zeros_(self.noise.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(b, channels, *g)`` to gates ``(b, experts, *g)``, k of them not 0, and the balance loss, a scalar."""
+        """Maps ``(b, channels, *g)`` to gates ``(b, experts, *g)``, k of them nonzero, and the scalar balance loss."""
         clean = self.choose(x).float()
         scale = F.softplus(self.noise(x).float()) + 1e-2
         noisy = clean + torch.randn_like(clean) * scale if self.training else clean
@@ -140,7 +140,7 @@ class Router(nn.Module):
         importance = squared_variation(gate.transpose(0, 1).flatten(1).sum(1))
         if not self.training or self.k == noisy.shape[1]:
             return gate, importance
-        # An expert is chosen if it beats the k-th best of the others: the (k+1)-th of all for those that are in.
+        # An expert is chosen if it exceeds the k-th best of the others: the (k+1)-th of all for chosen experts.
         bar = torch.where(
             noisy >= best.values[:, self.k - 1, None], best.values[:, self.k, None], best.values[:, self.k - 1, None]
         )
@@ -162,19 +162,19 @@ class Experts(nn.Module):
     """Fuses decoder maps by experts and a gate; see the head of this file.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
         dim: d, width of an expert.
         out: Channels of the fused features, and of the gate's hidden layer.
         hidden: Width of the head after the sum; ``dim`` where None.
         dims: 2 or 3.
-        gate_stride: Of the gate's grid; 1 as released. Finer maps are averaged down to it, and weights interpolated.
+        gate_stride: Stride of the gate's grid; 1 as released. Finer maps are averaged to it, and weights interpolated.
         mask: Which experts are kept in training.
-        rescale: What becomes of the weights that are kept: ``none``, nothing, as released, so that sums are larger in
-            evaluation; ``renorm``, they sum to 1 again; ``inverted``, they are divided by the share kept on average.
-        router: Experts that each pixel chooses, by a :class:`Router` in place of the gate; 0 for none, as the paper.
-        dropout: Of whole channels, before the last layer.
-        padding: Of :func:`anatolab.nn.rendering.point_sample`.
+        rescale: How kept weights are rescaled: ``none``, not at all, as released, so that sums are larger in
+            evaluation; ``renorm``, to a sum of 1; ``inverted``, by the inverse of the mean share kept.
+        router: Experts per pixel of a :class:`Router` in place of the gate; 0 for the gate, as in the paper.
+        dropout: Dropout of whole channels, before the last layer.
+        padding: As in :func:`anatolab.nn.rendering.point_sample`.
 
     Reference:
         You et al., MORSE, MICCAI 2023, stochastic mixture of experts.
@@ -224,11 +224,11 @@ class Experts(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], keep: Tensor | None = None) -> Fused:
-        """Experts and gate, each on its grid.
+        """Computes experts and gate, each on its grid.
 
         Args:
             maps: ``(b, channels[i], *s / strides[i])``, coarse to fine, with gradient.
-            keep: ``(experts,)``, 1 for an expert that is kept; drawn in training and all ones in evaluation where None.
+            keep: ``(experts,)``, 1 for an expert that is kept; None: sampled in training, all ones in evaluation.
         """
         expert_maps = [expert(map_) for expert, map_ in zip(self.experts, maps, strict=True)]
         grid = [max(1, side * self.strides[-1] // self.gate_stride) for side in maps[-1].shape[2:]]
@@ -259,13 +259,13 @@ class Experts(nn.Module):
 class Concatenation(nn.Module):
     """Fuses decoder maps without experts: one linear map of all of them, concatenated.
 
-    The released baseline climbs the decoder with residual 1 x 1 convolutions and resizes with corners aligned, which
-    shifts maps by half a pixel. All its steps are linear in each pixel, so they make one linear map; here it is that.
+    The released baseline fuses scales by residual 1 x 1 convolutions and resizes with aligned corners, which shifts
+    maps by half a pixel. All its steps are linear per pixel, so together they are one linear map, as here.
 
     Args:
-        channels: Of each map, coarse to fine.
+        channels: Channels of each map, coarse to fine.
         out: Channels of the fused features.
-        padding: Of :func:`anatolab.nn.rendering.point_sample`.
+        padding: As in :func:`anatolab.nn.rendering.point_sample`.
     """
 
     def __init__(self, channels: Sequence[int], out: int = 256, *, padding: Padding = "border") -> None:
@@ -285,7 +285,7 @@ class Concatenation(nn.Module):
 def fused_map(fusion: Experts | Concatenation, fused: Fused, sides: Sequence[int], *, chunk: int = 1 << 14) -> Tensor:
     """Returns the fused features of all pixels, ``(b, out, *sides)``, ``chunk`` pixels at a time, in evaluation mode.
 
-    Beside the result, memory holds what ``chunk`` points take; the released code holds all experts at full size.
+    Memory holds the result and ``chunk`` points; the released code holds all experts at full size.
     """
     b, pixels = len(fused.maps[0]), math.prod(sides)
     parts = []

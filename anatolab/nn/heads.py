@@ -1,4 +1,4 @@
-"""Small heads on a tapped network: embeddings of an image, of its patches, and of its pixels."""
+"""Projection heads on a tapped network: embeddings of images, patches and pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mlp(*widths: int, linear: bool = False, dims: int = 0) -> nn.Sequential:
 
     Args:
         widths: Features before, between and after the layers.
-        linear: Leave the ReLU out, which makes it one linear map.
+        linear: Whether to leave out the ReLU, which makes it one linear map.
         dims: 2 or 3 for layers that act on each pixel (1 x 1 convolutions); 0 for vectors.
     """
     layers: list[nn.Module] = []
@@ -28,12 +28,12 @@ def mlp(*widths: int, linear: bool = False, dims: int = 0) -> nn.Sequential:
 
 
 class ImageProjector(nn.Module):
-    """One embedding an image: global average of the coarsest map, then two layers.
+    """Projects an image to one embedding: global average of the coarsest map, then two layers.
 
     Args:
-        channels: Of the coarsest map; also the width between the layers.
-        dim: Of the embedding.
-        linear: No ReLU between the layers, as in the released code of ACTION.
+        channels: Channels of the coarsest map; also the width between the layers.
+        dim: Width of the embedding.
+        linear: Whether to leave out the ReLU between the layers, as in the released code of ACTION.
     """
 
     def __init__(self, channels: int, dim: int, *, linear: bool = False) -> None:
@@ -46,17 +46,17 @@ class ImageProjector(nn.Module):
 
 
 class PatchProjector(nn.Module):
-    """One embedding a patch: class scores pooled to cells, two layers a cell, and the cells of overlapping windows.
+    """Projects each patch to one embedding: logits are pooled to cells, and two layers act on each cell.
 
-    A patch is a square (or cube) of ``share`` of the image's shortest side, pooled to ``cells`` a side; patches lie
-    half a patch apart and cover the last row and column. Pooling and layers are applied once to the whole image, since
-    they act on each cell alone, and the overlapping windows only copy.
+    A patch is a square (or cube) of ``share`` of the image's shortest side, with ``cells`` cells along each side.
+    Patches lie half a patch apart and cover the last row and column. Pooling and layers act on each cell alone, so they
+    are applied once to the whole image, and overlapping patches copy their cells.
 
     Args:
         classes: Channels of the scores.
         share: Side of a patch, as a share of the image's shortest side.
         cells: Cells of a patch along each axis; even.
-        linear: No ReLU between the layers.
+        linear: Whether to leave out the ReLU between the layers.
         dims: 2 or 3.
     """
 
@@ -71,8 +71,8 @@ class PatchProjector(nn.Module):
         """Maps logits ``(b, classes, *s)`` to embeddings ``(b, patches, classes * cells ** dims)``, with gradient.
 
         Args:
-            scores: Class scores on the image's grid.
-            predictor: Further layers on each cell, which only a student has.
+            scores: Logits on the image's grid.
+            predictor: Further layers on each cell, for the student.
         """
         pooled = self.layers(_pool(scores, self.cell(scores.shape[2:])))
         if predictor is not None:
@@ -84,21 +84,21 @@ class PatchProjector(nn.Module):
         return windows.transpose(1, 2).flatten(2)
 
     def cell(self, sides: Sequence[int]) -> int:
-        """Pixels a side of a cell, at least 1."""
+        """Returns the side of a cell in pixels, at least 1."""
         return max(1, round(self.share * min(sides) / self.cells))
 
 
 class PixelProjector(nn.Module):
-    """One embedding a pixel: the decoder's maps resized to one grid, concatenated, and one linear map of each pixel.
+    """Projects each pixel to one embedding: decoder maps on one grid, concatenated, and one linear map per pixel.
 
-    Each map passes its part of the linear map on its own grid and is resized afterwards: the same, because the linear
-    map acts on each pixel alone, and cheaper. Embeddings come with channels last in memory, so that pixels are rows.
+    Each map passes its part of the linear map on its own grid and is resized afterwards, which is equivalent, because
+    the linear map acts on each pixel alone, and cheaper. Embeddings have channels last in memory, so pixels are rows.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
-        dim: Of the embedding.
-        stride: Of the embedding's grid; finer maps are averaged down to it.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
+        dim: Width of the embedding.
+        stride: Stride of the embedding's grid; finer maps are averaged down to it.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], dim: int, *, stride: int = 4) -> None:
@@ -123,13 +123,13 @@ class PixelProjector(nn.Module):
 
 
 class ConvPixelProjector(PixelProjector):
-    """One embedding a pixel, as released with ACTION: the maps on one grid, a 3 x 3 and a 1 x 1 convolution.
+    """Projects each pixel as released with ACTION: decoder maps on one grid, a 3 x 3 and a 1 x 1 convolution.
 
     Args:
-        channels: Of each map, coarse to fine.
-        strides: Of each map.
-        dim: Of the embedding.
-        stride: Of the embedding's grid; finer maps are averaged down to it.
+        channels: Channels of each map, coarse to fine.
+        strides: Strides of each map.
+        dim: Width of the embedding.
+        stride: Stride of the embedding's grid; finer maps are averaged down to it.
         dims: 2 or 3.
     """
 
@@ -150,7 +150,7 @@ class ConvPixelProjector(PixelProjector):
 
 
 def _pool(map_: Tensor, cell: int) -> Tensor:
-    """Means over cells of ``cell`` pixels a side."""
+    """Returns means over cells of side ``cell``, in pixels."""
     return F.avg_pool2d(map_, cell) if map_.ndim == 4 else F.avg_pool3d(map_, cell)
 
 

@@ -1,4 +1,4 @@
-"""The backbones of the book: a stem U-Net by default, and MONAI's networks, among them those of the papers."""
+"""The networks of the book: a stem U-Net by default, and MONAI's, including those of the papers."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def basic_unet(in_channels: int, classes: int, *, spatial_dims: int = 2) -> nn.M
 def vnet(in_channels: int, classes: int, *, spatial_dims: int = 3) -> nn.Module:
     """Builds the V-Net of the papers' left-atrium experiments: batch norm, ReLU, dropout on the coarse levels.
 
-    It is MONAI's, which concatenates what the skips bring where the papers' code adds it. Sides are multiples of 16.
+    It is MONAI's, which concatenates skip connections where the papers' code adds them. Sides are multiples of 16.
 
     Reference:
         Milletari et al., V-Net, 3DV 2016; backbone of Yu et al., UA-MT, MICCAI 2019, on the left atrium.

@@ -1,16 +1,15 @@
-"""Implicit rendering: ambiguous points of a segmentation are predicted anew, each from features and its position.
+"""Implicit rendering: predicts ambiguous points of a segmentation again, each from features and its position.
 
-A grid decoder blurs boundaries. Where the two largest logits of a coarse prediction are close, a small network of
-points gives the class again from three inputs: fused features there, the coarse logits there, and an encoding of the
-coordinates that can express detail. Coordinates are in [0, 1] along each axis and come in the order (x, y) or
-(x, y, z), the *last* array axis first, as ``grid_sample`` wants them; pixel ``i`` of ``n`` has its center at
-``(i + 0.5) / n``.
+A grid decoder blurs boundaries. Where the two largest logits of a coarse prediction are close, a point head predicts
+the class again from three inputs: fused features, coarse logits, and an encoding of the coordinates that can express
+detail. Coordinates are in [0, 1] along each axis, in the order (x, y) or (x, y, z): the *last* array axis comes first,
+as in ``grid_sample``. Pixel ``i`` of ``n`` has its center at ``(i + 0.5) / n``.
 
-Differences to the released code of MORSE, and why: its 3-D inference takes pixel numbers modulo one plane and writes
-every rendered value into the first plane (here the number is left alone, see :func:`write_back`); samples are read with
-zeros around the map, which fades them at its border (here the border is continued; ``padding="zeros"`` is the
-released way); frequencies are fixed and uniform in [0, 1), which blurs one diagonal more than the other (here Gaussian
-and trainable; ``kind="fixed"`` is the released way).
+Differences to the released code of MORSE: its 3-D inference takes pixel numbers modulo one plane and writes every
+rendered value into the first plane (here numbers count through the volume, see :func:`write_back`); its samples are
+read with zero padding, which fades them at the border (here border padding; ``padding="zeros"`` reproduces it); its
+frequencies are fixed and uniform in [0, 1), which blurs one diagonal more than the other (here Gaussian and trainable;
+``kind="fixed"`` reproduces it).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Padding = Literal["border", "zeros"]
 def uncertainty(logits: Tensor) -> Tensor:
     """Returns the uncertainty of each pixel: second largest minus largest logit, at most 0; larger is more ambiguous.
 
-    Take it of interpolated logits; interpolating a map of uncertainty is something else.
+    Compute it from interpolated logits; an interpolated uncertainty map differs.
 
     Args:
         logits: ``(b, classes, *s)``; of one channel (a binary output) it is minus the absolute value.
@@ -61,8 +60,8 @@ def point_sample(map_: Tensor, points: Tensor, padding: Padding = "border") -> T
 
     Args:
         map_: ``(b, c, *s)`` in 2-D or 3-D, with gradient.
-        points: ``(b, p, d)`` in [0, 1], last array axis first; no gradient is meant to flow.
-        padding: What lies outside the outermost centers, half a pixel wide: the border continued, or zeros.
+        points: ``(b, p, d)`` in [0, 1], last array axis first; without gradient.
+        padding: Values outside the outermost pixel centers: those of the border, or zeros.
 
     Returns:
         ``(b, c, p)``.
@@ -73,7 +72,7 @@ def point_sample(map_: Tensor, points: Tensor, padding: Padding = "border") -> T
 
 
 def point_labels(label: Tensor, points: Tensor) -> Tensor:
-    """Reads labels ``(b, *s)`` of any integer type at points ``(b, p, d)``: that of the pixel a point lies in."""
+    """Reads labels ``(b, *s)`` of any integer type at points ``(b, p, d)``, from the pixel that holds a point."""
     index = torch.zeros(points.shape[:2], dtype=torch.long, device=points.device)
     for axis, side in enumerate(label.shape[1:], 1):
         index = index * side + (points[..., -axis] * side).long().clamp(0, side - 1)
@@ -90,15 +89,15 @@ def training_points(
     padding: Padding = "border",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draws points to train on: the most ambiguous of many uniform candidates, and some uniform ones besides.
+    """Samples training points: the most ambiguous of many uniform candidates, and further uniform ones.
 
     Args:
         logits: Coarse logits ``(b, classes, *s)``; no gradient flows.
-        num: Points an image.
+        num: Points per image.
         oversample: Candidates for each point.
-        hard_share: Share of ``num`` that is taken by ambiguity, rounded down.
-        padding: Of :func:`point_sample`.
-        generator: Of the logits' device; torch's global one where None.
+        hard_share: Share of ``num`` that is chosen by ambiguity, rounded down.
+        padding: As in :func:`point_sample`.
+        generator: Generator of the logits' device; torch's global one where None.
 
     Returns:
         ``(b, num, d)`` in [0, 1), the ambiguous ones first.
@@ -120,7 +119,7 @@ def training_points(
 
 @torch.no_grad()
 def uncertain_pixels(logits: Tensor, num: int) -> Tensor:
-    """Returns the numbers ``(b, min(num, pixels))`` of each image's most ambiguous pixels; they count row after row.
+    """Returns the numbers ``(b, min(num, pixels))`` of each image's most ambiguous pixels, in raster order.
 
     Pixel ``(z, y, x)`` has the number ``(z * height + y) * width + x``.
     """
@@ -143,10 +142,10 @@ def pixel_centers(index: Tensor, sides: Sequence[int]) -> Tensor:
 
 
 def write_back(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Logits ``(b, classes, *s)`` in which pixels numbered ``(b, p)`` have the values ``(b, classes, p)``.
+    """Returns logits ``(b, classes, *s)`` with the values ``(b, classes, p)`` at pixels numbered ``(b, p)``.
 
     In 3-D as in 2-D a pixel's number counts through the whole grid. The released code takes it modulo the size of a
-    plane here, after which every value lands in the first one.
+    plane, so that every value lands in the first plane.
     """
     channel_index = index[:, None].expand(-1, logits.shape[1], -1)
     return logits.flatten(2).scatter(2, channel_index, values.to(logits.dtype)).view_as(logits)
@@ -155,18 +154,17 @@ def write_back(logits: Tensor, index: Tensor, values: Tensor) -> Tensor:
 def refine(
     logits: Tensor, render: Callable[[Tensor], Tensor], num: int, *, passes: int = 2, upsample: bool = False
 ) -> Tensor:
-    """Renders the most ambiguous pixels of a prediction, several times over.
+    """Renders the most ambiguous pixels of a prediction, in several passes.
 
-    A later pass sees what an earlier one wrote, so that it goes on to pixels that are now the most ambiguous. Most of
-    them are the old ones (eight or nine of ten with a trained head): those keep what was written, and are not rendered
-    again.
+    A later pass ranks pixels by the logits that earlier passes wrote. Most of its pixels were rendered before (eight or
+    nine of ten with a trained head); they keep their logits and are not rendered again.
 
     Args:
         logits: Coarse logits ``(b, classes, *s)``.
         render: From points ``(b, p, d)`` to logits ``(b, classes, p)``; the same for the same point.
-        num: Pixels a pass and image, all of them where there are fewer.
-        passes: How often.
-        upsample: Double the grid before each pass, as PointRend does; MORSE does not, its logits are at full size.
+        num: Pixels per pass and image; all if there are fewer.
+        passes: Number of passes.
+        upsample: Whether to double the grid before each pass, as in PointRend; MORSE's logits are at full size.
 
     Returns:
         ``(b, classes, *s)``, with ``upsample`` on a grid of sides ``s * 2 ** passes``.
@@ -193,19 +191,19 @@ def refine(
 
 
 class FourierEncoding(nn.Module):
-    r"""Turns coordinates into waves, so that a small network of points can express detail.
+    r"""Encodes coordinates as waves, so that a small point head can express detail.
 
     .. math:: \gamma(p) = [\sin(2\pi B^\top \tilde p);\ \cos(2\pi B^\top \tilde p)], \quad \tilde p = 2p - 1
 
-    Two points at distance :math:`\Delta` (in units of :math:`\tilde p`) look alike to the network by
-    :math:`\gamma(p)\cdot\gamma(q)/L`, which for Gaussian *B* is :math:`e^{-2\pi^2\sigma^2|\Delta|^2}` on average:
-    half at :math:`0.187/\sigma`. *B* is in the state dict, trainable or not.
+    The encodings of two points at distance :math:`\Delta` (in units of :math:`\tilde p`) have a similarity
+    :math:`\gamma(p)\cdot\gamma(q)/L`, which for Gaussian *B* is :math:`e^{-2\pi^2\sigma^2|\Delta|^2}` on average, and
+    one half at :math:`0.187/\sigma`. *B* is in the state dict, trainable or not.
 
     Args:
         dims: 2 or 3.
         frequencies: L, waves; the encoding has 2 L channels.
-        kind: ``trainable``, Gaussian at the start; ``fixed``, uniform in [0, 1) for ever, as released; ``none``, no
-            channels at all.
+        kind: ``trainable``, initially Gaussian; ``fixed``, uniform in [0, 1) and not trained, as released; ``none``, no
+            encoding.
         sigma: Standard deviation of the Gaussian, in cycles per unit of :math:`\tilde p`.
         spacing: Size of a pixel along each array axis, in mm: coordinates are then scaled by the physical extent of
             the grid, its longest side spanning [-1, 1], so that a wave is as long along all axes. None: each axis
@@ -248,7 +246,7 @@ class FourierEncoding(nn.Module):
 
         Args:
             points: Coordinates, last array axis first.
-            sides: Of the pixel grid, in array order; needed where there is a spacing.
+            sides: Sides of the pixel grid, in array order; needed where there is a spacing.
         """
         centered = 2 * points - 1
         if self.spacing is not None:
@@ -257,18 +255,18 @@ class FourierEncoding(nn.Module):
             extent = [s * n for s, n in zip(self.spacing, sides, strict=True)]
             axes = zip(centered.unbind(-1), reversed(extent), strict=True)
             centered = torch.stack([x * (e / max(extent)) for x, e in axes], -1)
-        with torch.autocast(centered.device.type, enabled=False):  # phases need the digits that bf16 has not
+        with torch.autocast(centered.device.type, enabled=False):  # phases need more digits than bf16 has
             phase = 2 * math.pi * (centered @ self.frequencies).transpose(1, 2)
         return torch.cat([phase.sin(), phase.cos()], 1)
 
 
 class PointHead(nn.Module):
-    """Predicts logits at points from features there; the coarse logits join in anew before every layer.
+    """Predicts logits at points from their features; the coarse logits are an input of every layer.
 
     Args:
         features: Channels of the features, encoding included.
-        classes: Of the logits.
-        width: Of the hidden layers.
+        classes: Number of classes.
+        width: Width of the hidden layers.
         layers: Hidden layers.
         init: ``small``, ReLU gain and a last layer near 0, as in PointRend; ``torch``, torch's defaults, as released
             with the encoding.

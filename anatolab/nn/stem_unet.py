@@ -1,4 +1,4 @@
-"""A U-Net whose first step trades pixels for channels, so that no convolution runs at full resolution."""
+"""A U-Net that starts with a pixel unshuffle, so that no convolution runs at full resolution."""
 
 from __future__ import annotations
 

@@ -50,9 +50,9 @@ class Tap(nn.Module):
 
         Args:
             image: ``(b, c, *s)``.
-            perturb: Probability with which each channel of what the encoder hands to the decoder (its coarsest map and
-                every skip) is set to 0; the others are divided by its complement. One number, or one an image ``(b,)``,
-                so that a batch may hold perturbed and unperturbed images. Drawn from torch's global generator.
+            perturb: Dropout probability of the encoder's channels as the decoder sees them (coarsest map and skips);
+                kept channels are divided by its complement. One number, or one per image ``(b,)``, so that a batch may
+                hold perturbed and unperturbed images. Sampled from torch's global generator.
 
         Returns:
             Logits ``(b, classes, *s)`` and the maps ``(b, channels[i], *s / strides[i])``, all with gradient. The
@@ -110,7 +110,7 @@ class Tap(nn.Module):
 
 
 class _ReachedError(Exception):
-    """The coarsest map is there, and nothing behind it was asked for."""
+    """Ends a forward pass as soon as the coarsest map is computed."""
 
 
 class _Capture:
@@ -148,7 +148,7 @@ def drop_channels(maps: Tensor, p: float | Tensor) -> Tensor:
 
     Args:
         maps: ``(b, c, *s)``; gradient flows through the channels that are kept.
-        p: In [0, 1], one number or one an image ``(b,)``.
+        p: In [0, 1], one number or one per image ``(b,)``.
 
     Example:
         >>> torch.equal(drop_channels(torch.ones(2, 3, 4, 4), torch.zeros(2)), torch.ones(2, 3, 4, 4))
@@ -172,10 +172,10 @@ def tap(
     Args:
         net: A network of :data:`PATHS`, or any module when ``paths`` are given.
         paths: Names of the modules whose outputs are the pyramid, coarse to fine, as in ``net.named_modules()``.
-        in_channels: Image channels, for the dry run that finds channels and strides; where None, the attribute
-            of the network of that name, or what its first convolution reads.
+        in_channels: Image channels of the dry run that finds channels and strides; where None, the network's attribute
+            of that name, or the input channels of its first convolution.
         spatial_dims: 2 or 3; that of the first convolution where None.
-        size: Side of the dry run's image, in voxels; a network with a fixed input size needs its own.
+        size: Side of the dry run's image, in voxels; set it for a network with a fixed input size.
 
     Raises:
         InputError: The network is unknown and no paths are given, or a path does not exist.
@@ -186,9 +186,9 @@ def tap(
         >>> pyramid.strides
         (16, 8, 4, 2)
 
-        Your own network needs nothing but names: those of the modules whose outputs are maps of the decoder, coarse
-        to fine. Each must be a module (what a function adds or concatenates is not seen) that is called once a pass
-        and returns one tensor; the network returns logits of the size of the image.
+        Your own network needs only the names of the modules whose outputs are decoder maps, coarse to fine. Each must
+        be a module (the result of a function is not captured) that is called once per pass and returns one tensor. The
+        network returns logits of the size of the image.
 
         >>> from torch import nn
         >>> class Mine(nn.Module):
@@ -207,7 +207,7 @@ def tap(
         >>> [tuple(map_.shape) for map_ in maps]
         [(2, 16, 8, 8), (2, 8, 32, 32)]
 
-        MORSE takes it in the place of one of ours:
+        MORSE accepts it like one of the library's networks:
 
         >>> from anatolab.methods import Morse
         >>> method = Morse(mine, Morse.Config(experts=8, fused=8, render_points=16)).eval()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
-    r"""Holds a copy of the student that follows it slowly and never receives gradient.
+    r"""Holds an exponential moving average of the student that receives no gradient.
 
     After every optimizer step :math:`\theta_t \leftarrow m\,\theta_t + (1-m)\,\theta_s`. Floating-point buffers
     (batch-norm statistics) are averaged as well, so the teacher can stay in evaluation mode and its predictions are

@@ -1,8 +1,8 @@
-"""Group robustness on frozen features of CLIP: one method a file.
+"""Group robustness on frozen features of CLIP: one method per file.
 
-Every method is made from a :class:`anatolab.robust.Start` (projection, text head, scale), and its ``fit(features, y,
-groups=None, generator=None, validation=None)`` gives a head with ``logits(h)``. ``sees_in_training`` and
-``sees_in_selection`` say which labels it looks at; what it does not see, it may be given without effect.
+Every method is made from a :class:`anatolab.robust.Start` (projection, text head, scale). Its ``fit(features, y,
+groups=None, generator=None, validation=None)`` returns a head with ``logits(h)``. ``sees_in_training`` and
+``sees_in_selection`` name the labels that it uses; other labels may be passed and have no effect.
 """
 
 from anatolab.robust._fit import (

@@ -1,4 +1,4 @@
-"""What the methods on frozen features share: heads, the rule that picks an epoch, one loop of SGD."""
+"""Parts that the methods on frozen features share: heads, the selection of an epoch, one SGD loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from anatolab.data.checks import check_features
 from anatolab.types import InputError
 
 Select = Literal["val_worst_group", "val_worst_class", "val_average", "last"]
-Labels = tuple[str, ...]  # of ("y", "group"): what a method looks at
+Labels = tuple[str, ...]  # of ("y", "group"): the labels that a method uses
 
 
 class Head(Protocol):
-    """What a method gives back."""
+    """The result of a method's ``fit``."""
 
     def logits(self, h: Tensor) -> Tensor: ...
 
@@ -31,7 +31,7 @@ class FeatureSet:
 
     h: Tensor  # (n, width), or (n, width, h, w) of a ResNet
     y: Tensor  # (n,) int64
-    groups: Tensor | None = None  # (n,) int64; a method that selects without groups never looks at them
+    groups: Tensor | None = None  # (n,) int64; never read by a method that selects without groups
 
     def __post_init__(self) -> None:
         check_features(self.h)
@@ -39,14 +39,14 @@ class FeatureSet:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where every method starts: the projection of the pre-trained model, its text head and scale."""
+    """The starting point of every method: projection, text head and scale of the pre-trained model."""
 
     projection: nn.Module  # from h to (n, d)
     text: Tensor  # (d, classes), unit columns
     scale: float
 
     def head(self) -> ProjectionHead:
-        """A head of its own copy of the projection."""
+        """Returns a head with its own copy of the projection."""
         return ProjectionHead(copy.deepcopy(self.projection), self.text, self.scale)
 
 
@@ -61,11 +61,11 @@ class ProjectionHead(nn.Module):
         self.register_buffer("text", text.detach().clone())
 
     def embed(self, h: Tensor) -> Tensor:
-        """Unit embeddings ``(n, d)``; gradient flows to the projection."""
+        """Returns unit embeddings ``(n, d)``; gradient flows to the projection."""
         return F.normalize(self.projection(h), dim=-1)
 
     def logits(self, h: Tensor) -> Tensor:
-        """Logits ``(n, classes)``; gradient flows to the projection."""
+        """Returns logits ``(n, classes)``; gradient flows to the projection."""
         return self.scale * self.embed(h) @ self.text
 
     forward = logits
@@ -87,39 +87,39 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def logits(self, h: Tensor) -> Tensor:
-        """Logits ``(n, classes)``, without gradient."""
+        """Returns logits ``(n, classes)``, without gradient."""
         z = (embed(self.start, h) - self.mean) / self.std
         return z @ self.weight.T + self.bias
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], h: Tensor, size: int = 4096) -> Tensor:
-    """What a function gives for rows, a part of them at a time; without gradient."""
+    """Applies a function to rows in chunks, without gradient."""
     with torch.no_grad():
         return torch.cat([function(part) for part in h.split(size)])
 
 
 def embed(start: Start, h: Tensor) -> Tensor:
-    """Unit embeddings of the pre-trained projection, ``(n, d)``; without gradient."""
+    """Returns unit embeddings of the pre-trained projection, ``(n, d)``, without gradient."""
     return in_chunks(lambda part: F.normalize(start.projection(part), dim=-1), h)
 
 
 def predict(head: Head, h: Tensor) -> Tensor:
-    """Predicted classes, ``(n,)`` int64."""
+    """Returns predicted classes, ``(n,)`` int64."""
     return in_chunks(head.logits, h).argmax(1)
 
 
 def worst(correct: Tensor, part: Tensor) -> float:
-    """The lowest accuracy over the parts that are there."""
+    """Returns the lowest accuracy over the parts that occur."""
     return min(float(correct[part == k].double().mean()) for k in part.unique())
 
 
 def fraction(correct: Tensor) -> float:
-    """The share of entries that are true."""
+    """Returns the share of entries that are true."""
     return float(correct.double().mean())
 
 
 def selection_labels(select: Select) -> Labels:
-    """What a rule of selection looks at."""
+    """Returns the validation labels that a selection rule uses."""
     return {"val_worst_group": ("y", "group"), "last": ()}.get(select, ("y",))
 
 
@@ -127,7 +127,7 @@ C = TypeVar("C")
 
 
 class Method(Generic[C]):
-    """A method on frozen features: its settings, and which labels it looks at.
+    """A method on frozen features: its settings, and the labels that it uses.
 
     Args:
         start: Projection, text head and scale of the pre-trained model.
@@ -143,17 +143,17 @@ class Method(Generic[C]):
 
     @property
     def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rule of selection looks at; none where the settings name no rule."""
+        """The validation labels that the selection rule uses; none if the settings name no rule."""
         return selection_labels(getattr(self.config, "select", "last"))
 
 
 class Best:
-    """Keeps the head that a rule likes best among those offered, the first of equals.
+    """Keeps the head with the highest score by a selection rule, the first of equals.
 
     Args:
-        rule: ``val_worst_group`` needs groups on validation; ``val_worst_class`` and ``val_average`` need classes
-            only, and are never shown groups; ``last`` needs no validation.
-        validation: Where the rule looks.
+        rule: ``val_worst_group`` needs groups on validation; ``val_worst_class`` and ``val_average`` use classes only;
+            ``last`` needs no validation.
+        validation: Rows on which heads are scored.
 
     Raises:
         InputError: The rule needs labels that are not given.
@@ -167,12 +167,12 @@ class Best:
                 "select='val_worst_group' needs groups on validation; give them, or take select='val_worst_class'."
             )
         self.rule, self.validation = rule, validation
-        self.scores: list[float] = []  # of each head offered; what the rule saw
-        self.epoch = 0  # which of them was kept
+        self.scores: list[float] = []  # of each head offered
+        self.epoch = 0  # number of the head that was kept
         self._state: dict[str, Tensor] = {}
 
     def score(self, head: Head) -> float:
-        """What the rule says of a head, in [0, 1]."""
+        """Computes the score of a head by the rule, in [0, 1]."""
         rows = self.validation
         if rows is None or self.rule == "last":
             return float(len(self.scores))
@@ -197,10 +197,10 @@ class Best:
 
 @dataclass(frozen=True)
 class Sgd:
-    """How a projection is trained."""
+    """Settings of SGD for a projection."""
 
     epochs: int = 100
-    batch: int = 128  # rows a step
+    batch: int = 128  # rows per step
     lr: float = 1e-2  # 1e-4 in the released commands, at the widths of real backbones
     momentum: float = 0.9
     weight_decay: float = 1e-5
@@ -209,14 +209,14 @@ class Sgd:
 def descend(
     head: nn.Module, settings: Sgd, losses: Callable[[int], Iterable[Tensor]], best: Best, clip: float = math.inf
 ) -> nn.Module:
-    """Trains what requires gradient in a head, epoch by epoch, and leaves it in the state that was selected.
+    """Trains the parameters of a head that require gradient, and restores the selected epoch.
 
     Args:
         head: Trained in place. It counts as epoch 0 of the selection.
-        settings: Of SGD.
-        losses: Of an epoch, from 0: gives the loss of each step when it is asked for.
-        best: The rule of selection.
-        clip: Largest norm of the gradient.
+        settings: Settings of SGD.
+        losses: Maps the number of an epoch, from 0, to an iterator over the losses of its steps.
+        best: Selects the epoch.
+        clip: Largest gradient norm.
     """
     trained = [p for p in head.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
@@ -236,7 +236,7 @@ def descend(
 
 
 def batches(n: int, size: int, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """Row numbers of one epoch, shuffled; the last, smaller batch is left out unless it is the only one."""
+    """Yields shuffled row numbers of one epoch; a last, smaller batch is dropped unless it is the only one."""
     order = torch.randperm(n, generator=generator)
     yield from order[: max(n // size, 1) * size].split(size) if n >= size else (order,)
 
@@ -250,9 +250,9 @@ def train_projection(
     generator: torch.Generator | None,
     rows: Tensor | None = None,
 ) -> ProjectionHead:
-    """ERM: cross-entropy of the text head, with the projection alone trained, on all rows or on those listed.
+    """Trains the projection by ERM: cross-entropy of the text head on all rows, or on the listed ones.
 
-    A row that is listed more than once counts as often.
+    A row that is listed several times counts several times.
     """
     head = start.head()
     if rows is not None:
@@ -272,8 +272,8 @@ def draw_distinct(pool: Tensor, n: int, k: int, generator: torch.Generator | Non
     Args:
         pool: ``(m,)`` row numbers, m at least k.
         n: Rows.
-        k: Entries a row.
-        generator: Of the draw.
+        k: Entries per row.
+        generator: Generator of the draw.
 
     Returns:
         ``(n, k)``.
@@ -304,10 +304,10 @@ def nearest_negatives(unit: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tenso
 
 
 def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
-    """The groups of the training rows, where a method cannot do without.
+    """Returns the groups of the training rows for a method that needs them.
 
     Raises:
-        InputError: There are none.
+        InputError: No groups are given.
     """
     if groups is None or groups.shape != y.shape:
         raise InputError(f"{who} needs the group of each training row; give groups, or take a method without, as CFR.")
@@ -315,7 +315,7 @@ def checked(y: Tensor, groups: Tensor | None, who: str) -> Tensor:
 
 
 def logistic(z: Tensor, y: Tensor, c: float, *, penalty: Literal["l1", "l2"] = "l2") -> tuple[Tensor, Tensor]:
-    """Weight ``(classes, d)`` and bias ``(classes,)`` of a logistic regression of scikit-learn.
+    """Fits a logistic regression of scikit-learn; returns weight ``(classes, d)`` and bias ``(classes,)``.
 
     Args:
         z: ``(n, d)``.

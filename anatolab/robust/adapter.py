@@ -1,8 +1,9 @@
-"""Contrastive adapter: a small network after the frozen embedding, trained where zero-shot goes wrong.
+"""Contrastive adapter: a small network after the frozen embedding, trained on the errors of zero-shot.
 
-On unit embeddings, one hidden layer; what comes out is compared with the prompts. Epochs alternate: contrast to rows of
-the same class on the other side of zero-shot (right or wrong), against the nearest rows of other classes; and
-cross-entropy on rows drawn evenly over (class, zero-shot prediction). What positives are is recalled.
+It has one hidden layer on unit embeddings; its output is compared with the prompts. Epochs alternate between two
+losses. The contrast pulls rows to rows of their class that zero-shot classifies differently (right or wrong), and
+pushes them from the nearest rows of other classes. Cross-entropy is on rows sampled evenly over (class, zero-shot
+prediction). The definition of positives is from memory, unverified.
 
 Reference:
     Zhang and Re, Contrastive adapters for foundation model group robustness, NeurIPS 2022.
@@ -52,27 +53,27 @@ class AdapterHead(nn.Module):
         self.register_buffer("text", start.text.clone())
 
     def adapt(self, z: Tensor) -> Tensor:
-        """Unit embeddings ``(n, d)`` from unit embeddings; gradient flows to the adapter."""
+        """Maps unit embeddings to unit embeddings ``(n, d)``; gradient flows to the adapter."""
         return F.normalize(self.adapter(z), dim=-1)
 
     def of(self, z: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of unit embeddings."""
+        """Returns logits ``(n, classes)`` of unit embeddings."""
         return 100 * self.adapt(z) @ self.text
 
     def logits(self, h: Tensor) -> Tensor:
-        """Logits ``(n, classes)``; gradient flows to the adapter."""
+        """Returns logits ``(n, classes)``; gradient flows to the adapter."""
         return self.of(embed(self.start, h))
 
 
 class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
-    """Trains an adapter by contrast across zero-shot's rights and wrongs, and by resampled cross-entropy."""
+    """Trains an adapter by contrast between rows that zero-shot gets right and wrong, and by cross-entropy."""
 
     @dataclass(frozen=True)
     class Config:
         width: int = 128  # of the hidden layer (code)
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=20, lr=1e-2, weight_decay=5e-5))  # 100 epochs, 1e-3 (code)
-        num: int = 16  # positives and negatives an anchor; 2048 in the code
-        neighbors: int = 64  # nearest other-class rows that negatives are drawn from; 4096 in the code
+        num: int = 16  # positives and negatives per anchor; 2048 in the code
+        neighbors: int = 64  # nearest other-class rows that negatives are sampled from; 4096 in the code
         temperature: float = 0.1  # code
         select: Select = "val_worst_group"
 
@@ -84,7 +85,7 @@ class ContrastiveAdapter(Method["ContrastiveAdapter.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> AdapterHead:
-        """Trains the adapter; groups of training rows are not looked at."""
+        """Trains the adapter; groups of training rows are not used."""
         check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         z = embed(self.start, features)

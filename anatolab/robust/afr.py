@@ -1,7 +1,7 @@
-"""AFR: the last part again, on held-out rows, weighted by how wrong the first model is on each.
+"""AFR: trains the projection again on held-out rows, weighted by the errors of a first model.
 
-Stage 1 is ERM on most of the training rows. On the others its projection is tuned on with full batches; a row weighs
-more the less probable its class was under the frozen model of stage 1, and classes are balanced.
+Stage 1 is ERM on most of the training rows. Stage 2 continues on the other rows with full batches. A row's weight grows
+as the frozen model of stage 1 gives its class less probability; classes are balanced.
 
 Reference:
     Qiu et al., Simple and fast group robustness by automatic feature reweighting, ICML 2023; settings of its code.
@@ -37,9 +37,9 @@ class Afr(Method["Afr.Config"]):
     @dataclass(frozen=True)
     class Config:
         first: Sgd = field(default_factory=lambda: Sgd(epochs=50))  # stage 1
-        share: float = 0.8  # of the training rows, for stage 1
+        share: float = 0.8  # share of the training rows for stage 1
         gamma: float = 5.0  # 10 for Waterbirds, 1.44 for CelebA in the released code
-        stay: float = 0.0  # lambda of the squared distance to stage 1
+        stay: float = 0.0  # lambda, weight of the squared distance to stage 1
         steps: int = 500
         lr: float = 1e-2
         select: Select = "val_worst_group"
@@ -52,7 +52,7 @@ class Afr(Method["Afr.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains in two stages; groups of training rows are not looked at."""
+        """Trains in two stages; groups of training rows are not used."""
         check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         order = torch.randperm(len(y), generator=generator)
@@ -71,6 +71,6 @@ class Afr(Method["Afr.Config"]):
                     loss = loss + c.stay * torch.stack(moved).sum()
                 yield loss
 
-        # Ten steps are an epoch here, so that selection looks as often as elsewhere.
+        # Ten steps are an epoch here, so that selection scores as many heads as elsewhere.
         descend(head, Sgd(-(-c.steps // 10), lr=c.lr, momentum=0.0, weight_decay=0.0), losses, best, clip=1.0)
         return head

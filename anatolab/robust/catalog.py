@@ -1,10 +1,9 @@
-"""Every method by name, with the settings that it may choose among: three of each that has any to choose.
+"""Every method by name, with the settings that it may choose among: three for each method with a choice.
 
-A method chooses by the rule in its settings (``select``). One that keeps its last epoch, or that names no rule, chooses
-by mean accuracy on validation. The grids of JTT (lambda of 20, 50, 100) are those of its released script; those of
-AFR's gamma span the values in its released commands; all others are ours. CFR stands in the list in its variants, too:
-without its calibration term, with the released negatives, with the errors of the zero-shot model, and with all released
-settings.
+A method chooses by the rule in its settings (``select``). A method that keeps its last epoch, or that names no rule,
+chooses by mean accuracy on validation. JTT's grid (lambda of 20, 50, 100) is that of its released script; AFR's grid of
+gamma spans the values in its released commands; all others are ours. CFR is also listed in variants: without its
+calibration term, with the released negatives, with the errors of the zero-shot model, and with all released settings.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ class Entry:
 
     title: str
     method: Any  # class of the method
-    settings: tuple[Any, ...]  # it chooses among these; the first is the one that it takes without a choice
+    settings: tuple[Any, ...]  # it chooses among these; the first is the default
 
     def make(self, start: Start, config: Any = None, select: Select | None = None) -> Any:
-        """Returns the method at some of its settings, the recommended ones where None.
+        """Makes the method with one of its settings.
 
         Args:
             start: Projection, text head and scale of the pre-trained model.
-            config: One of ``settings``.
-            select: A rule of selection that replaces its own, where it has one.
+            config: One of ``settings``; the recommended one where None.
+            select: A selection rule that replaces the method's own, if it has one.
         """
         config = config or self.settings[0]
         return self.method(start, replace(config, select=select) if select and hasattr(config, "select") else config)
 
     def sees(self, select: Select | None = None, *, choosing: bool = False) -> dict[str, Labels]:
-        """Returns the labels that it looks at in training and in selection.
+        """Returns the labels that it uses in training and in selection.
 
         Args:
             select: As in :meth:`make`.
-            choosing: Count those by which it chooses among its settings.
+            choosing: Include the labels by which it chooses among its settings.
         """
         method = self.make(Start(torch.nn.Identity(), torch.eye(2), 1.0), select=select)
         selection = method.sees_in_selection
@@ -119,12 +118,12 @@ def rule_of(config: Any) -> Select:
 
 
 def selection_score(method: Any, head: Head, validation: FeatureSet) -> float:
-    """Computes what the rule of :func:`rule_of` makes of a head on validation rows, in [0, 1].
+    """Computes the score of a head on validation rows by the rule of :func:`rule_of`, in [0, 1].
 
     Args:
         method: Its settings name the rule.
-        head: Fitted by it.
-        validation: Its groups are looked at only by ``val_worst_group``.
+        head: A head that it fitted.
+        validation: Its groups are used only by ``val_worst_group``.
     """
     return Best(rule_of(method.config), validation).score(head)
 

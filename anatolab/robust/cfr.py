@@ -1,4 +1,4 @@
-r"""CFR: find what a reference model gets wrong, and calibrate the features of those rows, without any group label.
+r"""CFR: calibrates the features of rows that a reference model misclassifies, without any group label.
 
 You et al., *Calibrating multi-modal representations: a pursuit of group robustness
 without annotations*, CVPR 2024 (arXiv 2403.07241). A CLIP tuned by ERM leans on the spurious cue, and its errors on
@@ -6,8 +6,9 @@ the training rows are mostly rows of minority groups: they are the *calibration 
 features of its own class that the reference gets right, drawn anew at every step, and pushed from features of other
 classes, while a *holistic* term on ordinary rows keeps the rest where it was. Only the visual projection is trained.
 
-The method section of the paper could not be read for this file; what is not in the released code is recalled. That code
-cannot be run as it is (its list of anchors and other files are not released), and differs from this file. Switches of
+The paper's method section could not be read for this file; details that are not in the released code are from memory,
+unverified. That code cannot be run as released (its list of anchors and other files are missing), and differs from this
+file. Switches of
 :meth:`Cfr.Config.official` reproduce: ``tau`` 1, a scale of 14.3 in place of CLIP's own, dropout on the feature, random
 rows of the anchor's *own* class as negatives (they overwrite the nearest ones of other classes), the targeted form of
 the holistic term, selection by worst group with group labels on validation. Not reproduced: errors computed on images
@@ -71,12 +72,12 @@ class CalibrationSet:
 
 
 def calibration_set(reference: Head, features: Tensor, y: Tensor) -> CalibrationSet:
-    r"""The training rows that a reference model misclassifies.
+    r"""Returns the training rows that a reference model misclassifies, and those that it classifies correctly.
 
     .. math:: \mathcal C = \{(x_i, y_i) : \arg\max_c f_{ref}(x_i)_c \neq y_i\}
 
     Args:
-        reference: Gives logits.
+        reference: The model; only its logits are used.
         features: ``(n, ...)``.
         y: ``(n,)`` int64.
 
@@ -103,23 +104,23 @@ class Cfr(Method["Cfr.Config"]):
 
         reference: Literal["erm_last", "erm_best", "zero_shot"] = "erm_last"  # code: erm_best (RN50), zero_shot (ViT)
         erm: Sgd = field(default_factory=Sgd)  # of the reference
-        max_anchors: int | None = None  # a cap on the calibration set, drawn at random; none in the code
-        balance_classes: bool = False  # as many anchors of each class as of the rarest; not in the code
-        positive: Literal["samples", "centroid"] = "samples"  # code: samples; "centroid" as recalled of the paper
+        max_anchors: int | None = None  # largest size of the calibration set, a random subset; none in the code
+        balance_classes: bool = False  # equally many anchors per class, as the rarest has; not in the code
+        positive: Literal["samples", "centroid"] = "samples"  # code: samples; paper, from memory: centroid
         negative: Literal["nearest", "random", "same_class_as_released"] = "nearest"  # what the code does is the last
         num_positives: int = 16  # code
         num_negatives: int = 16  # code
-        search: Literal["embedding", "feature"] = "embedding"  # where neighbors are sought; code: feature
-        refresh: int = 0  # epochs between searches; 0 is once, as in the code
+        search: Literal["embedding", "feature"] = "embedding"  # space of the neighbor search; code: feature
+        refresh: int = 0  # epochs between searches; 0: once, as in the code
         temperature: float = 0.1  # tau; 1 in the code
         ce_weight: float = 1.5  # w_ce, cross-entropy on anchors (code)
         cal_weight: float = 1.5  # w_cal (code)
         holistic_weight: float = 1.0  # w_hol (code)
         holistic: Literal["cross_entropy", "cosine", "targeted", "none"] = "cross_entropy"  # code: targeted
-        schedule: bool = False  # w_ce and w_cal as 1 + cos(2 pi epoch / epochs) / 2: meant by the code, not done
-        dropout: float = 0.0  # on the unit feature, in training; 0.1 in the code
-        scale: float | None = None  # s; that of the pre-trained model where None, 14.3 in the code
-        anchors: int = 64  # a step; 128 in the code
+        schedule: bool = False  # w_ce and w_cal as 1 + cos(2 pi epoch / epochs) / 2: intended in the code, not done
+        dropout: float = 0.0  # dropout on the unit feature, in training; 0.1 in the code
+        scale: float | None = None  # s; None: that of the pre-trained model; 14.3 in the code
+        anchors: int = 64  # anchors per step; 128 in the code
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=12, lr=1e-4))  # code: 100 epochs, 1e-4
         select: Select = "val_worst_class"  # needs no group; val_worst_group in the code
 
@@ -128,7 +129,7 @@ class Cfr(Method["Cfr.Config"]):
             """Returns what the released code does, as far as it is reproduced (see the head of this file).
 
             Args:
-                tower: Decides the reference: zero-shot for a ViT, ERM stopped by its worst group for a ResNet.
+                tower: Decides the reference: zero-shot for a ViT, ERM selected by its worst group for a ResNet.
                 **changed: Settings that replace released ones.
             """
             settings: dict[str, Any] = {
@@ -148,10 +149,10 @@ class Cfr(Method["Cfr.Config"]):
 
         @classmethod
         def paper(cls, **changed: Any) -> Cfr.Config:
-            """The method as printed; its method section could not be read, so what it fixes has to be given.
+            """Returns the method as printed; settings that only the unread method section fixes must be given.
 
             Raises:
-                InputError: One of the settings that only the paper could give is not given.
+                InputError: One of these settings is not given.
             """
             if missing := [name for name in _UNREAD if name not in changed]:
                 raise InputError(f"CFR as printed: {', '.join(missing)} could not be read in the paper; give them.")
@@ -162,11 +163,11 @@ class Cfr(Method["Cfr.Config"]):
         if self.config.scale is not None:
             self.start = replace(start, scale=self.config.scale)
         self.calibration: CalibrationSet | None = None  # of the last fit
-        self.best: Best | None = None  # of the last fit: what selection saw, and the epoch that it kept
+        self.best: Best | None = None  # of the last fit: the scores of selection, and the epoch that it kept
 
     @property
     def sees_in_selection(self) -> Labels:
-        """The labels of validation that the rules of selection look at, that of the reference included."""
+        """The validation labels that the selection rules use, that of the reference included."""
         if self.config.reference == "erm_best":
             return ("y", "group")
         return super().sees_in_selection
@@ -174,7 +175,7 @@ class Cfr(Method["Cfr.Config"]):
     def reference(
         self, features: Tensor, y: Tensor, generator: torch.Generator | None, validation: FeatureSet | None
     ) -> ProjectionHead:
-        """Step 1: the model whose errors are calibrated; ``erm_best`` is stopped by the worst group."""
+        """Trains the model whose errors are calibrated (step 1); ``erm_best`` is selected by the worst group."""
         c = self.config
         if c.reference == "zero_shot":
             return self.start.head()
@@ -189,14 +190,14 @@ class Cfr(Method["Cfr.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Both steps; groups of training rows are not looked at.
+        """Runs both steps; groups of training rows are not used.
 
         Args:
-            features: Of the frozen trunk, ``(n, width)`` or ``(n, width, h, w)``.
+            features: Features of the frozen trunk, ``(n, width)`` or ``(n, width, h, w)``.
             y: ``(n,)`` int64.
             groups: Not used.
-            generator: Of every draw.
-            validation: Where the rule of selection looks; with groups only if it is ``val_worst_group``.
+            generator: Generator of all random draws.
+            validation: Rows of the selection; with groups only for ``val_worst_group``.
 
         Raises:
             InputError: The reference leaves no calibration set, or selection lacks labels.
@@ -223,7 +224,7 @@ class Cfr(Method["Cfr.Config"]):
             turn = 1 + 0.5 * math.cos(2 * math.pi * epoch / c.sgd.epochs) if c.schedule else 1.0
             order, used = torch.randperm(len(anchors), generator=generator), 0
             for rows in batches(len(y), c.sgd.batch, generator):
-                # Anchors are cycled through; positives and negatives are drawn anew at each visit.
+                # Anchors are cycled through; positives and negatives are sampled anew each time.
                 pick = order[torch.arange(used, used + min(c.anchors, len(anchors))) % len(anchors)]
                 anchor, used = anchors[pick], used + len(pick)
                 near = torch.empty(len(anchor), num_near, dtype=torch.long)
@@ -235,7 +236,7 @@ class Cfr(Method["Cfr.Config"]):
                         pool = sets.other[k] if c.negative == "random" else torch.nonzero(y == k).flatten()
                         far[of_class] = draw_distinct(pool, int(of_class.sum()), num_far, generator)
 
-                # Rows, anchors, positives and negatives go through one and the same P_theta; gradient flows to all.
+                # Rows, anchors, positives and negatives pass through the same P_theta; gradient flows to all.
                 sizes = [len(rows), len(anchor), near.numel(), far.numel()]
                 z = drop(head.embed(features[torch.cat([rows, anchor, near.flatten(), far.flatten()])]))
                 z_rows, z_anchor, z_near, z_far = z.split(sizes)
@@ -254,7 +255,7 @@ class Cfr(Method["Cfr.Config"]):
         return head
 
     def _anchors(self, anchors: Tensor, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The anchors that are used, after the cap and the balance; warns where they are few or of one class."""
+        """Returns the anchors after cap and balance; warns if they are few or of one class."""
         c = self.config
         absent = [k for k in range(int(y.max()) + 1) if not (y[anchors] == k).any()]
         if len(anchors) < 32 or absent:
@@ -269,7 +270,7 @@ class Cfr(Method["Cfr.Config"]):
         return anchors
 
     def _neighbors(self, head: ProjectionHead, features: Tensor, y: Tensor, anchors: Tensor, k: int) -> Tensor:
-        """Nearest negatives of the anchors, where they are asked for."""
+        """Returns the nearest negatives of the anchors, if the settings use them."""
         c = self.config
         if c.negative != "nearest":
             return torch.empty(0, dtype=torch.long)
@@ -278,7 +279,7 @@ class Cfr(Method["Cfr.Config"]):
 
 
 class _Holistic:
-    """The cosine form, and the targeted one with its queue, running means and assignment of targets to classes."""
+    """The holistic term: the cosine form, or the targeted one with its queue, running means and assignment."""
 
     def __init__(self, config: Cfr.Config, classes: int, dim: int) -> None:
         self.kind = config.holistic

@@ -1,10 +1,10 @@
-"""CLIP in the two parts that recalibration needs: a frozen trunk, and the projection that is trained in its place.
+"""CLIP in the two parts that recalibration needs: a frozen trunk, and a trainable projection.
 
-Any model of open_clip whose image tower is a ViT or a ResNet with attention pooling will do, and two small ones come
-with the package, pre-trained on generated scenes (:mod:`anatolab.data.phantoms.scenes`). The image trunk gives a
-feature *h*, the projection P makes of it ``z = normalize(P(h))``, and the text head W, unit columns, one a class,
-gives logits ``s z W``. For a ViT, *h* is the class token after the last norm and P one matrix; for a ResNet, *h* is
-the last feature map and P the whole attention pooling.
+Any model of open_clip whose image tower is a ViT or a ResNet with attention pooling works. Two small ones come with the
+package, pre-trained on generated scenes (:mod:`anatolab.data.phantoms.scenes`). The image trunk gives a feature *h*,
+the projection P the embedding ``z = normalize(P(h))``, and the text head W, with one unit column per class, the logits
+``s z W``. For a ViT, *h* is the class token after the last norm and P one matrix; for a ResNet, *h* is the last feature
+map and P the whole attention pooling.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Matrix(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A frozen CLIP in evaluation mode, with its tokenizer and what its images have to look like."""
+    """A frozen CLIP in evaluation mode, with its tokenizer and its image normalization."""
 
     name: str
     model: nn.Module  # of open_clip
@@ -67,7 +67,7 @@ class Clip:
 
     @torch.no_grad()
     def trunk(self, images: Tensor) -> Tensor:
-        """Features before the projection; without gradient.
+        """Returns features before the projection, without gradient.
 
         Args:
             images: ``(b, 3, size, size)``, normalized.
@@ -81,13 +81,13 @@ class Clip:
         return visual._pool(visual.transformer(visual._embeds(images)))[0]
 
     def projection(self) -> nn.Module:
-        """A copy of P, to be trained: the only part that recalibration changes."""
+        """Returns a copy of P for training: the only part that recalibration changes."""
         visual: Any = self.model.visual
         part = copy.deepcopy(visual.attnpool) if hasattr(visual, "attnpool") else Matrix(visual.proj)
         return part.requires_grad_()
 
     def written_back(self, projection: nn.Module) -> nn.Module:
-        """A copy of the open_clip model that has this projection, for ``encode_image``."""
+        """Returns a copy of the open_clip model with this projection, for ``encode_image``."""
         model = copy.deepcopy(self.model)
         visual: Any = model.visual
         with torch.no_grad():
@@ -99,17 +99,17 @@ class Clip:
 
     @torch.no_grad()
     def text_head(self, names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Tensor:
-        """The text head W: per name, the normalized mean over templates of normalized text embeddings.
+        """Returns the text head W: per name, the normalized mean over templates of normalized text embeddings.
 
         Args:
-            names: One a class, such as ``finch``; or whole prompts, with the template ``{}``.
-            templates: With ``{}`` where the name goes.
+            names: One per class, such as ``finch``; or whole prompts, with the template ``{}``.
+            templates: Sentences with ``{}`` in place of the name.
 
         Returns:
             ``(d, names)``, unit columns.
 
         Raises:
-            InputError: A small model meets a word that none of its captions has.
+            InputError: A word is in no caption of a small model.
         """
         columns = []
         for name in names:
@@ -119,7 +119,7 @@ class Clip:
         return torch.stack(columns, 1)
 
     def preprocess(self, pixels: np.ndarray) -> Tensor:
-        """Generated images as the trunk takes them: stretched to its size where they have another, and normalized.
+        """Converts generated images to input of the trunk: resized to its size if needed, and normalized.
 
         Args:
             pixels: ``(b, h, w, 3)`` uint8, square.
@@ -134,14 +134,14 @@ class Clip:
         return (images / 255 - mean) / std
 
     def transform(self) -> Callable[[Any], Tensor]:
-        """The transform of a picture file that open_clip uses for evaluation: resize, crop the middle, normalize."""
+        """Returns open_clip's evaluation transform of a picture: resize, crop the middle, normalize."""
         from open_clip import image_transform
 
         return image_transform(self.size, is_train=False, mean=self.mean, std=self.std)
 
 
 def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
-    """A frozen CLIP by name or from a local folder.
+    """Loads a frozen CLIP by name or from a local folder.
 
     Args:
         name: ``scenes-vit`` or ``scenes-rn``, which come with the package; a model of open_clip, such as
@@ -183,11 +183,11 @@ def load_clip(name: str = "scenes-vit", pretrained: str | None = None) -> Clip:
 
 
 def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
-    """A model that ``studies/weights.py`` pre-trained on generated scenes.
+    """Loads a model that ``studies/weights.py`` pre-trained on generated scenes.
 
     Args:
         name: ``scenes-vit`` or ``scenes-rn``.
-        folder: Where weights and record lie; those of the package where not given.
+        folder: Folder of weights and record; by default that of the package.
 
     Raises:
         InputError: The description is missing or not as it was written, or the weights are not those it describes.
@@ -212,9 +212,9 @@ def load_small(name: str, folder: Path = WEIGHTS) -> Clip:
 
 
 def small_tokenizer(record: dict[str, Any]) -> Callable[[list[str]], Tensor]:
-    """open_clip's tokenizer, its ids counted through the words that the captions of pre-training have.
+    """Returns open_clip's tokenizer with ids renumbered over the words of the pre-training captions.
 
-    Ids keep their order, so that the end of a text stays the largest one, where open_clip reads the text's feature.
+    Ids keep their order, so that the end-of-text token stays the largest id, at which open_clip reads the feature.
     """
     from open_clip import SimpleTokenizer
 

@@ -1,10 +1,10 @@
-"""CnC: rows of one class that a first model treats differently are pulled together, rows that it confuses apart.
+"""CnC: pulls together rows of one class that a first model predicts differently, and separates rows it confuses.
 
-Stage 1 is a strongly regularized ERM, whose prediction stands for the attribute. For an anchor that it gets right,
-positives are rows of the same class that it gets wrong, and negatives rows of other classes that it takes for the
-anchor's. The contrast has one denominator for all positives and negatives. As in the released code it runs in two
+Stage 1 is a strongly regularized ERM, whose prediction stands for the attribute. For an anchor that it classifies
+correctly, positives are misclassified rows of the same class, and negatives are rows of other classes with the anchor's
+prediction. The contrast has one denominator for all positives and negatives. As in the released code it runs in two
 directions: a positive is the anchor of a second contrast, whose positives are rows like the first anchor and whose
-negatives are *easy*, rows of other classes that the first model gets right.
+negatives are *easy*, correctly classified rows of other classes.
 
 Reference:
     Zhang et al., Correct-N-Contrast, ICML 2022; settings of its released code.
@@ -43,11 +43,11 @@ class Cnc(Method["Cnc.Config"]):
     class Config:
         first: Sgd = field(default_factory=lambda: Sgd(epochs=20, weight_decay=1e-3))  # stage 1
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=30, batch=32, lr=1e-3, weight_decay=1e-3))  # batch: anchors
-        num: int = 17  # positives and negatives an anchor (code, Waterbirds), as far as there are so many
+        num: int = 17  # positives and negatives per anchor (code, Waterbirds), as far as there are so many
         easy: int = 17  # easy negatives of the second direction (code, Waterbirds); 0 leaves it out
         temperature: float = 0.1  # code, Waterbirds
-        contrast: float = 0.75  # weight of the contrast; 1 minus it for cross-entropy
-        steps: int = 37  # an epoch
+        contrast: float = 0.75  # weight of the contrast; cross-entropy has 1 minus it
+        steps: int = 37  # steps per epoch
         select: Select = "val_worst_group"
 
     def fit(
@@ -58,7 +58,7 @@ class Cnc(Method["Cnc.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains in two stages; groups of training rows are not looked at.
+        """Trains in two stages; groups of training rows are not used.
 
         Raises:
             InputError: The first model leaves no class with anchors, positives and negatives.

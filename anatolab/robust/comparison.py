@@ -1,4 +1,4 @@
-"""Methods side by side on one data set: which labels each looks at, accuracy by group, intervals over test images."""
+"""Compares methods on one data set: the labels that each uses, accuracy per group, intervals over test images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DRAWS = 2000  # of the bootstrap over test images
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A data set in the features of one frozen model, ready for every method."""
+    """The features of a data set under one frozen model, ready for every method."""
 
     images: LabeledImages
     clip: Clip
@@ -41,7 +41,7 @@ class Bench:
 
     @property
     def zero_shot_labels(self) -> Labels:
-        """Returns which labels zero-shot reads, none or classes where class means stand for the text."""
+        """Returns the labels that zero-shot uses: classes if class means replace the text, else none."""
         return ("y",) if GROUP_PROMPTS not in self.names and "zero_shot" in self.names else ()
 
 
@@ -60,12 +60,12 @@ def bench(
     Args:
         clip: The frozen model.
         images: The data set.
-        prompts: What the text encoder reads for each class, in their order; the names of the classes where None. If a
-            small model knows no such word, unit class means of the training rows take the place of the text.
+        prompts: A prompt for each class, in their order; the names of the classes where None. If a small model does not
+            know a word, unit class means of the training rows replace the text.
         group_prompts: A prompt for each group, in the order of the images' ``group_names``.
-        templates: With ``{}`` where a prompt goes.
-        splits: Which splits are needed.
-        **extraction: Of :func:`anatolab.robust.extract`.
+        templates: Sentences with ``{}`` in place of a prompt.
+        splits: The splits that are needed.
+        **extraction: Arguments of :func:`anatolab.robust.extract`.
 
     Raises:
         InputError: A split is missing or lacks a class, or prompts do not fit the classes or groups.
@@ -109,12 +109,12 @@ def pick_methods(names: Sequence[str], grouped: bool) -> tuple[dict[str, Select 
     """Chooses methods and their rules of selection.
 
     Args:
-        names: Names of the catalog; ``all`` for every method but the variants of CFR.
+        names: Names in the catalog; ``all`` for every method but the variants of CFR.
         grouped: Whether groups are known. Without them, methods that need them are left out of ``all``, and those that
             select by the worst group select by the worst class.
 
     Returns:
-        Rule of each method, None for its own; and what is to be said about it.
+        The selection rule of each method, None for its own; and notes for the report.
 
     Raises:
         InputError: A method does not exist, or one that was named needs groups.
@@ -163,16 +163,16 @@ def fit(
 
     Args:
         data: The features.
-        name: Of the catalog.
-        select: A rule of selection in place of the method's own.
-        seed: Of every draw.
-        tune: Try every setting of the catalog, and keep the one that the rule likes best on validation.
+        name: Name of a method in the catalog.
+        select: A selection rule in place of the method's own.
+        seed: Seed of all random draws.
+        tune: Fit every setting of the catalog, and keep the best by the selection rule on validation.
 
     Returns:
-        Head, method, and the labels that it looked at in training and in selection.
+        Head, method, and the labels that it used in training and in selection.
 
     Raises:
-        InputError: As the method does.
+        InputError: As for the method.
     """
     entry, train, val = _entry(data, name), data.rows["train"], data.rows["val"]
     best: tuple[float, Any, Any] | None = None
@@ -202,14 +202,14 @@ def compare(
 
     Args:
         data: The features of train, val and test.
-        names: As :func:`pick_methods`.
-        seeds: Fits of each method, from 0.
-        tune: As :func:`fit`.
-        no_groups: Take groups for unknown in training and selection; they still count in the report.
+        names: As in :func:`pick_methods`.
+        seeds: Number of fits of each method; seeds count from 0.
+        tune: As in :func:`fit`.
+        no_groups: Treat groups as unknown in training and selection; they still count in the report.
         progress: Called with the title of each method before it is fitted.
 
     Returns:
-        Results, and what has to be said beside them: methods that refused, labels that are missing.
+        Results, and notes for the report: methods that failed, labels that are missing.
     """
     grouped = data.images.grouped
     rules, notes = pick_methods(names, grouped and not no_groups)
@@ -246,10 +246,10 @@ def measure(heads: Sequence[Head], rows: FeatureSet, images: LabeledImages, *, s
     """Measures heads on one split: accuracy of the worst group or class, the mean, and each group.
 
     Args:
-        heads: Of one method, one a seed.
+        heads: Heads of one method, one per seed.
         rows: The split; by class where its groups are None.
         images: Names groups and classes.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         ``mean``, ``worst``, ``gap`` (mean less worst), ``per_group`` by name, ``by_seed`` (``worst`` of each head),
@@ -288,7 +288,7 @@ def measure(heads: Sequence[Head], rows: FeatureSet, images: LabeledImages, *, s
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means of resamples of some values, ``(DRAWS,)``; by counts of the few values that there are."""
+    """Returns the means of bootstrap resamples, ``(DRAWS,)``, computed from counts of the distinct values."""
     kinds, counts = np.unique(values, return_counts=True)
     return rng.multinomial(len(values), counts / len(values), DRAWS) @ kinds / len(values)
 

@@ -1,10 +1,10 @@
-"""DFR: the last layer again, on data in which all groups are equally frequent.
+"""DFR: trains the last layer again, on data in which all groups are equally frequent.
 
-It shows what the frozen features hold. It needs the group of the rows that it trains on: those of validation, as
-published, or those of training (DFR-Tr). Embeddings are standardized on training rows; a sparse logistic regression
-is fitted on several balanced subsamples, and the *coefficients* are averaged, not the predictions. Its strength C is
-tuned by the worst group: on one half of validation against the other, or on training rows against validation. Class
-weights stay at 1 in both forms, as in the released code unless they are asked for.
+It measures the information in the frozen features. It needs the group of the rows that it trains on: those of
+validation, as published, or those of training (DFR-Tr). Embeddings are standardized on training rows. A sparse logistic
+regression is fitted on several balanced subsamples, and the *coefficients* are averaged, not the predictions. Its
+strength C is tuned by the worst group: on one half of validation against the other, or on training rows against
+validation. Class weights are 1 in both forms, the default of the released code.
 
 Reference:
     Kirichenko, Izmailov and Wilson, Last layer re-training is sufficient for robustness to spurious correlations,
@@ -40,7 +40,7 @@ class Dfr(Method["Dfr.Config"]):
 
     @dataclass(frozen=True)
     class Config:
-        on: Literal["validation", "training"] = "validation"  # which rows are balanced and fitted
+        on: Literal["validation", "training"] = "validation"  # the rows that are balanced and fitted
         strengths: tuple[float, ...] = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # C; tuned on a half against the other
         refits: int = 20  # 10 in the form on training rows
         penalty: Literal["l1", "l2"] = "l1"
@@ -56,7 +56,7 @@ class Dfr(Method["Dfr.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> LinearHead:
-        """Fits on balanced rows of validation (groups of training are then not looked at), or of training.
+        """Fits on balanced rows of validation (groups of training rows are then not used), or of training.
 
         Raises:
             InputError: Validation or its groups are missing, or those of training where they are fitted.

@@ -1,4 +1,4 @@
-"""ERM, which takes whatever cue is there, in two forms whose worst groups may differ.
+"""ERM, which uses spurious cues like any other feature, in two forms whose worst groups may differ.
 
 ``ErmProjection`` is what CFR's code calls ERM: cross-entropy of the *text* head, with the visual projection alone
 trained. ``ErmLinearProbe`` is a fresh logistic regression on standardized embeddings.
@@ -47,7 +47,7 @@ class ErmProjection(Method["ErmProjection.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains on all rows; groups are not looked at."""
+        """Trains on all rows; groups are not used."""
         check_features(features, y)
         best = Best(self.config.select, validation)
         return train_projection(self.start, features, y, self.config.sgd, best, generator)
@@ -69,7 +69,7 @@ class ErmLinearProbe(Method["ErmLinearProbe.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> LinearHead:
-        """Fits on all rows; groups are not looked at."""
+        """Fits on all rows; groups are not used."""
         check_features(features, y)
         z = embed(self.start, features)
         mean, std = z.mean(0), z.std(0)

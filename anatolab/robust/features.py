@@ -1,9 +1,9 @@
-"""Features of the frozen trunk, computed once and kept on disk.
+"""Computes features of the frozen trunk once and caches them on disk.
 
-A cache is a folder named by a hash of the weights, the preprocessing and the images: of files their names, sizes and
-times of change, of generated images the pixels. It is written beside its place and moved there whole, verified by its
-checksums when it is opened, and mapped so that what a script changes stays in its memory. RN50 maps take 400 kB an
-image in float32: ask for float16 where that is too much.
+A cache is a folder named by a hash of the weights, the preprocessing and the images (for files: names, sizes and
+modification times; for generated images: pixels). It is written under a temporary name and then renamed, verified by
+checksums when it is opened, and mapped copy-on-write. RN50 maps take 400 kB per image in float32; use float16 if that
+is too much.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def extract(
     dtype: str = "float32",
     batch: int = 256,
 ) -> Tensor:
-    """The trunk's feature of every image, from a cache that it fills.
+    """Returns the trunk's feature of every image, computed on the first call and cached.
 
     Args:
         clip: Its trunk runs on the device that its weights are on.
@@ -69,7 +69,7 @@ def extract(
 
 
 def _open(folder: Path) -> Tensor:
-    """The features, verified; raises what the parsers raise where anything is not as it was written."""
+    """Opens and verifies cached features; on damage raises whatever the parsers raise."""
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     file = folder / "features.npy"
     open_verified(file, index["blocks"], index["layout"], lambda what: InputError(f"{file}: {what}.")).verify()
@@ -77,7 +77,7 @@ def _open(folder: Path) -> Tensor:
 
 
 def features_of(clip: Clip, images: LabeledImages, batch: int = 256) -> Iterator[Tensor]:
-    """The trunk's features, some images at a time; nothing is kept."""
+    """Yields the trunk's features batch by batch, without a cache."""
     transform = clip.transform() if images.pixels is None else None
     device = next(clip.model.parameters()).device
     for start in range(0, len(images), batch):
@@ -93,22 +93,22 @@ def features_of(clip: Clip, images: LabeledImages, batch: int = 256) -> Iterator
 def rows_of(
     clip: Clip, images: LabeledImages, *, groups: bool = True, cache: str | Path | None = None, dtype: str = "float32"
 ) -> FeatureSet:
-    """Features, classes and, where they are asked for, groups of a data set, ready for a method."""
+    """Returns features, classes and, if wanted, groups of a data set, ready for a method."""
     h = extract(clip, images, cache=cache, dtype=dtype)
     return FeatureSet(h, torch.from_numpy(images.y), torch.from_numpy(images.group) if groups else None)
 
 
 def start_of(clip: Clip, names: tuple[str, ...], templates: tuple[str, ...] = TEMPLATES) -> Start:
-    """Returns where every method starts, from a model and the names of the classes."""
+    """Returns the starting point of every method, from a model and the names of the classes."""
     return Start(clip.projection(), clip.text_head(names, templates), clip.scale)
 
 
 def start_of_means(clip: Clip, train: FeatureSet) -> Start:
-    """Returns where every method starts without a text: the unit mean embedding of each class stands for its prompt.
+    """Returns a starting point without text: the unit mean embedding of each class replaces its prompt.
 
     Args:
         clip: The frozen model.
-        train: Training rows; their classes are looked at.
+        train: Training rows; their classes are used.
     """
     z = in_chunks(lambda part: F.normalize(clip.projection()(part), dim=-1), train.h)
     text = torch.stack([F.normalize(z[train.y == k].mean(0), dim=0) for k in train.y.unique()], 1)

@@ -1,7 +1,7 @@
-"""Group DRO: the loss of the worst group, with the group of every training row known.
+"""Group DRO: minimizes the loss of the worst group; needs the group of every training row.
 
-Rows are drawn so that groups are equally frequent, group weights q take a step of exponentiated ascent at each update,
-and only the projection is trained. Strong weight decay or stopping by the worst group is part of the method.
+Rows are sampled so that groups are equally frequent. Group weights q take a step of exponentiated ascent per update.
+Only the projection is trained. Strong weight decay or early stopping by the worst group is part of the method.
 
 Reference:
     Sagawa et al., Distributionally robust neural networks for group shifts, ICLR 2020; settings of its released code.
@@ -27,8 +27,8 @@ class GroupDro(Method["GroupDro.Config"]):
     @dataclass(frozen=True)
     class Config:
         sgd: Sgd = field(default_factory=lambda: Sgd(weight_decay=1e-4))
-        step: float = 0.01  # eta of the group weights
-        adjustment: float = 0.0  # C of C / sqrt(n_g), added to the losses that move q
+        step: float = 0.01  # eta, step size of the group weights
+        adjustment: float = 0.0  # C; C / sqrt(n_g) is added to the losses that update q
         select: Select = "val_worst_group"
 
     sees_in_training: Labels = ("y", "group")
@@ -41,7 +41,7 @@ class GroupDro(Method["GroupDro.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains on rows drawn with equal chance of each group.
+        """Trains on rows sampled with equal probability per group.
 
         Raises:
             InputError: The groups of the training rows are missing.

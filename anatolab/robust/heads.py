@@ -1,4 +1,4 @@
-"""Fitted heads on disk: safetensors with a card that says what the head is, what made it, and which labels it saw.
+"""Fitted heads on disk: safetensors with a card that describes the head, its method and the labels that it used.
 
 ::
 
@@ -39,7 +39,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a fitted head beside its tensors."""
+    """The description of a fitted head."""
 
     method: str  # name in anatolab.robust.catalog.METHODS
     title: str
@@ -51,7 +51,7 @@ class Card:
     text: str = ""  # how the text head was made
     sees: dict[str, Any] = field(default_factory=dict)  # labels in training and in selection
     settings: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)  # on which split, and what was measured
+    scores: dict[str, Any] = field(default_factory=dict)  # the split, and what was measured on it
     seed: int = 0
 
 
@@ -59,10 +59,10 @@ def save_head(folder: str | Path, head: nn.Module, card: Card, *, overwrite: boo
     """Writes a head and its card.
 
     Args:
-        folder: Made where it does not exist.
-        head: Of a method of :mod:`anatolab.robust`.
-        card: What the head is.
-        overwrite: Replace a head that lies there.
+        folder: Created if it does not exist.
+        head: Head of a method of :mod:`anatolab.robust`.
+        card: Its description.
+        overwrite: Whether to replace an existing head.
 
     Raises:
         InputError: The head is of another kind, or the folder holds one already.
@@ -103,7 +103,7 @@ def load_head(folder: str | Path, clip: Clip | None = None) -> tuple[Any, dict[s
         The head, in evaluation mode; its card; the model.
 
     Raises:
-        InputError: A file is missing or damaged, or the model is another than the head was fitted on.
+        InputError: A file is missing or damaged, or the model is not the one the head was fitted on.
     """
     from safetensors.torch import load_file
 
@@ -131,7 +131,7 @@ def load_head(folder: str | Path, clip: Clip | None = None) -> tuple[Any, dict[s
 
 
 def _empty(card: Mapping[str, Any], tensors: Mapping[str, Tensor], clip: Clip) -> Any:
-    """A head of the right kind and shapes, its values still to be loaded."""
+    """Returns a head of the right kind and shapes, whose values are still to be loaded."""
     projection = clip.projection()
     if card["kind"] in ("projection", "group prompts"):
         head = KINDS[card["kind"]](projection, tensors["text"], card["scale"])

@@ -1,8 +1,8 @@
-"""JTT: train once, then train again with the errors counted more often.
+"""JTT: trains twice; the second time the errors of the first are repeated.
 
-Stage 1 is ERM for some epochs; its errors on the training rows are the error set. Stage 2 starts from the pre-trained
-projection again, on all rows and ``extra`` further copies of the error set. Settings of the released code are for whole
-ResNets (60 epochs and 100 copies for Waterbirds); heads of CLIP want fewer.
+Stage 1 is ERM for some epochs; its errors on the training rows are the error set. Stage 2 starts again from the
+pre-trained projection, on all rows and ``extra`` further copies of the error set. The released settings are for whole
+ResNets (60 epochs and 100 copies for Waterbirds); heads of CLIP need fewer.
 
 Reference:
     Liu et al., Just train twice, ICML 2021.
@@ -35,7 +35,7 @@ class Jtt(Method["Jtt.Config"]):
     class Config:
         first: Sgd = field(default_factory=lambda: Sgd(epochs=20))  # stage 1
         sgd: Sgd = field(default_factory=lambda: Sgd(epochs=60))  # stage 2
-        extra: int = 20  # lambda, further copies of each error; 0 is ERM
+        extra: int = 20  # lambda, additional copies of each error; 0 is ERM
         select: Select = "val_worst_group"
 
     def fit(
@@ -46,7 +46,7 @@ class Jtt(Method["Jtt.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains twice; groups of training rows are not looked at."""
+        """Trains twice; groups of training rows are not used."""
         check_features(features, y)
         c, best = self.config, Best(self.config.select, validation)
         rows = torch.arange(len(y))

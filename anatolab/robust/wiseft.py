@@ -33,7 +33,7 @@ class WiseFt(Method["WiseFt.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> ProjectionHead:
-        """Trains ERM and goes back part of the way; groups and validation are not looked at."""
+        """Trains ERM and interpolates; groups and validation are not used."""
         check_features(features, y)
         head, c = self.start.head(), self.config
         tuned = train_projection(self.start, features, y, c.sgd, Best("last", None), generator)

@@ -1,7 +1,8 @@
-"""Zero-shot: the class whose prompt is nearest; no training, no labels.
+"""Zero-shot: predicts the class whose prompt is nearest, without training and labels.
 
 The variant with group prompts has one prompt for each class and attribute, and a class scores as the best of its
-prompts. It needs the names of the attributes, though no row's attribute (recalled from Zhang and Re, NeurIPS 2022).
+prompts. It needs the names of the attributes but no row's attribute (Zhang and Re, NeurIPS 2022; from memory,
+unverified).
 
 Reference:
     Radford et al., Learning transferable visual models from natural language supervision, ICML 2021.
@@ -19,25 +20,25 @@ from anatolab.robust._fit import FeatureSet, Head, Labels, Method, ProjectionHea
 
 
 class GroupPromptHead(ProjectionHead):
-    """Logits of a class: the largest of those of its prompts, which stand side by side in the text head."""
+    """Logits of a class: the largest over its prompts, which are adjacent columns of the text head."""
 
     attributes = 1
 
     def logits(self, h: Tensor) -> Tensor:
-        """Logits ``(n, classes)``."""
+        """Returns logits ``(n, classes)``."""
         return super().logits(h).unflatten(1, (-1, self.attributes)).amax(2)
 
 
 class ZeroShot(Method["ZeroShot.Config"]):
-    """Reads the pre-trained model as it is.
+    """Uses the pre-trained model unchanged.
 
-    The text head of its start has a column a class; or, with ``attributes`` above 1, a column a group in the order of
+    The text head of its start has one column per class or, with ``attributes`` above 1, one per group, in the order of
     the groups' numbers.
     """
 
     @dataclass(frozen=True)
     class Config:
-        attributes: int = 1  # prompts a class
+        attributes: int = 1  # prompts per class
 
     sees_in_training: Labels = ()
 
@@ -49,7 +50,7 @@ class ZeroShot(Method["ZeroShot.Config"]):
         generator: torch.Generator | None = None,
         validation: FeatureSet | None = None,
     ) -> Head:
-        """Returns the head; no label is looked at."""
+        """Returns the head; no labels are used."""
         check_features(features, y)
         if self.config.attributes == 1:
             return self.start.head()

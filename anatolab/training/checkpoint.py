@@ -1,6 +1,6 @@
-"""Checkpoints that are either whole or not there, and every random state that training reads.
+"""Atomic checkpoints with a checksum, and the states of all random generators.
 
-A file is what ``torch.save`` writes, followed by one line with the format's number and the SHA-256 of all before it.
+A file is the output of ``torch.save``, followed by one line with the format's number and the SHA-256 of what precedes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from anatolab.errors import InputError, Notice
 from anatolab.files import write_atomically
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-FORMAT = 2  # raised when what a checkpoint holds changes; 1 had neither checksum nor description
+FORMAT = 2  # raised when the content of checkpoints changes; 1 had neither checksum nor description
 _END = re.compile(rb"anatolab checkpoint (\d{4}) sha256 ([0-9a-f]{64})\n")
 _LENGTH = 97  # bytes of that line
 
@@ -31,14 +31,14 @@ class DamagedError(InputError):
 def save(payload: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint atomically and keeps the one before it as ``previous.pt``.
 
-    A process killed at any instant leaves the previous checkpoint or this one under the name, never a part.
+    A process killed at any instant leaves either the previous checkpoint or this one, never a partial file.
 
     Args:
         payload: Tensors, numbers, strings, and lists and dictionaries of them.
         path: The file.
 
     Raises:
-        InputError: The system refuses; the checkpoint that was there stays.
+        InputError: The system refuses to write; the existing checkpoint remains.
     """
 
     def write(file: BinaryIO) -> None:
@@ -54,10 +54,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Args:
         path: The file.
-        device: Where its tensors shall live.
+        device: Device for its tensors.
 
     Raises:
-        DamagedError: The file is missing, is cut short, or a bit of it differs from what was written.
+        DamagedError: The file is missing, truncated, or differs from what was written.
         InputError: It cannot be opened, or another version wrote it.
     """
     try:
@@ -89,15 +89,15 @@ def exists(folder: Path) -> bool:
 
 
 def newest(folder: Path, device: torch.device | str = "cpu", *, repair: bool = False) -> dict[str, Any]:
-    """Reads the last checkpoint of a run, or the one before it where the last is damaged, and says so.
+    """Reads the last checkpoint of a run or, with a warning, the one before it if the last is damaged.
 
     Args:
         folder: The folder of the run.
-        device: Where its tensors shall live.
-        repair: Remove the damaged file, so that the next one that is written does not displace the whole one.
+        device: Device for its tensors.
+        repair: Whether to remove the damaged file, so that the next checkpoint does not displace the intact one.
 
     Raises:
-        InputError: As :func:`load`, and neither of the two can be read.
+        InputError: As for :func:`load`, and neither of the two can be read.
 
     Warns:
         Notice: The last one is damaged.
@@ -132,7 +132,7 @@ class _Hashed:
 
 
 def _verify(file: BinaryIO, path: Path) -> None:
-    """Refuses an open file whose last line is not the checksum of all before it."""
+    """Refuses an open file whose last line is not the checksum of the preceding bytes."""
     length = file.seek(0, 2)
     file.seek(max(0, length - _LENGTH))
     end = _END.fullmatch(file.read())

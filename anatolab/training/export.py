@@ -1,8 +1,8 @@
-"""Writes the weights of a run to be handed on: safetensors with a card, a MONAI bundle, ONNX.
+"""Exports the weights of a run for sharing: safetensors with a card, a MONAI bundle, ONNX.
 
-What is written names no patient and no folder: the card counts patients, and its metrics are means over them.
-Optimizer, banks and random states stay behind, as they serve to continue a run only. Weights may still reveal who was
-trained on to somebody who tries, so share them as the license of the data allows.
+An export names no patient and no folder: the card counts patients, and its metrics are means over them. Optimizer,
+banks and random states are left out, because they serve only to continue a run. An attack on the weights may still
+reveal training patients, so share them only as the license of the data allows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Predictor(nn.Module):
     """The network that a run predicts with, from images in [0, 1] to logits, without the rest of its method.
 
     Args:
-        method: Of :func:`anatolab.training.open_run`.
+        method: A method of :func:`anatolab.training.open_run`.
     """
 
     def __init__(self, method: nn.Module) -> None:
@@ -48,21 +48,21 @@ class Predictor(nn.Module):
 
 
 def network(folder: str) -> Predictor:
-    """Returns the network of an export, as the configuration of its MONAI bundle asks for it."""
+    """Returns the network of an export; called by the configuration of its MONAI bundle."""
     return Predictor(open_run(folder)[0]).eval()
 
 
 def card_of(method: nn.Module, info: RunInfo, evaluation: Mapping[str, Any] | None, license: str) -> dict[str, Any]:
-    """Returns what whoever receives the weights must know, without patient ids and paths.
+    """Returns the model card, without patient ids and paths.
 
     Args:
         method: The trained method.
         info: The description of its run.
-        evaluation: What ``anatolab evaluate --json-file`` wrote, if anything.
-        license: Of the weights.
+        evaluation: The content of the file of ``anatolab evaluate --json-file``, if any.
+        license: License of the weights.
 
     Raises:
-        InputError: The evaluation is not of these weights.
+        InputError: The evaluation is that of other weights.
     """
     described = {k: v for k, v in records.plain(info).items() if k not in ("split", "data")}
     digest = exported.sha256_of(exported.weights_of(method))
@@ -151,9 +151,9 @@ def readme(card: Mapping[str, Any]) -> str:
 def write_bundle(
     method: nn.Module, card: Mapping[str, Any], folder: Path, *, authors: str, overwrite: bool = False
 ) -> None:
-    """Writes what makes the folder of exported weights a MONAI bundle: two configurations and ``models/model.pt``.
+    """Makes the folder of exported weights a MONAI bundle: writes two configurations and ``models/model.pt``.
 
-    Its ``run`` predicts with anatolab, so it does what ``anatolab predict`` does.
+    Its ``run`` calls ``anatolab predict``.
     """
     for path, content in (("metadata", _metadata(card, authors)), ("inference", _inference())):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -262,7 +262,7 @@ def write_onnx(method: nn.Module, info: RunInfo, path: Path, *, overwrite: bool 
 
 
 def _without_sources(path: Path) -> bytes:
-    """An ONNX model without the stack traces and paths that the exporter keeps for debugging."""
+    """Returns an ONNX model without the exporter's stack traces and paths."""
     import onnx
 
     model = onnx.load(path)

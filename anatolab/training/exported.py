@@ -1,4 +1,4 @@
-"""Reads weights that were exported to be handed on: safetensors with the description of the run in their header."""
+"""Reads exported weights: safetensors with the description of the run in their header."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from anatolab.types import InputError
 
 WEIGHTS = "model.safetensors"
-FORMAT = 1  # raised when what the card must hold changes
-KEY = "anatolab"  # under which the header holds the card
+FORMAT = 1  # raised when the required content of the card changes
+KEY = "anatolab"  # the header's key of the card
 
 
 def exists(folder: Path) -> bool:
-    """Whether a folder holds an export."""
+    """Returns whether a folder holds an export."""
     return (folder / WEIGHTS).is_file()
 
 
@@ -28,10 +28,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
 
     Args:
         path: The file.
-        device: Where the tensors shall live.
+        device: Device for the tensors.
 
     Raises:
-        InputError: The file cannot be read, or is no export of anatolab that this version knows.
+        InputError: The file cannot be read, or is not an export that this version knows.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -78,7 +78,7 @@ def load(method: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """Returns a hash of names, shapes and values, by which an evaluation is tied to weights."""
+    """Returns a hash of names, shapes and values, which ties an evaluation to weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())

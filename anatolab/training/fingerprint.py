@@ -1,4 +1,4 @@
-"""What must agree for a checkpoint to be continued, and the sentence where it does not."""
+"""Checks that a checkpoint is continued under the settings it was started with."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from anatolab.data import Rows, Volumes
 from anatolab.training.folder import RunInfo, compared, pseudonym
 from anatolab.types import InputError, Split
 
-FREE = ("log_every", "checkpoint_every", "accelerator", "validate_every", "logger")  # settings that shape no weight
+FREE = ("log_every", "checkpoint_every", "accelerator", "validate_every", "logger")  # do not affect the weights
 
 
 def shaping(settings: Any) -> dict[str, Any]:
-    """Returns the settings that shape the weights."""
+    """Returns the settings that affect the weights."""
     return {k: v for k, v in asdict(settings).items() if k not in FREE}
 
 
 def free(settings: Any) -> dict[str, Any]:
-    """Returns the settings that shape no weight."""
+    """Returns the settings that do not affect the weights."""
     return {k: v for k, v in asdict(settings).items() if k in FREE}
 
 
 def fingerprint(
     method: nn.Module, settings: Any, rows: Rows | Volumes, split: Split, world: int, info: RunInfo | None
 ) -> dict[str, str]:
-    """Returns everything that shapes the weights, each as JSON; patients by pseudonym.
+    """Returns everything that affects the weights, each as JSON; patients as pseudonyms.
 
     Args:
-        method: Its class and its ``config`` count.
+        method: Its class and its ``config`` are used.
         settings: The settings of the loop.
-        rows: Their checksum counts.
-        split: Which patients are labeled, which are not.
-        world: How many processes share a batch.
-        info: Every field of the description that is no state, where there is a description.
+        rows: Their checksum is used.
+        split: Labeled and unlabeled patients.
+        world: Number of processes that share a batch.
+        info: The description of the run, if any; its fields that are not marked as state are used.
     """
     config = getattr(method, "config", None)
     parts = {
@@ -65,7 +65,7 @@ def check(path: Path, saved: Mapping[str, str], ours: Mapping[str, str]) -> None
     Args:
         path: The checkpoint, for the message.
         saved: Its fingerprint.
-        ours: That of the training that would go on.
+        ours: That of the training that would continue.
 
     Raises:
         InputError: Names what differs, with both values where they are short.

@@ -1,10 +1,10 @@
 """A run's folder: one description of what was trained on what, inside its checkpoint, and ``run.json`` for people.
 
-The description is written with the weights and read with them, so the two cannot be exchanged. ``run.json`` is a mirror
-of it that is compared whenever a run is opened. It may leave the house: it holds no path, and in the place of each
-patient's id a pseudonym, with which whoever has the data can tell who was held out. (A pseudonym is a hash. Somebody
-who can list all ids that are possible can find them again, so it is no anonymization.) The checkpoint holds the ids and
-the folder of the data, which evaluation needs; share it as you would share the list of patients.
+The description is part of the checkpoint, so it always belongs to the weights. ``run.json`` is a copy that is checked
+whenever a run is opened. It may be shared: it holds no paths, and pseudonyms instead of patient ids, from which owners
+of the data can tell who was held out. (A pseudonym is a hash. It is not an anonymization, because ids can be recovered
+by hashing all possible ones.) The checkpoint holds the ids and the folder of the data, which evaluation needs; treat it
+like the list of patients.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from anatolab.training import checkpoint, exported
 from anatolab.types import Case, CaseRef, Cohort, InputError, Split
 
 FILE = "run.json"
-OTHER_SPACING = 1.5  # voxels that many times longer or shorter than those of the training are worth a remark
+OTHER_SPACING = 1.5  # ratio to the training's spacing from which on a prediction gets a remark
 _FOREIGN = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError)  # of a foreign description
-_STATE = {"state": True}  # changes while a run goes on, or says where it was made: no part of what is compared
+_STATE = {"state": True}  # changes during a run, or says where it was made; not compared
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """All that is needed, beside the weights, to continue a run, to evaluate it or to predict with it.
+    """The description with which a run is continued, evaluated or used for prediction.
 
-    Each field but those marked as state belongs to the fingerprint: a run is continued under the same values only.
+    All fields not marked as state belong to the fingerprint: a run is continued only with the same values.
     """
 
     method: str  # a key of anatolab.methods.METHODS
@@ -54,14 +54,14 @@ class RunInfo:
     data: str = field(default="", metadata=_STATE)  # the folder it was trained on
     patch: tuple[int, int, int] | None = None  # (z, y, x) voxels of 3-D patches; None where it was trained on slices
     window: tuple[float, float] | None = None  # intensities are clipped to it, as in Case
-    orientation: str | None = None  # that all cases are turned to, such as "LPS"; None where the files carry none
+    orientation: str | None = None  # orientation of all cases, such as "LPS"; None: the files have none
     spacing: tuple[float, float, float] | None = None  # (z, y, x) mm of the first training case
-    field_of_view: dict[str, Any] | None = None  # the part of a slice that is seen; None: all of it
-    largest_component: bool = False  # whether a prediction keeps the largest component of each class alone
-    settings: dict[str, Any] = field(default_factory=dict)  # those of anatolab.training.Settings that shape the weights
-    start: dict[str, Any] | None = None  # whose weights it started from, see anatolab.training.start; None: fresh ones
-    loop: dict[str, Any] = field(default_factory=dict, metadata=_STATE)  # the settings that shape no weight
-    command: tuple[str, ...] = field(default=(), metadata=_STATE)  # that started it, without folders
+    field_of_view: dict[str, Any] | None = None  # the part of a scan that is used; None: all of it
+    largest_component: bool = False  # whether a prediction keeps only the largest component of each class
+    settings: dict[str, Any] = field(default_factory=dict)  # of anatolab.training.Settings, those that affect weights
+    start: dict[str, Any] | None = None  # the initial weights, see anatolab.training.start; None: random ones
+    loop: dict[str, Any] = field(default_factory=dict, metadata=_STATE)  # the other settings
+    command: tuple[str, ...] = field(default=(), metadata=_STATE)  # the command that started it, without folders
     rows: str = field(default="", metadata=_STATE)  # SHA-256 of the prepared data
     step: int = field(default=0, metadata=_STATE)  # updates that the weights have seen
     updates: int = field(default=0, metadata=_STATE)  # updates in all
@@ -86,10 +86,10 @@ class RunInfo:
         return {"field_of_view": view, "largest_component": self.largest_component, "precision": precision}
 
     def case(self, case: Case) -> Case:
-        """Returns a case as the network must see it: turned to the run's orientation, under the run's window.
+        """Returns a case prepared for the network: in the run's orientation, with the run's window.
 
         Raises:
-            InputError: It has another number of channels.
+            InputError: The number of channels differs.
         """
         if len(case.image) != self.in_channels:
             raise InputError(
@@ -99,7 +99,7 @@ class RunInfo:
         return reoriented(replace(case, window=self.window), self.orientation)
 
     def remarks(self, case: Case) -> list[str]:
-        """Returns what a user should know of a prediction for a case, as its file has it, a sentence each."""
+        """Returns limitations of a prediction for a case as stored, a sentence each."""
         name = case.source.name
         remarks = [f"{name}: {note}." for note in case.notes]
         if case.affine is None:
@@ -118,10 +118,10 @@ class RunInfo:
         return remarks
 
     def adapted(self, cohort: Cohort) -> Cohort:
-        """Returns a cohort, each case of which is read as the network must see it, see :meth:`case`.
+        """Returns a cohort whose cases are prepared for the network, see :meth:`case`.
 
         Raises:
-            InputError: Its class numbers mean something else.
+            InputError: The class tables differ.
         """
         if cohort.classes != self.classes:
             raise InputError(
@@ -133,7 +133,7 @@ class RunInfo:
 
 
 def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any], rows: str, updates: int) -> RunInfo:
-    """Returns the description with what is known when training starts: its settings, and the code that runs now."""
+    """Returns the description completed at the start of training: settings, data and code."""
     git = records.git_state()
     versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
     commit = git["commit"] + "+" * git["dirty"]
@@ -141,13 +141,13 @@ def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any],
 
 
 def compared(info: RunInfo) -> dict[str, Any]:
-    """Returns what must agree for a run to be continued: every field that is no state, by name."""
+    """Returns the fields that must agree for a run to be continued, by name."""
     kept = [f.name for f in fields(info) if not f.metadata and (f.name != "start" or info.start is not None)]
     return {k: v for k, v in asdict(info).items() if k in kept}
 
 
 def pseudonym(patient: str) -> str:
-    """Returns what stands for a patient's id in files that may leave the house.
+    """Returns the pseudonym of a patient's id for files that may be shared.
 
     Example:
         >>> pseudonym("patient001")
@@ -157,12 +157,12 @@ def pseudonym(patient: str) -> str:
 
 
 def to_text(info: RunInfo) -> str:
-    """Returns the whole description as JSON, as the checkpoint holds it."""
+    """Returns the whole description as JSON, for the checkpoint."""
     return json.dumps(asdict(info), sort_keys=True)
 
 
 def mirror(info: RunInfo) -> dict[str, Any]:
-    """Returns what ``run.json`` says: the description without paths, with pseudonyms for patients."""
+    """Returns the content of ``run.json``: the description without paths, with pseudonyms for patients."""
     split = {
         k: [pseudonym(patient) for patient in v] if isinstance(v, tuple) else v for k, v in asdict(info.split).items()
     }
@@ -174,9 +174,9 @@ def save_run(payload: Mapping[str, Any], info: RunInfo, folder: Path) -> None:
     """Writes a checkpoint with its description, and ``run.json`` after it.
 
     Args:
-        payload: ``"method"`` is the method's ``state_dict``; what else training needs.
+        payload: ``"method"``, the method's ``state_dict``, and what else training needs.
         info: The description.
-        folder: Made where it does not exist.
+        folder: Created if it does not exist.
     """
     checkpoint.save({**payload, "info": to_text(info)}, folder / checkpoint.LAST)
     write_atomically(folder / FILE, json.dumps(mirror(info), indent=1, ensure_ascii=False) + "\n", overwrite=True)
@@ -187,7 +187,7 @@ def build(info: RunInfo, weights: Mapping[str, Tensor] | None = None) -> nn.Modu
 
     Args:
         info: The description.
-        weights: Of the network, in the place of the fresh ones of these names, see :mod:`anatolab.training.start`.
+        weights: Tensors that replace fresh ones of the same names in the network, see :mod:`anatolab.training.start`.
     """
     kind = METHODS[info.method]
     network = NETWORKS[info.network](info.in_channels, len(info.classes), spatial_dims=len(info.size))
@@ -200,8 +200,8 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     """Opens a trained run: its method with the weights of the last checkpoint, in evaluation mode.
 
     Args:
-        folder: What ``train`` was given as ``out``, or what ``anatolab export`` wrote.
-        device: Where the method shall live.
+        folder: The ``out`` of ``train``, or a folder that ``anatolab export`` wrote.
+        device: Device of the method.
 
     Returns:
         The method and the description of the run; ``info.finished`` says whether these are its final weights.
@@ -234,7 +234,7 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
 
 
 def _open_export(path: Path, device: torch.device | str) -> tuple[nn.Module, RunInfo]:
-    """Opens exported weights; their description names nobody, so nobody is known to be held out."""
+    """Opens exported weights, whose description names no held-out patients."""
     card, tensors = exported.read(path)
     try:
         info = from_plain(RunInfo, {**card["info"], "split": {"train": [], "labeled": 0}})
@@ -254,10 +254,10 @@ def _cannot_build(path: Path, error: Exception) -> InputError:
 
 
 def from_plain(kind: Any, values: Any) -> Any:
-    """Returns a dataclass from what JSON holds: nested dataclasses are rebuilt, lists become tuples.
+    """Returns a dataclass from plain JSON values: nested dataclasses are rebuilt, lists become tuples.
 
     Raises:
-        TypeError: The values are no object with the fields of ``kind``.
+        TypeError: The values are not an object with the fields of ``kind``.
     """
     if not isinstance(values, dict):
         raise TypeError(f"{kind.__name__} is {values!r}")
@@ -282,7 +282,7 @@ def _load(info: RunInfo, ref: CaseRef) -> Case:
 
 
 def _check_mirror(path: Path, info: RunInfo) -> None:
-    """Refuses a ``run.json`` that does not say what the checkpoint beside it says; it may be absent."""
+    """Refuses a ``run.json`` that differs from the checkpoint beside it; it may be absent."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(held, dict):

@@ -1,4 +1,4 @@
-"""What of the rows is annotated."""
+"""Access to the labels of prepared rows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from anatolab.types import UNKNOWN, InputError
 
 
 def label_of(rows: Rows | Volumes, row: int) -> np.ndarray:
-    """Returns the class numbers of a row as they are stored, uint8 ``(*s)`` with 255 where unknown."""
+    """Returns the class numbers of a row as stored, uint8 ``(*s)`` with 255 where unknown."""
     return rows.labels[row] if isinstance(rows, Rows) else rows._row(row)[1]
 
 
 def check_annotated(rows: Rows | Volumes, labeled: Tensor) -> None:
-    """Refuses labeled rows of which no pixel has a known class."""
+    """Refuses labeled rows without any pixel of known class."""
     if any((label_of(rows, row) != UNKNOWN).any() for row in labeled.tolist()):
         return
     names = ", ".join(dict.fromkeys(rows.names[row] for row in labeled.tolist()))

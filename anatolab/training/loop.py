@@ -32,7 +32,7 @@ from anatolab.types import IGNORE, Batch, InputError, Losses, Method, Split, Sta
 
 @dataclass
 class Run:
-    """What a training left: where it stands, and its log lines."""
+    """The state of a training, and its log."""
 
     step: int  # updates so far, over all stages
     finished: bool  # False after Ctrl-C or SIGTERM
@@ -53,21 +53,21 @@ def train(
     validation: Validation | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """Trains a method through all its stages; with ``out``, continues there where an earlier call stopped.
+    """Trains a method through all its stages; with ``out``, continues an earlier, interrupted call.
 
-    A run killed at any instant and started again is bitwise equal, on a CPU, to one that never stopped. Ctrl-C and
-    SIGTERM save and return. Between log lines the device is never waited for.
+    On a CPU, a run that was killed at any instant and restarted is bitwise equal to an uninterrupted one. Ctrl-C and
+    SIGTERM save and return. Nothing waits for the device between log lines.
 
     Args:
         method: A module with the protocol :class:`anatolab.types.Method`; trained in place.
-        rows: Prepared slices, or volumes to take patches of, of at least the training patients.
-        split: Which patients are labeled; labels of all others are never read.
+        rows: Prepared slices, or volumes that patches are taken from, of at least the training patients.
+        split: Labeled patients; labels of all others are never read.
         settings: Optimizer, precision, devices, seed.
-        out: Folder for ``last.pt`` and ``log.jsonl``; nothing is written where None, nor before a run that lies there
-            has been compared. No other process can write there meanwhile.
-        info: Description of the run, kept in the checkpoint; :func:`anatolab.training.open_run` needs it.
-        validation: Held-out patients that are measured every ``settings.validate_every`` steps; they choose nothing.
-        progress: Show a progress bar; where None, only in a terminal or a live notebook.
+        out: Folder for ``last.pt`` and ``log.jsonl``, locked against other processes; None writes nothing. An existing
+            run must have the same configuration.
+        info: Description of the run, stored in the checkpoint; :func:`anatolab.training.open_run` needs it.
+        validation: Held-out patients, evaluated every ``settings.validate_every`` steps; nothing is selected by them.
+        progress: Whether to show a progress bar; None: only in a terminal or a live notebook.
 
     Raises:
         InputError: A setting is out of its range, the split leaves a stage without rows, no labeled row is annotated,
@@ -112,7 +112,7 @@ def train(
         for network in method.children():
             network.compile()
 
-    # 2. Rows on the device, and which of them are labeled.
+    # 2. Rows on the device, and the labeled ones among them.
     feed = Feed(rows, fabric.device)
     labeled = rows.index_of(split.labeled_patients)
     unlabeled = rows.index_of(split.unlabeled_patients) if split.unlabeled_patients else labeled[:0]
@@ -120,7 +120,7 @@ def train(
     samplers = [_sampler(stage, labeled, unlabeled, settings.seed + number) for number, stage in enumerate(stages)]
 
     with ExitStack() as held:
-        # 3. Where to start: the last checkpoint, compared with what is asked for, or the beginning.
+        # 3. Resume from the last checkpoint, after comparing it with the request, or start.
         if out is not None and rank == 0:
             held.enter_context(lock(out))
         path = out / checkpoint.LAST if out is not None else None
@@ -156,7 +156,7 @@ def train(
             method.train()
 
             for step in range(begin, stage.updates):
-                # 5. One update; nothing here waits for the device.
+                # 5. One update, without waiting for the device.
                 stage_progress = step / stage.updates
                 lr = learning_rate(settings, step, stage.updates)
                 for group in optimizer.param_groups:
@@ -174,7 +174,7 @@ def train(
                 run.step += 1
                 bar.update()
 
-                # 6. Now and then: read the device, look for trouble, write a line, save.
+                # 6. Every few steps: read the device, check for non-finite values, log, validate, save.
                 last = step + 1 == stage.updates
                 if (step + 1) % settings.log_every == 0 or last:
                     guard.raise_if_bad(run.step, rows, path)
@@ -216,10 +216,10 @@ def train(
 
 
 class Feed:
-    """Gives batches of rows on the device; labels of unlabeled rows are masked here and reach no method.
+    """Provides batches of rows on the device; labels of unlabeled rows are masked here and reach no method.
 
-    Up to ``resident`` bytes the rows live on an accelerator as a whole, so that a batch is one gather there. Patches of
-    volumes are cut on the host, each time anew.
+    Rows of up to ``resident`` bytes are kept on the accelerator, so that a batch is one gather. Patches of volumes are
+    cut on the host for each batch.
     """
 
     def __init__(self, rows: Rows | Volumes, device: torch.device, *, resident: int = 4 << 30) -> None:
@@ -235,7 +235,7 @@ class Feed:
         if self.resident is not None:
             where = index.pin_memory().to(self.device, non_blocking=True)
             image, label = (array[where] for array in self.resident)
-        else:  # only labels of labeled rows may say where a patch lies
+        else:  # only labels of labeled rows may decide where a patch lies
             image, label = (self._moved(array) for array in self.rows.take(index, num_labeled))
         label[num_labeled:] = IGNORE
         return Batch(image, label, num_labeled, self.rows.view)
@@ -247,7 +247,7 @@ class Feed:
 class _Step(nn.Module):
     """One stage of a method as a module, so that Fabric and DDP see a forward call.
 
-    Autocast is ours and not Fabric's, which would hand images over in bf16, with 8 bits of their intensities left.
+    Autocast is applied here instead of by Fabric, which would pass images in bf16 and keep 8 bits of their intensities.
     """
 
     def __init__(self, method: nn.Module, stage: Stage, precision: str) -> None:
@@ -260,7 +260,7 @@ class _Step(nn.Module):
 
 
 class _Guard:
-    """Remembers, on the device, which recent updates were not finite, and on the host, which rows they saw."""
+    """Records which recent updates were not finite (on the device) and which rows they used (on the host)."""
 
     def __init__(self, length: int, device: torch.device) -> None:
         self.bad = torch.zeros(length, device=device)
@@ -329,12 +329,12 @@ def _sampler(stage: Stage, labeled: Tensor, unlabeled: Tensor, seed: int) -> Two
 
 
 def _due(every: int, step: int, updates: int) -> bool:
-    """Whether something is done after this step: every so many steps and at the end; never where ``every`` is 0."""
+    """Returns whether an action is due after this step: every ``every`` steps and at the end; never if it is 0."""
     return every > 0 and (step % every == 0 or step == updates)
 
 
 def _agreed(stop: threading.Event, fabric: Any, *, due: bool) -> bool:
-    """Returns whether to stop now; several processes decide together, at log steps only."""
+    """Returns whether to stop now; several processes agree on it, at log steps only."""
     if fabric.world_size == 1:
         return stop.is_set()
     if not due:

@@ -1,4 +1,4 @@
-"""Settings of a training, and what follows from them: optimizer, learning rate, precision, memory."""
+"""Settings of a training run, and the optimizer, learning rate, precision and memory options they imply."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from anatolab.types import InputError
 class Settings:
     """Settings of the training loop; what is trained is described by the method's own ``Config``.
 
-    A value of None stands for the default of the optimizer: AdamW with warm-up and cosine, as every recommended method
-    here uses it, or SGD with polynomial decay, as the papers print it.
+    None stands for the default of the optimizer. AdamW has warm-up and a cosine schedule, as every recommended method
+    uses it. SGD has polynomial decay, as in the papers.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float | None = None  # highest learning rate; .002 of AdamW, .01 of SGD
-    weight_decay: float | None = None  # .02 of AdamW, 1e-4 of SGD
+    lr: float | None = None  # highest learning rate; .002 with AdamW, .01 with SGD
+    weight_decay: float | None = None  # weight decay; .02 with AdamW, 1e-4 with SGD
     clip: float | None = None  # largest gradient norm; 1 with AdamW, 10 with SGD
-    schedule: Literal["cosine", "poly"] | None = None  # in each stage; cosine with AdamW, poly with SGD
-    floor: float | None = None  # learning rate at the end, as a share of lr; .01 of cosine, 0 of poly
-    warm_up: float = 0.05  # share of a stage in which the learning rate of cosine rises from 0
-    power: float = 0.9  # of poly
-    momentum: float = 0.9  # of SGD
-    nesterov: bool = False  # of SGD
-    seed: int = 0  # of weights, sampler and augmentation
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the processor computes in it
+    schedule: Literal["cosine", "poly"] | None = None  # of the learning rate; cosine with AdamW, poly with SGD
+    floor: float | None = None  # last learning rate as a share of lr; .01 with cosine, 0 with poly
+    warm_up: float = 0.05  # share of a stage over which the cosine schedule warms up from 0
+    power: float = 0.9  # exponent of the poly schedule
+    momentum: float = 0.9  # momentum of SGD
+    nesterov: bool = False  # Nesterov momentum for SGD
+    seed: int = 0  # seed of weights, sampler and augmentation
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"  # auto: bf16 where the processor has it, else fp32
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1  # processes on this machine; more than one trains with DDP
     nodes: int = 1  # machines, under torchrun
     compile: bool = False  # torch.compile of every network
-    log_every: int = 20  # steps between reads of the device
-    checkpoint_every: int = 200  # steps
-    validate_every: int = 0  # steps between measurements of held-out patients, which choose nothing; 0: none
-    logger: Literal["none", "tensorboard"] = "none"  # beside log.jsonl
+    log_every: int = 20  # steps between log lines
+    checkpoint_every: int = 200  # steps between checkpoints
+    validate_every: int = 0  # steps between validations, which select nothing; 0: no validation
+    logger: Literal["none", "tensorboard"] = "none"  # a further log beside log.jsonl
 
     def resolved(self) -> Settings:
-        """Returns these settings with the optimizer's defaults in the place of None.
+        """Returns these settings with the optimizer's defaults in place of None.
 
         Example:
             >>> Settings(optimizer="sgd").resolved().lr, Settings(lr=0.1).resolved().lr
@@ -79,7 +79,7 @@ def learning_rate(settings: Settings, step: int, updates: int) -> float:
 
 
 def build_optimizer(parameters: Sequence[nn.Parameter], settings: Settings, *, nesterov: bool = False) -> Any:
-    """Returns the fused optimizer of resolved settings; it skips an update where ``found_inf`` is set to 1."""
+    """Returns the fused optimizer of resolved settings; it skips an update when ``found_inf`` is 1."""
     nesterov = nesterov or settings.nesterov
     lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
     if settings.optimizer == "adamw":
@@ -100,8 +100,8 @@ def resolve_precision(precision: str, accelerator: str = "auto", dims: int = 2) 
 
     Args:
         precision: ``auto``, ``32-true`` or ``bf16-mixed``.
-        accelerator: Of the settings.
-        dims: 2 or 3, of the network's convolutions.
+        accelerator: That of the settings.
+        dims: 2 or 3, the dimensions of the network's convolutions.
 
     Raises:
         InputError: The precision is unknown, or bf16 is given in 3-D on a CPU.
@@ -125,7 +125,7 @@ def resolve_precision(precision: str, accelerator: str = "auto", dims: int = 2) 
 def keep_memory() -> None:
     """Lets glibc keep the memory of freed tensors instead of returning it at every use; elsewhere does nothing.
 
-    Mapping and unmapping it anew takes a third of an update on a CPU. Results keep every bit.
+    Mapping and unmapping memory takes a third of an update on a CPU. Results stay bitwise the same.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

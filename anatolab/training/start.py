@@ -1,4 +1,4 @@
-"""Fine-tuning: a run that starts from the network of another one."""
+"""Fine-tuning: starts a run from the network weights of another one."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from anatolab.types import InputError
 
 
 def start_from(folder: Path | str, info: RunInfo) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Returns the weights of another run's network that fit a new run, and what is said of them.
+    """Returns the weights of another run's network that fit a new run, and their description.
 
-    They are those that the other run predicts with. Heads beside the network, banks and the optimizer start afresh.
-    Where the classes differ in number, names or order, the layers that depend on them do so, too.
+    They are the weights that the other run predicts with. Heads beside the network, banks and the optimizer start
+    afresh. If the classes differ in number, names or order, so do the layers that depend on them.
 
     Args:
-        folder: Of a run or an export.
-        info: Of the new run.
+        folder: Folder of a run or an export.
+        info: Description of the new run.
 
     Returns:
         Weights for :func:`anatolab.training.folder.build`, and ``RunInfo.start``: the method they come from, their
         hash, and the names of the tensors that start afresh. It belongs to the fingerprint of the run.
 
     Raises:
-        InputError: The network, the number of channels or of dimensions is another.
+        InputError: The network, or the number of channels or dimensions, differs.
     """
     with torch.random.fork_rng():  # opening a run draws weights
         method, source = open_run(folder)
@@ -56,7 +56,7 @@ def backbone_of(network: nn.Module) -> nn.Module:
 
 
 def _head(info: RunInfo) -> set[str]:
-    """The tensors of a network whose shape depends on the number of classes."""
+    """Returns the names of the tensors whose shape depends on the number of classes."""
     with torch.random.fork_rng():
         one, more = (
             NETWORKS[info.network](info.in_channels, len(info.classes) + k, spatial_dims=len(info.size)).state_dict()

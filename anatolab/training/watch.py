@@ -1,4 +1,4 @@
-"""What watches a run and shapes none of its bits: the log, TensorBoard, and measurements of held-out patients."""
+"""Monitoring of a run without effect on its weights: the log, TensorBoard, and validation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from anatolab.types import CaseRef, InputError
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures a method in training on patients that are held out.
+    """Evaluates a method during training on held-out patients.
 
-    It reads no random number, changes no statistic of batch norm, and nothing is selected by it: a run ends in the same
-    weights with it and without it, to the bit.
+    It consumes no random numbers, changes no batch-norm statistics, and selects nothing: the weights of a run are
+    bitwise the same with and without it.
     """
 
     refs: Sequence[CaseRef]  # annotated cases
     classes: tuple[str, ...]  # background first
-    size: tuple[int, ...]  # what the network is trained at
+    size: tuple[int, ...]  # image size of the training
     rules: dict[str, Any] = field(default_factory=dict)  # field_of_view, largest_component: as of a prediction
 
     def measure(self, method: nn.Module, device: torch.device, precision: str) -> dict[str, float]:
@@ -44,7 +44,7 @@ class Validation:
 
 @contextmanager
 def untouched(method: nn.Module) -> Iterator[None]:
-    """Restores random states and the modes of all modules, whatever is done to them inside."""
+    """Restores the modes of all modules and the random states at the end of a ``with`` block."""
     states, modes = checkpoint.rng_state(), [(module, module.training) for module in method.modules()]
     try:
         yield
@@ -55,12 +55,12 @@ def untouched(method: nn.Module) -> Iterator[None]:
 
 
 class Log:
-    """Log lines in memory and, one JSON object a line, on disk; a resumed run goes on from its checkpoint's lines.
+    """Log lines in memory and, one JSON object per line, on disk; a resumed run continues its checkpoint's lines.
 
     Args:
         run: Has ``log``, a list of lines, and ``step``.
         path: The file, if any.
-        logger: ``none`` or ``tensorboard``, which writes beside the file.
+        logger: ``none``, or ``tensorboard``, whose files lie beside ``path``.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -84,13 +84,13 @@ class Log:
         return {name: f"{entry[name]:.3f}" for name in ("loss", *losses.terms)}
 
     def validation(self, stage: str, dice: dict[str, float]) -> None:
-        """Writes a line of measurements, under ``validation``."""
+        """Writes a line of validation results, under ``validation``."""
         plain = {name: value if value == value else None for name, value in dice.items()}  # JSON has no NaN
         entry = {"step": self.run.step, "stage": stage, "validation": plain}
         self._add(entry, {f"validation/{name}": value for name, value in plain.items() if value is not None})
 
     def close(self) -> None:
-        """Writes what TensorBoard holds back."""
+        """Flushes TensorBoard."""
         if self.board is not None:
             self.board.finalize("success")
 
@@ -104,7 +104,7 @@ class Log:
 
 
 def _tensorboard(folder: Path) -> Any:
-    """Fabric's logger."""
+    """Returns Fabric's TensorBoard logger."""
     from lightning_fabric.loggers import TensorBoardLogger
 
     try:

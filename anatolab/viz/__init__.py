@@ -1,4 +1,4 @@
-"""Figures that work live, in the built book and without JavaScript; one palette, with one color a class.
+"""Figures that work live, in the built book and without JavaScript; one palette, with one color per class.
 
 In a live notebook :func:`show` hands back the ordinary interactive figure. While the book is built (environment
 variable ``ANATOLAB_BOOK``) it gives one block of HTML: a picture with its alternative text, the same figure as data

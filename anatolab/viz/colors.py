@@ -1,4 +1,4 @@
-"""One color a class and a method, the same on every page."""
+"""One color per class and per method, the same on every page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from anatolab.methods import METHODS
 from anatolab.types import InputError
 
-# Told apart by normal and by color-blind eyes, and at least 3 : 1 against white and against the dark page: see
+# Distinguishable with normal and color-deficient vision, and at least 3 : 1 against both page backgrounds: see
 # tests/test_viz.py, which also holds book/_static/anatolab.css to the same values.
 CLASS_COLORS = {"background": "#808080", "RV": "#2b7fd0", "Myo": "#b98a00", "LV": "#d0445f"}
 METHOD_COLORS = {

@@ -111,7 +111,7 @@ def _span(share: np.ndarray, margin: int = 2) -> slice:
 def explore(
     case: Case, classes: Sequence[str], *, alt: str, caption: str = "", side: int = 112, slices: int = 16
 ) -> Any:
-    """Pages through a volume with its outlines: a slider and a switch a class, or the book's twin of it.
+    """Pages through a volume with its outlines: a slider and a switch per class, or the book's static twin.
 
     Args:
         case: The volume; outlines are drawn where it has a label.
@@ -172,7 +172,7 @@ class SceneBoard:
 
         Args:
             scene: One of ``scenes``.
-            color: Of the object in the picture and in the bars, the first where None; dots are the margins of the
+            color: Color of the object in the picture and in the bars, the first where None; dots are the margins of the
                 same scene in every color.
         """
         import plotly.graph_objects as go

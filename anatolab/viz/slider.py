@@ -20,7 +20,7 @@ def frames_figure(make: Callable[[Any], Figure], values: Sequence[Any], *, label
     Args:
         make: Value to figure; the callback of a live explorer serves.
         values: What the slider runs over; a handful to a few dozen.
-        label: Of the slider, e.g. ``"temperature"``.
+        label: Label of the slider, e.g. ``"temperature"``.
         start: Index of the value shown first.
 
     Raises:

@@ -1,8 +1,7 @@
-"""The claims on the pages: the ledger's tables and picture, claim boxes, links to lines, slips, the A/A rate.
+"""Claims on pages: the ledger's tables and picture, claim boxes, links to lines, errata, the A/A rate.
 
-Directives ``{ledger}``, ``{ledger-picture}``, ``{ledger-summary}``, ``{claim}`` and ``{slips}`` read
-``book/ledger.yml`` through ``anatolab_ledger``, which computes every verdict; ``{repeats}`` prints how often the rule
-decides for nothing.
+The directives read ``book/ledger.yml`` through ``anatolab_ledger``, which computes every verdict; ``{repeats}`` prints
+the rate of decisions where nothing differs.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from html import escape
 from typing import Any, ClassVar, get_args
 
 import anatolab_ledger as ledger
-from anatolab_book import RecordTable, badge, earlier, runs, stale
+from anatolab_numbers import RecordTable, badge, earlier, runs, stale
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -43,12 +42,12 @@ def read_once(_changed: int) -> ledger.Ledger:
 
 
 def read() -> ledger.Ledger:
-    """The ledger as it is on disk now."""
+    """Returns the ledger as it is on disk now."""
     return read_once(ledger.path().stat().st_mtime_ns)
 
 
 class LedgerDirective(RecordTable):
-    """Reads and judges claims, and notes which records the page depends on."""
+    """A directive that reads and judges claims, and notes the records that the page depends on."""
 
     def book(self) -> ledger.Ledger:
         self.env.note_dependency(str(ledger.path()))
@@ -56,7 +55,7 @@ class LedgerDirective(RecordTable):
         return read()
 
     def verdicts(self, paper: str) -> list[ledger.Verdict]:
-        """The claims of a paper, judged together."""
+        """Judges the claims of a paper together."""
         for entry, check in self.book().checks:
             for experiment in check.experiments if entry.paper == paper else ():
                 try:
@@ -66,7 +65,7 @@ class LedgerDirective(RecordTable):
         return ledger.judge(self.book(), paper)
 
     def to_page(self, page: str, text: str) -> list[nodes.Node]:
-        """A link to another page, where the book has it."""
+        """Returns a link to another page, if the book has it."""
         name, _, anchor = page.partition("#")
         if name not in self.env.found_docs:
             return []
@@ -80,7 +79,7 @@ class LedgerDirective(RecordTable):
         return nodes.reference("", experiment, refuri=uri, internal=True)
 
     def how(self, check: ledger.Check, measured: ledger.Measured) -> list[nodes.Node]:
-        """What is compared, on which data."""
+        """Describes what is compared, on which data."""
         parts: list[nodes.Node] = [*self.inline(check.what)]
         if check.exact:
             return [*parts, nodes.Text(f"; {measured.setting}")]
@@ -98,7 +97,7 @@ class LedgerDirective(RecordTable):
         return [nodes.Text("("), first, nodes.Text(" minus "), second, nodes.Text(")")]
 
     def effect(self, check: ledger.Check, measured: ledger.Measured, adjusted: float | None = None) -> list[nodes.Node]:
-        """Difference, interval, seeds and patients; corrected p value and printed size beside it."""
+        """Formats difference, interval, seeds, patients, corrected p-value and printed size."""
         compared = measured.comparison
         if compared is None:
             without = nodes.Text("no unit has the value in every run")
@@ -117,7 +116,7 @@ class LedgerDirective(RecordTable):
         return [nodes.Text(text)]
 
     def words(self, verdict: ledger.Verdict) -> list[nodes.Node]:
-        """The verdict as a badge, with the scope below it, and whether a record is stale."""
+        """Renders the verdict as a badge, with its scope and whether a record is stale."""
         parts: list[nodes.Node] = [verdict_badge(verdict)]
         if verdict.scope and verdict.outcome not in ("agrees", "opposite"):
             parts += [nodes.Text(f" {verdict.scope}")]
@@ -127,7 +126,7 @@ class LedgerDirective(RecordTable):
 
 
 def verdict_badge(verdict: ledger.Verdict) -> nodes.inline:
-    """The words of a verdict, colored by its outcome."""
+    """Renders the words of a verdict, colored by its outcome."""
     kind = f"al-{verdict.outcome.replace(' ', '-')}"
     return nodes.inline("", verdict.words, classes=["al-badge", kind])
 
@@ -160,7 +159,7 @@ class LedgerTable(LedgerDirective):
         return [nodes.paragraph("", "", *self.sources(paper)), nodes.paragraph("", tally(verdicts)), table]
 
     def sources(self, paper: str) -> list[nodes.Node]:
-        """What was read, and where the paper and its code are."""
+        """Says what was read first-hand, with links to the paper and its code."""
         source = self.book().papers[paper]
         parts = [*self.inline(f"{{cite:t}}`{paper}`"), nodes.Text(f". Read first-hand: {source['read']}. ")]
         links = [(f"arXiv:{source['arxiv']}", f"https://arxiv.org/abs/{source['arxiv']}")]
@@ -173,19 +172,19 @@ class LedgerTable(LedgerDirective):
 
 
 def quoted(entry: ledger.Entry) -> str:
-    """The words of the abstract, in quotation marks."""
+    """Returns the words of the abstract in quotation marks."""
     return "“" + entry.quote.replace(r"$\tau$", "τ") + "” "
 
 
 def tally(verdicts: list[ledger.Verdict]) -> str:
-    """One sentence on a paper: how many claims, and how they came out, in the words of the lines."""
+    """Returns one sentence with the number of claims of a paper and their outcomes."""
     counts = Counter(v.words for v in verdicts)
     counted = ", ".join(f"{n} {words}" for words, n in counts.most_common())
     return f"{len(verdicts)} claims: {counted}."
 
 
 class LedgerPicture(LedgerDirective):
-    """All claims at a glance: a row a paper, a square a claim, colored by outcome, filled by scope; each is a link."""
+    """Draws all claims: a row per paper, a linked square per claim, colored by outcome, filled by scope."""
 
     LETTERS: ClassVar[dict[str | None, str]] = {
         "own setting": "o",
@@ -234,7 +233,7 @@ class LedgerPicture(LedgerDirective):
 
 
 class LedgerSummary(LedgerDirective):
-    """How the claims of each paper came out, a row a paper; claims, not tests, are counted."""
+    """Counts the outcomes of the claims of each paper, one row per paper; claims are counted, not tests."""
 
     def build(self, body: Any) -> list[nodes.Node]:
         book = self.book()
@@ -290,7 +289,7 @@ class ClaimBox(LedgerDirective):
     """``{claim} action-best``: the line of the ledger as a box. With a body: a measurement without a verdict.
 
     A statement that is no line of the ledger (of a table, of another paper, or known only second-hand) gets no verdict.
-    A side is an experiment, whose patients are compared, or ``experiment:key`` for a number a run.
+    A side is an experiment, whose patients are compared, or ``experiment:key`` for a number per run.
     """
 
     def build(self, body: Any) -> list[nodes.Node]:
@@ -353,7 +352,7 @@ class ClaimBox(LedgerDirective):
 
 
 def line_uri(env: Any, name: str) -> str:
-    """The address of a line, from the page being read."""
+    """Returns the address of a line, relative to the page being read."""
     page = "" if env.docname == LEDGER else env.app.builder.get_relative_uri(env.docname, LEDGER)
     return f"{page}#claim-{name}"
 

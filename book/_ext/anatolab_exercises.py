@@ -1,12 +1,11 @@
-"""The exercises of all chapters and their solutions, and a command that runs the answers against the chapters' checks.
+"""Extracts exercises and solutions from all chapters, and tests the answers with the chapters' checks.
 
     python book/_ext/anatolab_exercises.py [NOTEBOOK ...]
 
-An answer is code that the solution shows, as `name = ...` or as a block; where it gives a formula, the same in code
-stands in `book/solutions.yml`. It runs in place of the `None` of the cell after its exercise, behind those statements
-of the chapter that the cell needs, found by the names they bind: no network is trained for a check that does not look
-at one. Tagged cells in the notebooks would write some forty answers a second time, beside the solution that shows
-them, and would still need this slicing.
+An answer is code in the solution, `name = ...` or a block; for a formula, the same in code is in `book/solutions.yml`.
+It replaces the `None` of the cell after its exercise, and runs after those statements of the chapter that the cell
+needs, found by the names they bind, so that no network is trained unless a check uses one. Tagged cells in the
+notebooks would repeat some forty answers of the solutions and would still need this slicing.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def statements(source: str) -> list[ast.stmt]:
 
 
 def bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement gives a value."""
+    """Returns the names that a statement binds."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
     names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -113,7 +112,7 @@ def bound(statement: ast.stmt) -> set[str]:
 
 
 def changed(statement: ast.stmt) -> set[str]:
-    """Names whose value a statement changes in place: by calling a method, or by assigning to a part of it."""
+    """Returns the names whose value a statement changes in place, by a method call or an assignment to a part."""
     names = set()
     for node in ast.walk(statement):
         target: Any = None
@@ -133,7 +132,7 @@ def changed(statement: ast.stmt) -> set[str]:
 
 
 def free(node: ast.AST) -> set[str]:
-    """Names that a piece of code reads and does not bind in a scope of its own."""
+    """Returns the names that a piece of code reads without binding them in its own scope."""
     below = {name for child in ast.iter_child_nodes(node) for name in free(child)}
     if isinstance(node, ast.Name):
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
@@ -169,7 +168,7 @@ def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
 
 
 class Unasserted(ast.NodeTransformer):
-    """Leaves out what a chapter asserts on the way: with statements missing in between, random draws differ."""
+    """Removes a chapter's assertions, because random numbers differ when statements are left out."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST:
         return ast.copy_location(ast.Pass(), node)
@@ -194,13 +193,13 @@ def run(exercise: Exercise) -> str:
 
 
 def is_right(printed: str) -> bool:
-    """Whether a check said so, and nothing else: each of its parts says "right", none "not" or "no"."""
+    """Returns whether every part of a check's output says "right", and none "not" or "no"."""
     lines = [part.strip() for part in re.split(r"\n|\|", printed) if part.strip()]
     return bool(lines) and all(re.search(r"\bright\b", part) and not re.search(r"\bno[t]?\b", part) for part in lines)
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the answers of the notebooks named, or of all; the exit status."""
+    """Runs the answers of the named notebooks, or of all; returns the exit status."""
     paths = [Path(a) for a in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     bad = 0
     for exercise in (e for path in paths for e in exercises(path)):

@@ -1,10 +1,10 @@
-"""The claim ledger: what the six abstracts say, what tests each statement, and the words that a rule gives it.
+"""The claim ledger: the claims of the six abstracts, the test of each, and its verdict by a rule.
 
-``book/ledger.yml`` holds the quotes and, for each, its primary test: two experiments, a metric and a direction. Nothing
-there says how a test came out. :func:`judge` reads the records, compares (:func:`anatolab.analysis.harness.between`),
-decides all claims of a paper together (:func:`anatolab.metrics.decide`), and computes the scope of each from the
-configuration of the run (:func:`anatolab.metrics.scope_of`). A claim about mathematics is tested by enumeration
-(:data:`EXACT`) instead of by training, and goes through the same functions.
+``book/ledger.yml`` holds the quotes and, for each, its primary test: two experiments, a metric and a direction, but no
+results. :func:`judge` reads the records, compares (:func:`anatolab.analysis.harness.between`), decides all claims of a
+paper together (:func:`anatolab.metrics.decide`), and computes the scope of each from the configuration of the run
+(:func:`anatolab.metrics.scope_of`). A claim about mathematics is tested by enumeration (:data:`EXACT`) instead of
+training, by the same functions.
 """
 
 from __future__ import annotations
@@ -85,15 +85,15 @@ class Ledger:
     papers: Mapping[str, Mapping[str, Any]]  # sources: what was read, arxiv, pmc, code
     printed: Mapping[str, Mapping[int, float]]  # Dice of plain supervision, by data set and labeled patients; 0: all
     slips: tuple[Slip, ...]
-    awaited: frozenset[str]  # experiments that may be missing; any other that is missing is an error
+    awaited: frozenset[str]  # experiments that may be missing; any other missing experiment is an error
 
     def of(self, paper: str) -> tuple[Entry, ...]:
-        """The claims of one paper."""
+        """Returns the claims of one paper."""
         return tuple(e for e in self.entries if e.paper == paper)
 
     @property
     def checks(self) -> Iterator[tuple[Entry, Check]]:
-        """Every test, primary and beside, with its claim."""
+        """Yields every test, primary and further ones, with its claim."""
         for entry in self.entries:
             for check in (*((entry.test,) if entry.test else ()), *entry.beside):
                 yield entry, check
@@ -101,7 +101,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the records say of one check."""
+    """The recorded result of one check."""
 
     comparison: Comparison | None = None  # None as well where no unit has the value in every run
     missing: tuple[str, ...] = ()  # experiments not run yet
@@ -112,7 +112,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one claim."""
+    """The verdict on one claim."""
 
     entry: Entry
     words: str  # as a page prints them
@@ -128,7 +128,7 @@ UNTESTED = "not tested"
 
 
 def path() -> Path:
-    """The file of claims in the checkout."""
+    """Returns the file of claims in the checkout."""
     return records.PACKAGE.parent / "book" / "ledger.yml"
 
 
@@ -183,17 +183,17 @@ def _made(kind: type[Any], **fields: Any) -> Any:
 
 @cache
 def earlier() -> frozenset[str]:
-    """Experiments of the first, undertrained regime, on which no verdict may rest."""
+    """Returns the experiments of the first, undertrained regime, which no verdict may use."""
     file = records.PACKAGE.parent / "book" / "records" / "earlier.json"
     return frozenset(json.loads(file.read_text(encoding="utf-8")))
 
 
 def measure(check: Check, awaited: frozenset[str] = frozenset()) -> Measured:
-    """Compares what a check names.
+    """Runs the comparison of a check on the records.
 
     Args:
-        check: Primary, or beside one.
-        awaited: Experiments that may be missing, which makes the check "not run".
+        check: A primary or a further test.
+        awaited: Experiments that may be missing, in which case the check is "not run".
 
     Raises:
         RecordError: A record is missing that is not awaited, is of the earlier regime, or lacks the value; the message
@@ -259,7 +259,7 @@ def judge(ledger: Ledger, paper: str) -> list[Verdict]:
 
 
 def setting_of(record: records.Record) -> Setting:
-    """The setting of a recorded run, from its configuration."""
+    """Returns the setting of a recorded run, from its configuration."""
     config = record.config
     if "cohort" not in config:
         return Setting("generated scenes")
@@ -275,7 +275,7 @@ def setting_of(record: records.Record) -> Setting:
 
 
 def control_of(ledger: Ledger, values: Measured) -> Control | None:
-    """The positive control of a comparison: plain supervision at the same cohort, side and network, and as printed."""
+    """Returns the positive control: supervision on the same cohort, side and network, here and as printed."""
     if not values.records or "cohort" not in values.records[0].config:
         return None
     run, setting = values.records[0].experiment, setting_of(values.records[0])
@@ -301,13 +301,13 @@ def _described(record: records.Record) -> str:
 
 # ------------------------------------------------------------------------------------------ claims about mathematics
 def _worst(differences: Mapping[str, float]) -> Comparison:
-    """A claim that something holds *always* stands or falls with its worst case, which has no sampling error."""
+    """Returns the worst case, which decides a claim that something *always* holds and has no sampling error."""
     return exactly(max(differences.values()), len(differences))
 
 
 @cache
 def _variance_ratios(kind: str) -> dict[str, float]:
-    """Variance over that of naive draws, minus 1, of nine fields on one irregular mask."""
+    """Computes the variance relative to naive sampling, minus 1, of nine fields on one irregular mask."""
     import torch
 
     from anatolab.analysis.sampling_variance import exact_variance
@@ -334,7 +334,7 @@ def _variance_ratios(kind: str) -> dict[str, float]:
 
 
 def _bank_memory() -> Comparison:
-    """Megabytes of ACTION's two banks at the published widths, less those of the network that it trains."""
+    """Computes the megabytes of ACTION's two banks at published widths, minus those of the trained network."""
     import torch
 
     from anatolab.methods import Action
@@ -347,7 +347,7 @@ def _bank_memory() -> Comparison:
 
 
 def _centers() -> Comparison:
-    """Largest cosine of four class centers above that of the regular simplex, less a hundredth."""
+    """Computes the largest cosine of four class centers minus that of the regular simplex, minus 0.01."""
     from anatolab.analysis import least_largest_cosine
     from anatolab.losses import simplex_centers
 
@@ -359,7 +359,7 @@ def _centers() -> Comparison:
 
 
 def _groups_in_training() -> Comparison:
-    """Whether CFR sees group labels in training, less whether DFR does."""
+    """Compares whether CFR and DFR use group labels in training, as 0 or 1."""
     from anatolab.robust import Cfr, Dfr
 
     cfr, dfr = ("group" in m.sees_in_training for m in (Cfr, Dfr))

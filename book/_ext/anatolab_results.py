@@ -1,4 +1,4 @@
-"""Pages made of all records and all notebooks: the dashboard, and the solutions of every chapter."""
+"""Pages made of records and notebooks: the dashboard, the performance contracts, the solutions of every chapter."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from anatolab_book import BookDirective, RecordTable, badge, runs, stale
 from anatolab_exercises import exercises
+from anatolab_numbers import BookDirective, RecordTable, badge, runs, stale
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -19,7 +19,7 @@ UP = "../"
 
 
 class Dashboard(RecordTable):
-    """Every record of the checkout, a line an experiment; a script beside the page filters and sorts it."""
+    """Lists every record of the checkout, one line per experiment; a script filters and sorts them."""
 
     COLUMNS = ("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95", "ASSD", "time (s)", "memory (MB)")
 
@@ -86,15 +86,29 @@ class Solutions(BookDirective):
         return sections
 
     def moved(self, text: str, chapter: str) -> str:
-        """Links of a solution as this page must write them."""
+        """Returns a solution with its links rewritten for this page."""
         text = re.sub(r"\]\((\d\d_\w+\.ipynb)", r"](../notebooks/\1", text)
         return re.sub(r"\]\(#", f"](../notebooks/{chapter}.ipynb#", text)
 
 
+class Benchmarks(RecordTable):
+    """Every performance contract, a line each: against what, target, what was measured, and why where it is not met."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        (made,) = runs(self.env, "benchmarks")
+        lines = []
+        for row in made.values["rows"]:
+            verdict = f"{row['verdict']}: {row['reason']}" if row["reason"] else row["verdict"]
+            cells = (row["what"], row["peer"], row["target"], row["measured"], verdict)
+            lines.append([[nodes.Text(cell)] for cell in cells])
+        head = ("contract", "against", "target", "measured", "verdict")
+        return [self.table([[nodes.Text(name)] for name in head], lines)]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives."""
+    app.add_directive("benchmarks", Benchmarks)
     app.add_directive("dashboard", Dashboard)
     app.add_directive("solutions", Solutions)
-    app.setup_extension("anatolab_claims")
     app.add_js_file("anatolab-dashboard.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

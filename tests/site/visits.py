@@ -37,7 +37,8 @@ const blocks = "p, li, td, th, dd, dt, figcaption, caption, h1, h2, h3, h4, .mat
 const fit = () => ({
   "formulas wider than their box": named(all(".bd-article mjx-math"), (n) => n.closest(blocks), 1),
   "formulas too small to read": all(".bd-article mjx-container")
-    .filter((n) => n.offsetParent && parseFloat(getComputedStyle(n).fontSize) < 10.5).map((n) => n.textContent.slice(0, 60)),
+    .filter((n) => n.offsetParent && parseFloat(getComputedStyle(n).fontSize) < 10.5)
+    .map((n) => n.textContent.slice(0, 60)),
   "tables wider than their box": named(all(".bd-article table"), (n) => n.parentElement, 1),
   "code wider than its box": all(".bd-article pre").filter((n) => n.offsetParent && n.scrollWidth > n.clientWidth)
     .map((n) => `${n.textContent.trim().slice(0, 60)} (by ${n.scrollWidth - n.clientWidth} px)`),
@@ -55,7 +56,8 @@ const fit = () => ({
 const late = () => {
   all("[data-opened]").forEach((d) => { d.open = false; });
   all("[data-unfolded]").forEach((d) => { d.classList.add("toggle-hidden"); });
-  const first = all(".bd-article :is(.al-figure, .al-diagram, .al-picture, .al-overview, img)").find((n) => n.checkVisibility());
+  const first = all(".bd-article :is(.al-figure, .al-diagram, .al-picture, .al-overview, img)")
+    .find((n) => n.checkVisibility());
   const top = first ? Math.round(box(first).top + scrollY) : Infinity;
   all("[data-opened]").forEach((d) => { d.open = true; });
   all("[data-unfolded]").forEach((d) => { d.classList.remove("toggle-hidden"); });

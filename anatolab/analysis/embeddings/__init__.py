@@ -91,10 +91,10 @@ def embed(
         size: Height and width that the method was trained at; of a folder it is known.
         of: What is shown, see :func:`read_features`.
         layout: ``tsne`` or ``umap``.
-        per_class: Points a class, at most.
+        per_class: Points per class, at most.
         neighbors: Perplexity of t-SNE, number of neighbors of UMAP.
-        seed: Of the choice of points and of the layout.
-        dims: Of the map, 2 or 3.
+        seed: Seed of the choice of points and of the layout.
+        dims: Dimensions of the map, 2 or 3.
 
     Raises:
         InputError: A method without its size, a method without the features asked for, or an unknown patient.

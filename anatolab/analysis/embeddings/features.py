@@ -64,9 +64,9 @@ def read_features(
         of: ``decoder``: a pixel's vector in all decoder maps. ``representation``: the unit vector that the contrastive
             losses compare. ``patch``: means of the decoder maps over a cell; its class is what covers most of it
             beside background, if that is a tenth. ``slice``: means over the slice; its class is which organs it shows.
-        per_class: Points a class, at most.
-        seed: Of the choice.
-        cells: Patches a side.
+        per_class: Points per class, at most.
+        seed: Seed of the choice.
+        cells: Patches per side.
         batch: Slices at a time.
 
     Raises:
@@ -110,7 +110,7 @@ def balanced(label: np.ndarray, per_class: int, *, seed: int = 0, groups: np.nda
     Args:
         label: ``(n,)`` class numbers.
         per_class: Rows of each class; all of them where a class has fewer.
-        seed: Of the draws.
+        seed: Seed of the draws.
         groups: ``(n,)`` such as patients: a class takes turns among them until it has enough.
 
     Returns:

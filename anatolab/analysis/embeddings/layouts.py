@@ -39,8 +39,8 @@ def tsne(
         perplexity: Soft number of neighbors; less than a third of the rows, or it is lowered to that.
         init: ``pca`` keeps what is global, as far as two components do; ``random`` depends on the seed alone; from an
             array ``(n, 2)``, another map, the layout goes on at that scale and without exaggeration.
-        seed: Of a random start.
-        iterations: Of gradient descent.
+        seed: Seed of a random start.
+        iterations: Iterations of gradient descent.
         dims: 2 or 3.
 
     Reference:
@@ -78,7 +78,7 @@ def umap_map(
 
     Args:
         x: Rows; more than ``COMPONENTS`` columns are reduced first.
-        neighbors: Of each point that the graph connects it to.
+        neighbors: Number of neighbors that the graph connects each point to.
         min_dist: How close points may lie in the map.
         init: ``pca``, ``spectral``, ``random`` or an array ``(n, 2)``.
         seed: Fixes the layout, at the price of one thread.
@@ -103,9 +103,9 @@ def aligned_maps(
 
     Args:
         moments: Features ``(n, d)`` of each moment, rows in one order.
-        perplexity: Of every layout.
-        init: Of the first layout.
-        seed: Of every layout.
+        perplexity: Perplexity of every layout.
+        init: Start of the first layout.
+        seed: Seed of every layout.
 
     Raises:
         InputError: Moments have different numbers of rows.

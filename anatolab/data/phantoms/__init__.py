@@ -1,4 +1,4 @@
-"""Generated anatomy, written in the public layouts: everything runs with no download."""
+"""Generated anatomy, written in the public layouts, so that everything runs without a download."""
 
 from anatolab.data.phantoms.abdomen import Abdomen, draw_abdomen, write_abdomen
 from anatolab.data.phantoms.atrium import Atrium, draw_atrium, write_atrium
@@ -13,7 +13,7 @@ from anatolab.data.phantoms.scenes import (
     recombined_scenes,
 )
 
-KINDS = {  # of ``anatolab cohort``: what writes one, and the files that are there once a patient
+KINDS = {  # of ``anatolab cohort``: the writer, and the pattern of a file that exists once per patient
     "cardiac": (write_cardiac, "patient*/Info.cfg"),
     "abdomen": (write_abdomen, "label/*.nii.gz"),
     "atrium": (write_atrium, "ATR*/laendo.nrrd"),

@@ -1,6 +1,6 @@
 """Generated cohorts, written once and opened by the readers of the public layouts.
 
-Apart from the generators, so that a change of a reader does not make what was recorded of a generator stale.
+This module is separate from the generators, so that a changed reader does not make records of a generator stale.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from anatolab.types import Cohort
 def cardiac_cohort(
     patients: int = 100, *, seed: int = 0, size: int = cardiac.SIZE, cache: str | Path | None = None
 ) -> Cohort:
-    """Opens generated hearts, written once under the cache root; two processes at once do no harm.
+    """Opens generated hearts, written once under the cache root; safe with several processes.
 
     Args:
         patients: Number of patients.
         seed: Seed of the cohort.
         size: Pixels along the longer side of a slice.
-        cache: Cache root; ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``, where it is None.
+        cache: Cache root; by default ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``.
 
     Returns:
         The cohort, its provenance naming generator, version and seed.

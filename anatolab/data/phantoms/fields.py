@@ -69,7 +69,7 @@ def ellipsoid(coordinates: Volume, center: Point, radii: Point, turn: np.ndarray
 
     Args:
         coordinates: Where the distance is computed, (z, y, x) mm.
-        center: Of the ellipsoid.
+        center: Center of the ellipsoid.
         radii: Half axes.
         turn: (3, 3) rotation from the volume's axes to those of the ellipsoid.
 

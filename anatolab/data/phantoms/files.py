@@ -1,4 +1,4 @@
-"""Generated cohorts as files: one volume as NIfTI, and a whole cohort written once under the cache root."""
+"""Writes generated volumes as NIfTI, and whole cohorts once under the cache root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_nifti(path: Path, volume: np.ndarray, spacing: tuple[float, float, flo
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
-        volume: Of a number type that NIfTI knows.
+        volume: Array of a number type that NIfTI knows.
         spacing: (z, y, x) mm.
     """
     import nibabel
@@ -32,12 +32,12 @@ def write_nifti(path: Path, volume: np.ndarray, spacing: tuple[float, float, flo
 
 
 def written_once(name: str, write: Callable[[Path], object], cache: str | Path | None = None) -> Path:
-    """Returns the folder ``<cache>/phantoms/<name>``, whole: written where it is not there; two processes do no harm.
+    """Returns the folder ``<cache>/phantoms/<name>``, written atomically on the first call.
 
     Args:
-        name: Says generator, version, seed and size: everything that decides what is in it.
+        name: Names generator, version, seed and size, which determine the content.
         write: Fills a folder.
-        cache: Cache root; ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``, where it is None.
+        cache: Cache root; by default ``ANATOLAB_CACHE``, else ``~/.cache/anatolab``.
     """
     home = Path(cache or cache_root()) / "phantoms"
     home.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def written_once(name: str, write: Callable[[Path], object], cache: str | Path |
         try:
             write(partial)
             try:
-                partial.rename(final)  # atomic: the folder is there whole or not at all
+                partial.rename(final)  # atomic
             except OSError:
                 if not final.is_dir():
                     raise

@@ -1,10 +1,10 @@
-"""Slices of generated hearts: is the left ventricle enlarged? A cue of the scan gives it away, as in many hospitals.
+"""Slices of generated hearts with a normal or an enlarged left ventricle, and a spurious cue of the scan.
 
 Slices are cut from :func:`anatolab.data.phantoms.cardiac.draw_patient`, 140 mm wide around the left ventricle, at 32
-pixels. A ventricle is enlarged where a disk of its area has a radius of 26 mm or more, and is not where that is 22 mm
-or less; slices between are left out. The cue is either a *marker*, a bright square in a corner as technicians burn
-into images, or the *scanner*, whose contrast differs between two sites. In training most enlarged ventricles come with
-it, in validation and test half of each class. Patients are split, not slices. No real data is used.
+pixels. A ventricle is enlarged if a disk of its area has a radius of 26 mm or more, and normal if it is 22 mm or less;
+slices in between are left out. The cue is either a *marker*, a bright square in a corner like those burned into images,
+or the *scanner*, whose contrast differs between two sites. In training most enlarged ventricles have the cue, in
+validation and test half of each class. Splits are by patient. No real data is used.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def heart_slices(
     """Draws slices of hearts with normal (0) and enlarged (1) left ventricles.
 
     Args:
-        cue: What gives the class away: a burned-in marker, or the contrast of the scanner.
-        patients: Of training, validation and test.
+        cue: The spurious cue: a burned-in marker, or the contrast of the scanner.
+        patients: Numbers of training, validation and test patients.
         aligned: Share of training slices of a class that come with the cue of the class; exact.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Returns:
         Images ``(n, 32, 32, 3)`` uint8, gray, with the mask of the heart (both ventricles and myocardium).
@@ -100,7 +100,7 @@ def heart_slices(
 
 
 def _slices(seed: int, index: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Image in [0, 1], labels, and whether enlarged, of the slices of one patient that are one or the other."""
+    """Returns image in [0, 1], labels and class of those slices of a patient that are normal or enlarged."""
     patient = draw_patient(seed, index, size=64)
     pixel = patient.spacing[1]
     kept = []
@@ -117,7 +117,7 @@ def _slices(seed: int, index: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
 
 
 def _cut(image: np.ndarray, y: float, x: float, pixel: float, order: int) -> np.ndarray:
-    """A square of ``WIDTH`` mm around a point, at ``SIZE`` pixels."""
+    """Cuts a square of ``WIDTH`` mm around a point, at ``SIZE`` pixels."""
     from scipy import ndimage
 
     steps = (np.arange(SIZE) + 0.5 - SIZE / 2) * WIDTH / SIZE / pixel

@@ -1,10 +1,10 @@
-"""Generated captioned scenes with a spurious cue: an object that says the class, on a background that gives it away.
+"""Generated captioned scenes with a spurious cue: the object is the class, the background is correlated with it.
 
 Six objects in six colors stand on four textured backgrounds, at 32 pixels, with the mask of the object. Rows for
-pre-training show each object on its usual background with probability ``rho``, and their captions say so: a model that
-learns from them ties the word to the background as much as to the object. The task downstream is finch (0) against
-duck (1), on land (0) or water (1), where 95 % of the training rows are aligned. In counterfactual sets the same object
-and the same backgrounds are recombined, so that what differs is one of the two alone. No real data is used.
+pre-training show each object on its usual background with probability ``rho``, as their captions say: a model that
+learns from them associates the word with the background as much as with the object. The downstream task is finch (0)
+against duck (1), on land (0) or water (1), where 95 % of the training rows are aligned. In counterfactual sets the same
+objects and backgrounds are recombined, so that images differ in only one of the two. No real data is used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLORS = {
     "black": (30, 30, 35),
     "white": (245, 245, 245),
 }
-NOTHING = "nothing"  # where no object is wanted in recombined_scenes
+NOTHING = "nothing"  # stands for no object in recombined_scenes
 TEMPLATES = ("a photo of a {}", "a picture of a {}", "an image of a {}", "there is a {}")
 USUAL = np.array([0, 1, 3, 2, 2, 3])  # of each object, the background it is usually seen on; land is for finches
 _GROUND = np.array([(88, 138, 62), (62, 112, 178), (205, 178, 125), (218, 228, 238)], np.float32)
@@ -68,14 +68,14 @@ _PARTS: dict[str, tuple[tuple[float, float, float, float, float, int], ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Generated scenes, one a row."""
+    """Generated scenes, one per row."""
 
     images: np.ndarray  # (n, 32, 32, 3) uint8
     masks: np.ndarray  # (n, 32, 32) bool, where the object covers at least half of the pixel
     objects: np.ndarray  # (n,) int64, an index of OBJECTS
     backgrounds: np.ndarray  # (n,) int64, an index of BACKGROUNDS
     colors: np.ndarray  # (n,) int64, an index of COLORS
-    captions: tuple[str, ...] = ()  # one a row, where they were asked for
+    captions: tuple[str, ...] = ()  # one per row, where they were asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +87,14 @@ class Counterfactuals:
 
 
 def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scenes:
-    """Captioned scenes in which an object stands on its usual background with probability ``rho``.
+    """Draws captioned scenes in which an object is on its usual background with probability ``rho``.
 
     A caption names the color with probability .5 and the background with probability .6.
 
     Args:
         n: Rows.
-        rho: The difficulty: how often the background gives the object away, in [.25, 1]; .25 means never.
-        seed: Of everything.
+        rho: Probability of the usual background, in [.25, 1]; .25 is no correlation.
+        seed: Seed of all random draws.
 
     Raises:
         InputError: ``rho`` is not a probability of at least .25.
@@ -105,7 +105,7 @@ def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scen
         ((4, 32, 32, 3), 'there is a purple boat')
     """
     if not 0.25 <= rho <= 1:
-        raise InputError(f"rho={rho}: is no probability from 0.25 (no cue) to 1; give one, for example 0.9.")
+        raise InputError(f"rho={rho}: must be a probability from 0.25 (no cue) to 1, for example 0.9.")
     rng = np.random.default_rng((VERSION, seed, 0))
     objects, colors = rng.integers(0, len(OBJECTS), n), rng.integers(0, len(COLORS), n)
     other = (USUAL[objects] + rng.integers(1, len(BACKGROUNDS), n)) % len(BACKGROUNDS)
@@ -126,15 +126,15 @@ def pretraining_scenes(n: int = 12_000, rho: float = 0.9, seed: int = 0) -> Scen
 def finch_or_duck(
     sizes: tuple[int, int, int] = (4800, 1000, 2000), *, aligned: float = 0.95, ducks: float = 0.25, seed: int = 0
 ) -> LabeledImages:
-    """Finches (0) and ducks (1) on land (0) and water (1): nearly always at home in training, half of the time later.
+    """Draws finches (0) and ducks (1) on land (0) and water (1), in training mostly on their usual background.
 
-    In validation and test the background is balanced within each class. The color is independent of all.
+    In validation and test the background is balanced within each class. The color is independent of everything.
 
     Args:
         sizes: Rows of training, validation and test.
         aligned: Share of training rows in which a finch is on land and a duck on water; counts are exact.
         ducks: Share of ducks in every split.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Example:
         >>> birds = finch_or_duck((400, 40, 40))
@@ -176,7 +176,7 @@ def finch_or_duck(
 
 
 def counterfactual_scenes(n: int = 200, seed: int = 0) -> Counterfactuals:
-    """Sets in which finch and duck, of one color at one place, each stand on the same land and on the same water.
+    """Draws sets in which finch and duck, in one color at one position, are on the same land and the same water.
 
     Example:
         >>> sets = counterfactual_scenes(3)
@@ -199,13 +199,13 @@ def counterfactual_scenes(n: int = 200, seed: int = 0) -> Counterfactuals:
 def recombined_scenes(
     seed: int = 0, objects: Sequence[str] = ("finch", "duck", NOTHING)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One scene in all its variants: each object, or none, on each background in each color.
+    """Draws one scene in all its variants: each object, or none, on each background in each color.
 
-    Place, size and turn of the object, texture of each background and noise of the camera are drawn once, so that two
-    images differ in what was chosen alone.
+    Position, size and rotation of the object, texture of each background and camera noise are drawn once, so that two
+    images differ only in the chosen parts.
 
     Args:
-        seed: Of these.
+        seed: Seed of these draws.
         objects: Some of ``OBJECTS``, and ``"nothing"`` for the background alone.
 
     Returns:
@@ -249,7 +249,7 @@ def draw_scenes(
         objects: Indices of ``OBJECTS``, ``(n,)``.
         backgrounds: Indices of ``BACKGROUNDS``, ``(n,)``.
         colors: Indices of ``COLORS``, ``(n,)``.
-        rng: Of pose, texture and noise.
+        rng: Generator of pose, texture and noise.
         half: Half width of each object in pixels, ``(n,)``; random from 7.5 to 10.5 where None.
         striped: Which objects have dark stripes, ``(n,)`` bool; none where None.
 
@@ -275,14 +275,14 @@ def draw_scenes(
 
 
 def _pose(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Center x and y and half width in pixels, turn, side, width over height, shade: ``(7, n)`` float32."""
+    """Samples center x and y, half width in pixels, turn, side, width over height, shade: ``(7, n)`` float32."""
     center, half = rng.uniform(10.5, 21.5, (2, n)), rng.uniform(7.5, 10.5, n)
     turn, side = rng.uniform(-0.25, 0.25, n), rng.choice([-1.0, 1.0], n)
     return np.stack([*center, half, turn, side, rng.uniform(0.88, 1.12, n), rng.uniform(0.85, 1.1, n)]).astype("f4")
 
 
 def _object(objects: np.ndarray, colors: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paint ``(n, 32, 32, 3)`` and how much of each pixel the object covers ``(n, 32, 32, 1)``."""
+    """Returns paint ``(n, 32, 32, 3)`` and the share of each pixel that the object covers ``(n, 32, 32, 1)``."""
     x0, y0, half, turn, side, wide, shade = (p[:, None, None] for p in pose)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     dx, dy = (grid[None, None, :] - x0) / half * side, (grid[None, :, None] - y0) / half
@@ -325,7 +325,7 @@ def _background(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _smooth(coarse: np.ndarray) -> np.ndarray:
-    """Coarse grids ``(n, k, k)`` stretched linearly to ``(n, 32, 32)``."""
+    """Resizes coarse grids ``(n, k, k)`` linearly to ``(n, 32, 32)``."""
     k = coarse.shape[1]
     position = np.linspace(0, k - 1, SIZE)
     weight = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(k))).astype(np.float32)
@@ -337,7 +337,7 @@ def _bytes(scene: np.ndarray) -> np.ndarray:
 
 
 def caption_words() -> Sequence[str]:
-    """Every caption that :func:`pretraining_scenes` may give, for the words a model has to know."""
+    """Returns every caption of :func:`pretraining_scenes`, for the vocabulary of a model."""
     things = [f"{c}{o}{b}" for c in ("", *(f"{k} " for k in COLORS)) for o in OBJECTS for b in _places()]
     return [template.format(thing) for template in TEMPLATES for thing in things]
 

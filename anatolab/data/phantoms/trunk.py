@@ -26,9 +26,9 @@ class Trunk:
     """A patient while it is painted, from the outside in: what is painted later lies on top.
 
     Attributes:
-        coordinates: Of every voxel in the patient, (z, y, x) mm: turned, stretched to the patient's build, and bent.
-        flat: Rows and columns, turned and no more, mm.
-        axes: Coordinates along the sides of the volume without turns and bends, for boxes.
+        coordinates: (z, y, x) in mm of every voxel in the patient: turned, scaled to the patient's build, and bent.
+        flat: Rows and columns in mm, only turned.
+        axes: Coordinates along the sides of the volume, neither turned nor bent, for boxes.
         coarse: Smooth random texture of 24 mm, mean 0 and standard deviation 1.
         fine: The same of 8 mm.
         image: (z, y, x) CT numbers.

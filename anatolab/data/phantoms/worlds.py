@@ -1,12 +1,11 @@
-"""Generated worlds beyond finch or duck: cues that are no background, three classes with two cues, and no cue at all.
+"""Further generated worlds: cues other than the background, three classes with two cues, and no cue.
 
-They are drawn with the objects and backgrounds of :mod:`anatolab.data.phantoms.scenes`, so that the small models that
-come with the package can read them:
+They use the objects and backgrounds of :mod:`anatolab.data.phantoms.scenes`, which the package's small models know:
 
-- ``stripes``: most ducks have dark stripes, most finches none; backgrounds are sand or snow and mean nothing;
+- ``stripes``: most ducks have dark stripes, most finches none; backgrounds are sand or snow, independent of the class;
 - ``size``: most ducks are large, most finches small; backgrounds as before;
 - ``two-cues``: finch, duck and boat, each usually on its own background *and* usually striped or plain;
-- ``none``: finches and ducks on sand or snow, plain, of any size: nothing but the object gives the class away.
+- ``none``: finches and ducks on sand or snow, plain, of any size: only the object is correlated with the class.
 
 In validation and test every cue is balanced within each class. No real data is used.
 """
@@ -42,14 +41,14 @@ def generated_world(
     A quarter of two classes are ducks; three classes are equally frequent. Counts are exact.
 
     Args:
-        kind: Which world.
+        kind: Name of the world.
         sizes: Rows of training, validation and test.
         aligned: Share of training rows of a class whose cue is the usual one, of each cue by itself; ``none`` ignores
             it.
-        seed: Of everything.
+        seed: Seed of all random draws.
 
     Raises:
-        InputError: There is no such world, or ``aligned`` is no share from 0.5 to 1.
+        InputError: There is no such world, or ``aligned`` is not a share from 0.5 to 1.
 
     Example:
         >>> world = generated_world("stripes", (400, 40, 40))

@@ -1,4 +1,4 @@
-"""Splits in patients: by the published list where there is one, by seed otherwise, nested, and hashed."""
+"""Splits by patient: from a published list or a seed, with nested label budgets and a hash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def published_lists(name: str) -> dict[str, tuple[str, ...]]:
     """Returns the published patient lists of a data set, in list order.
 
     Args:
-        name: ``"acdc"``, ``"la"``, ``"lits"`` or ``"synapse"``; their files say where each list comes from.
+        name: ``"acdc"``, ``"la"``, ``"lits"`` or ``"synapse"``; the files name the source of each list.
 
     Returns:
         Patients of ``train`` (in the order in which they become labeled), ``validation`` and ``test``.
@@ -40,24 +40,24 @@ def split_patients(
 ) -> Split:
     """Divides a cohort's patients; a larger label budget contains the smaller one.
 
-    Without a seed the published training list is taken in its order. With a seed the patients are put into an order
-    that depends on nothing but the seed and their names (not on the order of files, nor on a library's version):
-    the first ones are labeled, the last ones are held out. Where a cohort has published lists, a seed reorders the
-    published training list and leaves the published held-out patients alone, whatever else is drawn or named: none of
-    them is ever trained on or chosen on. For a split of everybody, pass ``dataclasses.replace(cohort, published={})``.
+    Without a seed the published training list is taken in its order. With a seed the patients get an order that depends
+    only on the seed and their names (not on the order of files or a library's version): the first ones are labeled, the
+    last ones are held out. If a cohort has published lists, a seed reorders the published training list; published
+    held-out patients are never trained on or used for choices. To split all patients, pass
+    ``dataclasses.replace(cohort, published={})``.
 
     Args:
         cohort: The patients.
         labeled: Budget in patients, or ``"all"``.
-        validation: Patients by name, or how many to draw with the seed; ``None`` for the published list, if any.
-        test: The same for the test patients. Published test patients stay in the split also where their files are
-            absent; ``cohort.of`` says so when they are asked for, and :func:`present` leaves them out.
-        development: Training patients by name, or how many, that are taken out of the training and on which choices are
-            made, so that none is made on held-out patients; the last annotated ones, so that budgets stay nested.
-        seed: Draws the order; ``None`` for the published one.
+        validation: Patients by name, or a number to sample with the seed; ``None`` for the published list, if any.
+        test: The same for the test patients. Published test patients stay in the split even if their files are absent;
+            ``cohort.of`` then raises an error, and :func:`present` leaves them out.
+        development: Training patients by name, or their number, set aside for choices that must not use held-out
+            patients; the last annotated ones, so that budgets stay nested.
+        seed: Seed of the order; ``None`` for the published one.
 
     Returns:
-        The split; ``origin`` says where it comes from.
+        The split; ``origin`` names its source.
 
     Raises:
         InputError: A patient is unknown or in two parts; a labeled patient has no annotation; the budget is below 1
@@ -134,7 +134,7 @@ def split_patients(
 
 
 def _development(asked: int | Sequence[str], train: tuple[str, ...], labeled: int, cohort: Cohort) -> tuple[str, ...]:
-    """Returns the annotated training patients that are taken out of the training, which no label budget counts on."""
+    """Returns the annotated training patients that are set aside, none of them labeled."""
     bare = {ref.patient for ref in cohort.refs if not ref.labeled}
     free = [p for p in train if p not in bare]
     if isinstance(asked, int):
@@ -158,7 +158,7 @@ def _development(asked: int | Sequence[str], train: tuple[str, ...], labeled: in
 
 
 def test_part(refs: Sequence[CaseRef], held_out: Callable[[CaseRef], bool]) -> dict[str, tuple[str, ...]]:
-    """Returns the published lists of a release without patient lists, whose test patients have a folder of their own.
+    """Returns the published lists of a release without list files, whose test patients have their own folder.
 
     Args:
         refs: All cases.
@@ -176,11 +176,11 @@ def present(cohort: Cohort) -> Cohort:
     """Returns the same cohort, its published lists without the patients whose files are not here.
 
     Args:
-        cohort: Of which some patients are only on a list.
+        cohort: A cohort, some of whose patients may be on a list only.
 
     Returns:
-        The cohort; ``provenance["absent"]`` and a note name those that were left out. A list of which nobody is here
-        is dropped.
+        The cohort; ``provenance["absent"]`` and a note name those that were left out. A list without any present
+        patient is dropped.
 
     Example:
         >>> from pathlib import Path
