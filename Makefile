@@ -39,10 +39,12 @@ book: html  ## run every notebook at size tiny, build the book, print the page t
 test: env  ## everything: lint, unit tests, doctests, book, notebook tests, checks of the built site
 	@MAKE="$(MAKE)" bash tools/phases.sh lint unit doctest html notebooks site
 
-lint: env  ## ruff, ruff format, mypy
+lint: env  ## ruff, ruff format, mypy, the rules for pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python tools/lint_pages.py
+	@$(BIN)/python tools/lint_reading.py
 
 unit: env  ## unit tests
 	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile -m "not site" --durations 10

@@ -36,6 +36,7 @@ from anatolab.robust import (
     Best,
     Cfr,
     Clip,
+    FeatureSet,
     Head,
     ProjectionHead,
     Sgd,

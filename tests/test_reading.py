@@ -68,10 +68,7 @@ def test_counts_only_go_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert allowed.read_text(encoding="utf-8") == "# head\np: {sentences: 1}\n"
 
 
-LONG = (
-    'print(\n    f"a first part of words {value:.3f} and a second part of words {other:.3f}, which is '
-    'too long: {end}"\n)'
-)
+LONG = 'print(\n    f"a first part of words {value:.3f} and a second part of words {other:.3f}, too long: {end}"\n)'
 
 
 def test_long_literals_are_split_and_mean_the_same() -> None:

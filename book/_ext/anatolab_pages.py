@@ -21,6 +21,8 @@ def picture_first(app: Sphinx, doctree: nodes.document) -> None:
     """
     heroes = [n for n in doctree.findall(nodes.container) if "tag_hero" in n["classes"]]
     section = next(doctree.findall(nodes.section), None)
+    if any(isinstance(n, nodes.container) and outputs_of(n) is not None for n in section or ()):
+        return  # the notebook itself opens with what a cell shows
     for cell in heroes[:1]:
         shown = outputs_of(cell)
         question = next((i for i, n in enumerate(section or ()) if isinstance(n, nodes.paragraph)), None)
