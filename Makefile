@@ -25,7 +25,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site strip lock records campaign weights gpu clean
+.PHONY: help env book test lint unit doctest html notebooks site strip lock records campaign weights bench gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -39,10 +39,12 @@ book: html  ## run every notebook at size tiny, build the book, print the page t
 test: env  ## everything: lint, unit tests, doctests, book, notebook tests, checks of the built site
 	@MAKE="$(MAKE)" bash tools/phases.sh lint unit doctest html notebooks site
 
-lint: env  ## ruff, ruff format, mypy
+lint: env  ## ruff, ruff format, mypy, the rules for pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python tools/lint_pages.py
+	@$(BIN)/python tools/lint_reading.py
 
 unit: env  ## unit tests
 	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile -m "not site" --durations 10
@@ -94,6 +96,9 @@ campaign: env  ## go on with the fault campaign behind the page on reliability (
 weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
 	@$(BIN)/python studies/weights.py scenes-vit
 	@$(BIN)/python studies/weights.py scenes-rn
+
+bench: env  ## every performance contract with peer, ratio and target: CPU time of one thread (half an hour)
+	@OMP_WAIT_POLICY=PASSIVE PYTHONPATH="$(CURDIR)" $(BIN)/python benchmarks/targets.py $(ARGS)
 
 gpu:  ## GPU tests, benchmarks and missing records within LIMIT seconds, with the Python at hand (PYTHON=...)
 	@env -u ANATOLAB_SIZE -u OMP_NUM_THREADS -u NUMBA_NUM_THREADS -u OPENBLAS_NUM_THREADS PYTHONPATH="$(CURDIR)" $(PYTHON) studies/trainings.py gpu --limit $(LIMIT) $(ARGS)

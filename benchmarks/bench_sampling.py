@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 
 import torch
-from timing import seconds
+from timing import interleaved, milliseconds, ratio
 
 from anatolab.sampling import bin_pixels, sample_pixels
 
@@ -45,19 +44,18 @@ def main() -> int:
         "antithetic": lambda: sample_pixels(strata, DRAWS, "antithetic"),
         "binning, 8 x 64 x 64": lambda: bin_pixels(batch, 4, grid=4),
     }
-    rounds = [{name: seconds(part, device) for name, part in work.items()} for _ in range(args.repeats + 3)][3:]
+    rounds = interleaved(work, device, args.repeats, warm_up=3)
     print(f"{device.type}, {torch.get_num_threads()} threads, {DRAWS:,} draws from 16 cells")
     print(f"{'part':<24}{'us':>9}{'ratio':>8}{'limit':>10}")
     results, passed = [], True
     for name in work:
-        us = 1e6 * statistics.median(r[name] for r in rounds)
-        ratio = statistics.median(r[name] / r["naive gathering"] for r in rounds)
+        us, times = 1e3 * milliseconds(rounds, name), ratio(rounds, name, "naive gathering")
         cpu = device.type == "cpu"
         limited = name in ("stratified", "antithetic") or (cpu and name == "binning and stratified")
         floor = ("3.00" if cpu else "150 us") if limited else "-"
-        passed &= not limited or (ratio <= 3 if cpu else us <= 150)
-        results.append({"part": name, "us": us, "ratio": ratio, "floor": floor})
-        print(f"{name:<24}{us:>9.0f}{ratio:>8.2f}{floor:>10}")
+        passed &= not limited or (times <= 3 if cpu else us <= 150)
+        results.append({"part": name, "us": us, "ratio": times, "floor": floor})
+        print(f"{name:<24}{us:>9.0f}{times:>8.2f}{floor:>10}")
     print("passed" if passed else "FAILED: above its limit")
     if args.json:
         args.json.write_text(

@@ -12,9 +12,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cohorts import COHORTS
+from lent import gpu
 from recording import rounded
 
 from anatolab import experiments, records
@@ -305,46 +304,6 @@ def pack_data(target: Path, *, side: int = 128) -> Path:
     return root
 
 
-def gpu(limit: float, out: Path, *, dry_run: bool = False) -> int:
-    """Runs the GPU tests, the benchmarks and every missing record within a time limit; writes one archive.
-
-    It needs only a Python with torch and the wheels that anatolab imports. A repeated call continues a stopped one.
-    """
-    import subprocess
-
-    import torch
-
-    if not torch.cuda.is_available() and not dry_run:
-        print("no CUDA device here; --dry-run goes through the motions on the CPU", file=sys.stderr)
-        return 2
-    started, failures = time.monotonic(), 0
-    out.mkdir(parents=True, exist_ok=True)
-    root = Path(__file__).resolve().parent.parent
-    benchmarks = sorted((root / "benchmarks").glob("bench_*.py"))
-    commands = [[sys.executable, "-m", "pytest", "-q", "tests/gpu"]]
-    commands += [[sys.executable, str(b), "--report", "--json", str(out / f"{b.stem}.json")] for b in benchmarks]
-    for command in commands:
-        left = limit - (time.monotonic() - started)
-        if left <= 0:
-            print("time is up before", " ".join(command[1:]), flush=True)
-            break
-        print("$", " ".join(command[1:]), flush=True)
-        try:
-            code = subprocess.run(command, cwd=root, timeout=left, check=False).returncode
-        except subprocess.TimeoutExpired:
-            code = -1
-            print("stopped at the time limit", flush=True)
-        failures += code not in (0, 5)  # 5: pytest found nothing to run
-    os.environ.setdefault("ANATOLAB_RECORDS", str(out / "records"))
-    if not dry_run:
-        make_records(limit=limit - (time.monotonic() - started), workdir=out / "runs")
-    with tarfile.open(out / "records.tar.gz", "w:gz") as archive:
-        for path in sorted((out / "records").rglob("*")) if (out / "records").exists() else []:
-            if path.is_file():
-                archive.add(path, path.relative_to(out))
-    return min(failures, 1)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -382,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif given.command == "pack-data":
         print(pack_data(given.out))
     else:
-        return gpu(given.limit, given.out, dry_run=given.dry_run)
+        return gpu(given.limit, given.out, make_records, dry_run=given.dry_run)
     return 0
 
 

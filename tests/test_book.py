@@ -65,6 +65,10 @@ def page(prose: str, kind: str = "prose", **more: object) -> list[str]:
     return lint.problems(lint.Page("p.md", kind, prose, **more))
 
 
+def test_a_bar_that_is_escaped_splits_no_cell() -> None:
+    assert page("# T\n\n| a | {num}`demo-a:n\\|.2f` |\n\nAnd {num}`demo-a:n|.2f` in prose.\n") == []
+
+
 def test_a_clean_page_passes() -> None:
     assert page("# Title\n\nDice is {num}`acdc-3-supervised:dice.mean`; a paper's size is in its claim.\n") == []
 
@@ -78,6 +82,7 @@ def test_a_clean_page_passes() -> None:
         ("# T\n\n![](x.png)", "without alternative text"),
         ("# T\n\n```{image} x.png\n:width: 3\n```", "without alternative text"),
         ("# T\n\nSee /" + "home/someone/data.", "path of one machine"),
+        ("# T\n\n| a | {num}`demo-a:n|.2f` |\n", "splits the cell"),
     ],
 )
 def test_the_lint_sees(prose: str, said: str) -> None:
@@ -160,6 +165,10 @@ PAGE = """# Mini
 
 Dice is {num}`demo-a:dice.mean`, {num}`demo-a:dice.mean|pct` or {num}`demo-a:n`.
 
+| in a table |
+| --- |
+| {num}`demo-a:dice.mean\\|.1f` |
+
 ```{record-table} All
 rows: [[A, demo-a], demo-b, acdc96-3-mean-teacher]
 columns:
@@ -227,6 +236,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mini, str, str]:
 def test_prose_and_tables_print_records(built: tuple[Mini, str, str]) -> None:
     mini, text, html = built
     assert "Dice is 0.810, 81.0 % or 1,234." in text
+    assert re.search(r"<td><p><a [^>]*>0\.8</a></p></td>", html)
+    assert "{num}" not in text
     assert 'title="record demo-a, dice.mean; seeds 0, 1; commit abcdef01"' in html
     assert 'href="records/demo-a.json"' in html
     assert len(json.loads((mini.root / "out/records/demo-a.json").read_text())) == 2

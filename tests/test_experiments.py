@@ -2,6 +2,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anatolab import experiments, records
@@ -128,3 +129,16 @@ def test_rows_of_components_differ_in_what_they_say() -> None:
         (experiments.by_id(f"acdc96-all-morse-{part}").overrides.get("fusion")) for part, _, _ in experiments.COMPONENTS
     }
     assert switched == {"concat", "dense", None}
+
+
+OWN_TERMS = {"action": ["anco"], "actionpp": ["anco", "aaco_class"], "mona": ["contrast"], "arco-sg": ["contrast"]}
+MADE = [(row, r) for row in OWN_TERMS if records.exists(f"acdc96-3-{row}") for r in records.load(f"acdc96-3-{row}")]
+
+
+@pytest.mark.parametrize(("row", "record"), MADE, ids=[r.run_id for _, r in MADE])
+def test_the_contrast_of_a_recorded_training_was_learned(row: str, record: records.Record) -> None:
+    """Over the second half of the training each term lies a tenth below its start."""
+    curve = records.get(record, "curve")
+    for term in OWN_TERMS[row]:
+        values = [line[term] for line in curve if term in line]
+        assert np.mean(values[len(values) // 2 :]) <= 0.9 * values[0], term

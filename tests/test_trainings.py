@@ -1,7 +1,9 @@
 """Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 tool = script("studies/trainings.py")
+lent = script("studies/lent.py")
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +132,52 @@ def test_gpu_dry_run_stops_at_its_limit_and_writes_an_archive(
     out = tmp_path / "gpu"
     assert tool.main(["gpu", "--dry-run", "--limit", "0", "--out", str(out)]) == 0
     assert "time is up before" in capsys.readouterr().out
-    assert (out / "records.tar.gz").stat().st_size <= 16 << 20
+    assert [path.name for path in (out / "results").iterdir()] == ["results-1.tar.gz"]
+
+
+def test_gpu_dry_run_calls_the_gpu_tests_and_every_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        assert 0 < how["timeout"] <= 60
+        return subprocess.CompletedProcess(command, 1 if "bench_step" in command[1] else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert tool.main(["gpu", "--dry-run", "--limit", "60", "--out", str(tmp_path)]) == 1  # one of them failed
+    assert calls[0][1:] == ["-m", "pytest", "-q", "tests/gpu"]
+    scripts = sorted((Path(__file__).resolve().parents[1] / "benchmarks").glob("bench_*.py"))
+    assert len(scripts) >= 6
+    assert [command[1] for command in calls[1:]] == [str(path) for path in scripts]
+    assert all(command[2:4] == ["--report", "--json"] for command in calls[1:])
+    assert [Path(command[4]).parent for command in calls[1:]] == [tmp_path / "benchmarks"] * len(scripts)
+
+
+def test_results_go_home_in_few_archives_of_at_most_16_mib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tarfile
+
+    assert (lent.PART, lent.PARTS) == (15 << 20, 8)
+    monkeypatch.setattr(lent, "PART", 15 << 12)  # a MiB is 4 KiB here
+
+    folders = [tmp_path / "benchmarks", tmp_path / "records"]
+    generator, written = np.random.default_rng(0), {}
+    for folder, count in zip(folders, (2, 5), strict=True):
+        (folder / "run").mkdir(parents=True)
+        for number in range(count):
+            written[f"{folder.name}/run/{number}"] = generator.bytes(6 << 12)  # which no compression makes smaller
+            (folder / "run" / str(number)).write_bytes(written[f"{folder.name}/run/{number}"])
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results-9.tar.gz").touch()  # of an earlier call
+    packed = lent.pack_results(tmp_path / "results", folders)
+    assert len(packed) == len(list((tmp_path / "results").iterdir())) == 4 <= lent.PARTS
+    assert all(path.stat().st_size <= 16 << 12 for path in packed)
+    for path in packed:
+        with tarfile.open(path) as archive:
+            for member in archive.getmembers():
+                file = archive.extractfile(member)
+                assert file is not None
+                assert file.read() == written.pop(member.name)
+    assert not written
 
 
 @pytest.mark.real

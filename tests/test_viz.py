@@ -118,6 +118,18 @@ class TestInTheBook:
         assert len(sent["text"]) == 5_000
         assert [int(t) for t in sent["text"][:50]] == unpacked(sent["x"])[:50].tolist()
 
+    def test_the_data_of_two_panels_name_their_own_axes(self) -> None:
+        figure = go.Figure([go.Scatter(x=[1, 2], y=[3, 4]), go.Scatter(x=[5, 6], y=[7, 8], xaxis="x2", yaxis="y2")])
+        figure.update_layout(xaxis={"title": "updates"}, yaxis={"title": "Dice"})
+        figure.update_layout(xaxis2={"title": "angle"}, yaxis2={"title": "loss"})
+        rows = re.findall(r"<tr>(.*?)</tr>", viz.show(figure, alt=ALT).html)
+        cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+        assert cells[0] == ["", "axes", "x", "y"]
+        assert cells[1][1:] == ["updates / Dice", "1", "3"]
+        assert cells[3][1:] == ["angle / loss", "5", "7"]
+        alone = viz.show(go.Figure(figure.data[0], figure.layout), alt=ALT).html
+        assert re.findall(r"<th[^>]*>(.*?)</th>", alone)[1:3] == ["updates", "Dice"]
+
     def test_refuses_long_lines_and_heavy_figures(self) -> None:
         with pytest.raises(InputError, match="over 5000"):
             viz.show(go.Figure(go.Scatter(y=np.arange(6_000), mode="lines")), alt=ALT)

@@ -133,6 +133,10 @@ def problems(page: Page) -> list[str]:
     for cell in page.code:
         messages += calls_without_alt(cell)
     messages += [
+        f"has a role in a table whose bar splits the cell: {m[0][:60]!r}; write \\| for the bar"
+        for m in re.finditer(r"(?<=^\|)[^\n]*?\{[\w:-]+\}`[^`\n|]*(?<!\\)\|[^`\n]*`", page.prose, re.MULTILINE)
+    ]
+    messages += [
         f"types a measured number: {m[0]!r}; print it with {{num}}"
         for m in TYPED.finditer(without_literals(page.prose))
     ]

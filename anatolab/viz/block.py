@@ -133,6 +133,7 @@ def _block(inside: str, caption: str, data: str, width: int, height: int) -> str
 def _table(plain: dict[str, Any]) -> str:
     """Returns the numbers behind a figure: all if they are few, else a summary per trace; empty for pictures."""
     rows: list[list[str]] = []
+    panels: list[str] = []  # for each row, the titles of the axes that it belongs to
     summaries: list[list[str]] = []
     for i, trace in enumerate(plain["data"]):
         name = str(trace.get("name") or f"series {i + 1}")
@@ -141,12 +142,15 @@ def _table(plain: dict[str, Any]) -> str:
                 continue
             xs, ys = (_labels(trace.get(k), n) for k, n in (("x", z.shape[1]), ("y", z.shape[0])))
             rows += [[name, xs[c], ys[r], _cell(z[r, c])] for r in range(z.shape[0]) for c in range(z.shape[1])]
+            panels += [""] * z.size
         elif trace["type"] != "image" and trace.get("hoverinfo") != "skip" and trace.get("visible", True) is True:
             x, y = (None if trace.get(k) is None else list(trace[k]) for k in ("x", "y"))
             count = max(len(x or ()), len(y or ()))
             blank: list[Any] = [""] * count
+            titles = [_title(plain, axis, trace.get(axis + "axis")) for axis in "xy"]
             rows += [[name, _cell(a), _cell(b)] for a, b in zip(x or blank, y or blank, strict=False)]
-            for axis, values in (("x", x), ("y", y)):
+            panels += [" / ".join(titles)] * (len(rows) - len(panels))
+            for axis, values in zip(titles, (x, y), strict=True):
                 known = numeric(values) if values else None
                 if known is not None and np.isfinite(known).any():
                     marks = (np.nanmin(known), np.nanmedian(known), np.nanmax(known))
@@ -154,8 +158,12 @@ def _table(plain: dict[str, Any]) -> str:
     wide = any(len(row) == 4 for row in rows)
     if not rows:
         return ""
+    if len(rows) <= MAX_ROWS and not wide and len(set(panels)) > 1:  # no axis title holds for all of them
+        lines = [[row[0], panel, *row[1:]] for row, panel in zip(rows, panels, strict=True)]
+        return _details("Data behind this figure", ["", "axes", "x", "y"], lines)
     if len(rows) <= MAX_ROWS:
-        head = ["", "x", "y", "value"] if wide else ["", _title(plain, "xaxis"), _title(plain, "yaxis")]
+        first = next((panel.split(" / ") for panel in panels if panel), ["x", "y"])
+        head = ["", "x", "y", "value"] if wide else ["", *first]
         return _details("Data behind this figure", head, [row + [""] * (len(head) - len(row)) for row in rows])
     head = ["", "axis", "points", "smallest", "median", "largest"]
     return _details(f"Summary of the {len(rows):,} points of this figure", head, summaries) if summaries else ""
@@ -165,9 +173,10 @@ def _labels(values: Any, count: int) -> list[str]:
     return [_cell(v) for v in (range(count) if values is None else values)]
 
 
-def _title(plain: dict[str, Any], axis: str) -> str:
-    title = (plain["layout"].get(axis) or {}).get("title") or axis[0]
-    return str(title.get("text", axis[0]) if isinstance(title, dict) else title)
+def _title(plain: dict[str, Any], axis: str, name: str | None = None) -> str:
+    """Returns the title of the axis "x" or "y" that a trace names ("x2"); the letter where it has none."""
+    title = (plain["layout"].get(f"{axis}axis{(name or axis)[1:]}") or {}).get("title") or axis
+    return str(title.get("text") or axis if isinstance(title, dict) else title)
 
 
 def _cell(value: Any) -> str:

@@ -11,7 +11,10 @@ PARTS = (
     "anatolab_numbers",
     "anatolab_cards",
     "anatolab_claims",
+    "anatolab_overview",
     "anatolab_results",
+    "anatolab_pages",
+    "anatolab_bibliography",
     "anatolab_theme",
     "anatolab_api",
 )

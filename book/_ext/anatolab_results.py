@@ -1,4 +1,4 @@
-"""Pages made of all records and all notebooks: the dashboard, and the solutions of every chapter."""
+"""Pages made of records and notebooks: the dashboard, the performance contracts, the solutions of every chapter."""
 
 from __future__ import annotations
 
@@ -91,8 +91,23 @@ class Solutions(BookDirective):
         return re.sub(r"\]\(#", f"](../notebooks/{chapter}.ipynb#", text)
 
 
+class Benchmarks(RecordTable):
+    """Every performance contract, a line each: against what, target, what was measured, and why where it is not met."""
+
+    def build(self, body: Any) -> list[nodes.Node]:
+        (made,) = runs(self.env, "benchmarks")
+        lines = []
+        for row in made.values["rows"]:
+            verdict = f"{row['verdict']}: {row['reason']}" if row["reason"] else row["verdict"]
+            cells = (row["what"], row["peer"], row["target"], row["measured"], verdict)
+            lines.append([[nodes.Text(cell)] for cell in cells])
+        head = ("contract", "against", "target", "measured", "verdict")
+        return [self.table([[nodes.Text(name)] for name in head], lines)]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the directives."""
+    app.add_directive("benchmarks", Benchmarks)
     app.add_directive("dashboard", Dashboard)
     app.add_directive("solutions", Solutions)
     app.add_js_file("anatolab-dashboard.js", loading_method="defer")

@@ -73,6 +73,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         app.setup_extension("sphinxext.opengraph")
     app.add_css_file("anatolab.css")
     app.add_js_file("anatolab-figures.js", loading_method="defer")
+    app.add_js_file("anatolab-fit.js", loading_method="defer")
     app.connect("config-inited", configure, priority=100)
     app.connect("build-finished", tidy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,18 +45,103 @@
       ? { text: "#ced6dd", grid: "#3a424b", zero: "#57616c", hover: "#222832" }
       : { text: "#323d48", grid: "#e3e6ea", zero: "#c9ced6", hover: "#ffffff" };
 
+  const ruler = document.createElement("canvas").getContext("2d");
+
+  // Breaks a text with <br> where it is wider than its place; marks of its own (<b>, <i>, <sub>) take no room.
+  const wrap = (text, width, size, family) => {
+    ruler.font = `${size}px ${family}`;
+    const long = (line) => ruler.measureText(line.replace(/<[^>]*>/g, "")).width > width;
+    return String(text).split(/<br ?\/?>/).map((whole) => {
+      const lines = [""];
+      for (const word of whole.split(" ")) {
+        const tried = lines.at(-1) ? `${lines.at(-1)} ${word}` : word;
+        if (long(tried) && lines.at(-1)) lines.push(word);
+        else lines[lines.length - 1] = tried;
+      }
+      return lines.join("<br>");
+    }).join("<br>");
+  };
+  const linesOf = (text) => String(text).split(/<br ?\/?>/).length;
+
+  // Titles of figure, axes and panels, each within its panel; the top margin and the legend make way.
+  const fitTexts = (out, width) => {
+    const { family, size } = out.font;
+    const inner = Math.max(80, width - out.margin.l - out.margin.r);
+    const height = (out.height ?? 420) - out.margin.t - out.margin.b;
+    const spans = { x: [], y: [] };
+    for (const [key, axis] of Object.entries(out)) {
+      const [, letter] = key.match(/^([xy])axis\d*$/) ?? [];
+      if (!letter) continue;
+      const domain = axis.domain ?? [0, 1];
+      spans[letter].push(domain);
+      if (!axis.title) continue;
+      const title = typeof axis.title === "string" ? { text: axis.title } : axis.title;
+      const place = (domain[1] - domain[0]) * (letter === "x" ? inner : height) + (letter === "x" ? 20 : 10);
+      out[key] = { ...axis, title: { ...title, text: wrap(title.text ?? "", place, title.font?.size ?? size * 1.08, family) } };
+    }
+    if (out.title?.text) {
+      out.title = { ...out.title, text: wrap(out.title.text, width - 12, out.title.font?.size ?? size, family) };
+    }
+    let above = 0;
+    const highest = Math.max(...spans.y.map(([, top]) => top), 0.5);
+    out.annotations = (out.annotations ?? []).map((note) => {
+      const onPaper = note.xref === "paper" || /domain$/.test(note.xref ?? "");
+      if (!note.text || note.textangle || !onPaper) return note;
+      const panel = /domain$/.test(note.xref)
+        ? out[note.xref.replace(" domain", "").replace("x", "xaxis")]?.domain ?? [0, 1]
+        : spans.x.filter(([a, b]) => note.x >= a - 0.01 && note.x <= b + 0.01).sort((p, q) => p[1] - p[0] - q[1] + q[0])[0] ?? [0, 1];
+      const at = /domain$/.test(note.xref) ? panel[0] + note.x * (panel[1] - panel[0]) : note.x;
+      const centered = !note.xanchor || note.xanchor === "auto" || note.xanchor === "center";
+      const next = Math.min(1.02, ...spans.x.map(([a]) => a).filter((a) => a > at + 0.01));
+      const edge = Math.min(out.margin.l + at * inner, out.margin.r + (1 - at) * inner);
+      const share = centered ? panel[1] - panel[0] : note.xanchor === "left" ? next - at : at - panel[0] + 0.02;
+      const text = wrap(note.text, Math.max(48, centered ? Math.min(share * inner - 2, 2 * edge - 12) : share * inner - 4), note.font?.size ?? size, family);
+      if ((note.yref === "paper" && note.y >= highest - 0.02) || /domain$/.test(note.yref ?? "")) {
+        above = Math.max(above, linesOf(text) * (note.font?.size ?? size) * 1.35);
+      }
+      return { ...note, text };
+    });
+    const titled = out.title?.text ? linesOf(out.title.text) * (out.title.font?.size ?? size) * 1.35 + 8 : 0;
+    if (above) out.margin = { ...out.margin, t: Math.max(out.margin.t, above + titled + 16) };
+    if (titled) out.margin = { ...out.margin, t: Math.max(out.margin.t, titled + 14) };
+    return above;
+  };
+
+  // Rows that a flat legend takes.
+  const legendRows = (data, width, size, family) => {
+    const names = new Set(data.filter((t) => t.name && t.showlegend !== false).map((t) => t.name));
+    if (names.size < 2) return 0;
+    ruler.font = `${size}px ${family}`;
+    const widest = Math.max(...[...names].map((name) => ruler.measureText(name.replace(/<[^>]*>/g, "")).width)) + 50;
+    return Math.ceil(names.size / Math.max(1, Math.floor(width / widest)));
+  };
+
+  // A text that still sticks out of the figure gets smaller.
+  const settle = async (plot) => {
+    for (let pass = 0; pass < 3; pass += 1) {
+      const frame = plot.getBoundingClientRect();
+      const out = [...plot.querySelectorAll("g.annotation")].filter((g) => {
+        const at = g.querySelector("text")?.getBoundingClientRect();
+        return at?.width && (at.left < frame.left || at.right > frame.right);
+      }).map((g) => Number(g.dataset.index));
+      if (!out.length) return;
+      const notes = plot.layout.annotations.map((note, i) => out.includes(i)
+        ? { ...note, font: { ...note.font, size: 0.86 * (note.font?.size ?? plot.layout.font.size) } } : note);
+      await window.Plotly.relayout(plot, { annotations: notes });
+    }
+  };
+
   // Fills in what the figure leaves open; never overrides what it says.
   const dress = (layout, data, width) => {
     const { text, grid, zero, hover } = ink();
     const narrow = width < 520;
-    const above = (layout.annotations || []).some((n) => n.yref === "paper" && n.y >= 1);
     const out = {
       colorway: COLORWAY,
       colorscale: { sequential: "Viridis" },
       hovermode: "closest",
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      legend: { orientation: "h", yanchor: "bottom", y: above ? 1.1 : 1.02, x: 0 },
+      legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 },
       hoverlabel: { bgcolor: hover, font: { color: text } },
       ...layout,
       dragmode: coarse ? false : (layout.dragmode ?? "zoom"),
@@ -73,8 +158,29 @@
     for (const key of new Set([...used, ...Object.keys(layout).filter((k) => /^[xy]axis\d*$/.test(k))])) {
       out[key] = { gridcolor: grid, zerolinecolor: zero, linecolor: zero, automargin: true, ...layout[key] };
     }
+    const raised = fitTexts(out, width);
+    if (raised && !layout.legend?.y) {
+      const height = (out.height ?? 420) - out.margin.t - out.margin.b;
+      out.legend = { ...out.legend, y: 1.02 + (raised + 6) / Math.max(120, height) };
+      const rows = out.showlegend === false ? 0 : legendRows(data, width - out.margin.l - out.margin.r, out.font.size, out.font.family);
+      out.margin = { ...out.margin, t: Math.max(out.margin.t, raised + rows * 21 + 22) };
+    }
     return out;
   };
+
+  // Long names of lines break in the legend.
+  const named = (data, width) => data.map((trace) =>
+    trace.name ? { ...trace, name: wrap(trace.name, width - 90, 13, getComputedStyle(document.body).fontFamily) } : trace);
+
+  // Another width has other margins, sizes and breaks: the figure is dressed anew.
+  const widths = new WeakMap();
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (!target.clientWidth || widths.get(target) === target.clientWidth) continue;
+      widths.set(target, target.clientWidth);
+      target.closest(".al-figure").alRedraw();
+    }
+  });
 
   const slider = (figure, stage, plot, spec) => {
     const row = document.createElement("label");
@@ -94,7 +200,7 @@
     input.addEventListener("input", () => {
       const frame = tell();
       figure.dataset.frame = frame.name;
-      window.Plotly.react(plot, frame.data, dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
+      window.Plotly.react(plot, named(frame.data, stage.clientWidth), dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
     });
     tell();
     row.append(name, input, output);
@@ -111,16 +217,20 @@
       plot.className = "al-plot";
       plot.setAttribute("role", "img");
       plot.setAttribute("aria-label", image.alt);
-      plot.alConfig = { responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false };
+      plot.alConfig = { responsive: false, displaylogo: false, displayModeBar: false, scrollZoom: false };
       stage.append(plot);
-      figure.alRedraw = () => {
+      figure.alRedraw = async () => {
         const frame = spec.frames.find((f) => f.name === figure.dataset.frame) ?? { data: spec.data };
-        return Plotly.react(plot, frame.data, dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
+        await Plotly.react(plot, named(frame.data, stage.clientWidth), dress({ ...spec.layout, ...frame.layout }, frame.data, stage.clientWidth), plot.alConfig);
+        await settle(plot);
       };
-      await Plotly.newPlot(plot, spec.data, dress(spec.layout, spec.data, stage.clientWidth), plot.alConfig);
+      widths.set(stage, stage.clientWidth);
+      await Plotly.newPlot(plot, named(spec.data, stage.clientWidth), dress(spec.layout, spec.data, stage.clientWidth), plot.alConfig);
+      await settle(plot);
       image.hidden = true;
       if (spec.slider) slider(figure, stage, plot, spec);
       drawn.add(figure);
+      resized.observe(stage);
       figure.dataset.state = "drawn";
     } catch (error) {
       stage.querySelector(".al-plot")?.remove();

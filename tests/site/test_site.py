@@ -91,3 +91,11 @@ def test_every_figure_has_words(parsed: dict[Path, Reader], site: Path) -> None:
         if not image.get("alt", "").strip() and "logo" not in image.get("class", "")
     ]
     assert not blind, "\n" + "\n".join(map(str, blind))
+
+
+def test_no_role_is_left_as_text(parsed: dict[Path, Reader]) -> None:
+    raw = []
+    for page in parsed:
+        text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        raw += [f"{name_of(page)}: {m[0]}" for m in re.finditer(r"\{[a-z:]+\}`[^`<]{0,60}", text)]
+    assert not raw, "\n" + "\n".join(raw)

@@ -15,7 +15,7 @@ KNOWN_AXE: dict[str, str] = {}
 AXE = (Path(__file__).resolve().parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
 # Rules of axe that see colors run in both themes; all others see none, and run at both widths.
 COLOR = ("color-contrast", "link-in-text-block")
-PHONE = {"width": 375, "height": 812, "deviceScaleFactor": 2, "mobile": True}
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
 PATIENCE = 60_000  # ms until what never comes counts as missing
 
 COMMON = f"""
@@ -26,6 +26,44 @@ const frame = () => new Promise((r) => requestAnimationFrame(() => requestAnimat
 const quiet = () => within(Promise.all(document.getAnimations()
   .filter((a) => a.effect?.getComputedTiming().iterations !== Infinity).map((a) => a.finished.catch(() => null))));
 """
+# What does not fit its box, and where the first picture stands. A reader finds folded cells and solutions closed.
+FIT = """
+const box = (node) => node.getBoundingClientRect();
+const sticksOut = (node, frame) => Math.max(box(node).right - box(frame).right, box(frame).left - box(node).left);
+const named = (nodes, frameOf, slack) => nodes.filter((n) => n.offsetParent !== null || n.ownerSVGElement)
+  .map((n) => [sticksOut(n, frameOf(n)), n]).filter(([by]) => by > slack)
+  .map(([by, n]) => `${n.textContent.trim().replace(/\\s+/g, " ").slice(0, 60)} (by ${Math.round(by)} px)`);
+const blocks = "p, li, td, th, dd, dt, figcaption, caption, h1, h2, h3, h4, .math, .bd-article";
+const fit = () => ({
+  "formulas wider than their box": named(all(".bd-article mjx-math"), (n) => n.closest(blocks), 1),
+  "formulas too small to read": all(".bd-article mjx-container")
+    .filter((n) => n.offsetParent && parseFloat(getComputedStyle(n).fontSize) < 10.5)
+    .map((n) => n.textContent.slice(0, 60)),
+  "tables wider than their box": named(all(".bd-article table"), (n) => n.parentElement, 1),
+  "code wider than its box": all(".bd-article pre").filter((n) => n.offsetParent && n.scrollWidth > n.clientWidth)
+    .map((n) => `${n.textContent.trim().slice(0, 60)} (by ${n.scrollWidth - n.clientWidth} px)`),
+  "figure text outside its figure": named(
+    all(".bd-article svg text").filter((n) => n.textContent.trim() && n.getClientRects().length),
+    (n) => n.closest(".al-plot") ?? n.ownerSVGElement, 2),
+  "figure texts on top of each other": all(".al-plot").flatMap((plot) => {
+    const texts = [...plot.querySelectorAll(".annotation-text, .xtitle, .ytitle, .gtitle, .legendtext")];
+    const clash = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 3
+      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3;
+    return texts.flatMap((a, i) => texts.slice(i + 1).filter((b) => clash(box(a), box(b)))
+      .map((b) => `${a.textContent} / ${b.textContent}`));
+  }),
+});
+const late = () => {
+  all("[data-opened]").forEach((d) => { d.open = false; });
+  all("[data-unfolded]").forEach((d) => { d.classList.add("toggle-hidden"); });
+  const pictures = all(".bd-article :is(.al-figure, .al-diagram, .al-drawing, .al-picture, .al-overview, img)");
+  const first = pictures.find((n) => n.checkVisibility());
+  const top = first ? Math.round(box(first).top + scrollY) : Infinity;
+  all("[data-opened]").forEach((d) => { d.open = true; });
+  all("[data-unfolded]").forEach((d) => { d.classList.remove("toggle-hidden"); });
+  return [top];
+};
+"""
 READY = f"""{COMMON}
 const loaded = (image) => image.complete ? null : new Promise((r) => {{ image.onload = image.onerror = r; }});
 const drawing = (figure) => new Promise((resolve) => {{
@@ -34,8 +72,10 @@ const drawing = (figure) => new Promise((resolve) => {{
     .observe(figure, {{ attributeFilter: ["data-state"] }});
   figure.scrollIntoView({{ block: "center" }});
 }});
+{FIT}
 (async () => {{
-  all("details").forEach((d) => {{ d.open = true; }});
+  all("details:not([open])").forEach((d) => {{ d.open = true; d.dataset.opened = ""; }});
+  all(".toggle-hidden").forEach((d) => {{ d.classList.remove("toggle-hidden"); d.dataset.unfolded = ""; }});
   all("img[loading=lazy]").forEach((i) => {{ i.loading = "eager"; }});
   const figures = all(".al-figure").filter((f) => f.querySelector("script.al-spec"));
   for (const figure of figures.filter((f) => f.offsetParent !== null)) await within(drawing(figure));
@@ -57,6 +97,8 @@ const drawing = (figure) => new Promise((resolve) => {{
       .map((i) => i.src.slice(0, 120)),
     wide: document.documentElement.scrollWidth > innerWidth
       ? [`by ${{document.documentElement.scrollWidth - innerWidth}} px`] : [],
+    ...fit(),
+    "first picture": late(),
   }});
 }})();
 """

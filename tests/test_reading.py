@@ -1,0 +1,88 @@
+"""Pages read well: short lines and sentences, folded plots, no habits of the list; and notebooks keep their meaning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.scripts import script
+
+reading, tidy = script("tools/lint_reading.py"), script("tools/tidy_notebooks.py")
+MAY = reading.allowed()
+
+
+@pytest.mark.parametrize("path", reading.pages(), ids=lambda p: p.name)
+def test_the_page_reads_no_worse_than_it_may(path: Path) -> None:
+    assert reading.problems(path, MAY) == []
+
+
+def test_only_pages_that_exist_may_break_a_rule() -> None:
+    assert set(MAY) <= {path.stem for path in reading.pages()}
+
+
+def page(folder: Path, text: str, *cells: tuple[str, list[str]]) -> dict[str, list[str]]:
+    """What a notebook of this text and these cells breaks."""
+    code = [{"cell_type": "code", "source": s, "metadata": {"tags": t}, "outputs": []} for s, t in cells]
+    words = {"cell_type": "markdown", "source": text, "metadata": {}}
+    path = folder / "page.ipynb"
+    path.write_text(json.dumps({"cells": [words, *code], "metadata": {"kind": "prose"}}), encoding="utf-8")
+    return reading.broken(path)
+
+
+def test_a_plain_page_breaks_nothing(tmp_path: Path) -> None:
+    assert page(tmp_path, "# T\n\nA short sentence.\n", ("x = 1", []), ("viz.show(f)", ["hide-input"])) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("word " * 36 + ".", "sentences"),
+        ("One; two; three.", "semicolons"),
+        ("The teacher's class decides.", "habits"),
+        ("A short one.\n\n" * 840, "length"),
+        ("```python\n" + "x = 1  # " + "-" * 90 + "\n```", "columns"),
+    ],
+)
+def test_each_rule_sees_its_case(tmp_path: Path, text: str, rule: str) -> None:
+    assert set(page(tmp_path, f"# T\n\n{text}\n")) == {rule}
+
+
+@pytest.mark.parametrize("source", ["import math", "x = 1\nviz.show(f, alt='a')", "viz.explorer(f, [1], alt='a')"])
+def test_plots_and_imports_are_folded(tmp_path: Path, source: str) -> None:
+    assert set(page(tmp_path, "# T\n", (source, []))) == {"unfolded"}
+    assert page(tmp_path, "# T\n", (source, ["hide-input"])) == {}
+    assert page(tmp_path, "# T\n", ("y = viz.show(f)", [])) == {}
+
+
+def test_counts_only_go_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = tmp_path / "reading.yml"
+    allowed.write_text("# head\np: {sentences: 3, habits: 1}\ngone: {columns: 2}\n", encoding="utf-8")
+    text = tmp_path / "p.md"
+    text.write_text("---\nkind: prose\n---\n# T\n\n" + "word " * 40 + ".\n", encoding="utf-8")
+    monkeypatch.setattr(reading, "ALLOWED", allowed)
+    monkeypatch.setattr(reading, "pages", lambda: [text])
+    assert reading.problems(text, {"p": {"sentences": 0}})
+    assert reading.main(["lower"]) == 0
+    assert allowed.read_text(encoding="utf-8") == "# head\np: {sentences: 1}\n"
+
+
+LONG = 'print(\n    f"a first part of words {value:.3f} and a second part of words {other:.3f}, too long: {end}"\n)'
+
+
+def test_long_literals_are_split_and_mean_the_same() -> None:
+    split = tidy.split_strings(LONG, 60)
+    assert max(map(len, split.splitlines())) <= 60
+    assert tidy.same(split, LONG)
+    assert not tidy.same(LONG.replace("first", "other"), LONG)
+
+
+def test_a_docstring_is_wrapped_and_a_literal_is_not() -> None:
+    words = 'def f():\n    """' + "word " * 20 + 'end."""\n    return "' + "word " * 20 + '"'
+    lines = tidy.wrap_words(words, 60).splitlines()
+    assert max(map(len, lines[:-1])) <= 60
+    assert len(lines[-1]) > 60
+    comment = tidy.wrap_words("x = None  # " + "word " * 20, 60).splitlines()
+    assert comment[-1] == "x = None"
+    assert all(line.startswith("# ") and len(line) <= 60 for line in comment[:-1])

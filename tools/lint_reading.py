@@ -1,0 +1,118 @@
+"""How a page reads: `lint_reading.py [FILE ...] | lower`. Columns, folded cells, length, words and sentences.
+
+A rule that a page still breaks stands with its count in book/reading.yml, and counts only go down: a page that breaks
+a rule more often fails, and `lower` writes the counts of today where they are smaller.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from lint_pages import ROOT, pages, read, without_literals
+from tidy_notebooks import COLUMNS, FOLDED, to_fold
+
+ALLOWED = ROOT / "book" / "reading.yml"
+WORDS = 2500  # a page
+SENTENCE = 35  # words
+REFERENCE = {  # pages to look things up in, which nobody reads through: reason
+    "api": "a table of the library",
+    "bibliography": "a list of papers",
+    "changelog": "a list of releases",
+    "contributing": "the rules of the repository",
+    "glossary": "a list of terms",
+    "solutions": "made from the chapters",
+    "records-page": "a table of runs",
+}
+HABITS = {  # what the style guide of the book refuses: what to write instead
+    r"\bthe teacher's class(?:es)?\b": "pseudo-label",
+    r"\b(?:is|are) (?-i:none)\b": "name what was given and what is expected",
+    r"\b(?:is|are) due\b(?! to)": "name what is missing",
+    r"\brecalled\b": "from memory, unverified",
+    r"\b(?:loss|Dice|entropy|network|gradient) hears?\b": "say what depends on what",
+    r"\b(?:is|are) told by\b": "is measured by",
+    r"\bmoved (?:image|slice)\b": "transformed image",
+    r"\bneeds the brake\b": "needs early stopping",
+    r"\bin whose\b": "one idea a sentence",
+    r"\bwhoever\b": "the field's term",
+    r"\bthis is (?:very )?(?:easy|simple|obvious)\b": "leave it out",
+}
+
+
+def text_of(path: Path) -> str:
+    """Returns the running text of a page: no fences, options, tables, formulas or literals."""
+    text = without_literals(read(path).prose)
+    text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^<.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
+
+
+def sentences(text: str) -> list[str]:
+    """Splits running text into sentences; headings, list items, paragraphs and a raised dot end one."""
+    return [s.strip() for s in re.split(r"(?<=[.!?:])\s+|\n\s*\n|\n(?=\s*[-*#]|\d+\. )| · ", text) if s.strip()]
+
+
+def broken(path: Path) -> dict[str, list[str]]:
+    """Returns the rules that a page breaks, each with its cases."""
+    cases: dict[str, list[str]] = {}
+    text = text_of(path)
+    fences = re.findall(r"^```(?:python|bash|yaml|json)\n(.*?)^```", read(path).prose, re.MULTILINE | re.DOTALL)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"] if path.suffix == ".ipynb" else []
+    code = [c for c in cells if c["cell_type"] == "code"]
+    lines = [line for source in (*fences, *("".join(c["source"]) for c in code)) for line in source.splitlines()]
+    cases["columns"] = [line.strip()[:60] for line in lines if len(line) > COLUMNS]
+    folded = [c for c in code if to_fold(c) and not FOLDED & set(c["metadata"].get("tags", []))]
+    cases["unfolded"] = ["".join(c["source"])[:60] for c in folded]
+    if path.stem not in REFERENCE:
+        count = len(text.split())
+        cases["length"] = [f"{count} words"] * max(0, -(-(count - WORDS) // 100))  # hundreds of words too many
+        cases["sentences"] = [s[:80] for s in sentences(text) if len(s.split()) > SENTENCE]
+        cases["semicolons"] = [s[:80] for s in sentences(text) if s.count(";") > 1]
+        cases["habits"] = [
+            f"{m[0]!r}: {instead}" for habit, instead in HABITS.items() for m in re.finditer(habit, text, re.IGNORECASE)
+        ]
+    return {rule: each for rule, each in cases.items() if each}
+
+
+def allowed() -> dict[str, dict[str, int]]:
+    """Returns how often each page may still break each rule."""
+    return yaml.safe_load(ALLOWED.read_text(encoding="utf-8")) or {}
+
+
+def problems(path: Path, may: dict[str, dict[str, int]]) -> list[str]:
+    """Lists the rules that a page breaks more often than it may, with the cases."""
+    return [
+        f"{path.name}: {rule}: {len(cases)}, at most {may.get(path.stem, {}).get(rule, 0)}: {cases}"
+        for rule, cases in broken(path).items()
+        if len(cases) > may.get(path.stem, {}).get(rule, 0)
+    ]
+
+
+def lower() -> dict[str, dict[str, int]]:
+    """Returns what each page may break from now on: today's counts where they are smaller."""
+    may, now = allowed(), {path.stem: broken(path) for path in pages()}
+    counts = {p: {r: min(n, len(now.get(p, {}).get(r, []))) for r, n in rules.items()} for p, rules in may.items()}
+    kept = {page: {r: n for r, n in rules.items() if n} for page, rules in counts.items()}
+    return {page: rules for page, rules in kept.items() if rules}
+
+
+def main(arguments: list[str]) -> int:
+    """Lints the pages named, or all of them, or lowers the counts; the exit status."""
+    if arguments == ["lower"]:
+        head = ALLOWED.read_text(encoding="utf-8").partition("\n")[0]
+        ALLOWED.write_text(f"{head}\n{yaml.safe_dump(lower(), default_flow_style=None)}", encoding="utf-8")
+        return 0
+    chosen = [Path(a) for a in arguments] or pages()
+    messages = [message for path in chosen for message in problems(path, allowed())]
+    left = Counter({rule: n for rules in allowed().values() for rule, n in rules.items()})
+    print("\n".join([*messages, f"{len(chosen)} pages, {len(messages)} problems; allowed in {sorted(left)}"]))
+    return bool(messages)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
