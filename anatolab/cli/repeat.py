@@ -33,6 +33,7 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
     from anatolab.data.splits import present
     from anatolab.files import check_target
     from anatolab.methods import METHODS
+    from anatolab.nn import NETWORKS
     from anatolab.ranges import check_ranges
     from anatolab.training import Settings
     from anatolab.training.folder import RunInfo, from_plain
@@ -50,6 +51,8 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
         settings = from_plain(Settings, {**info.settings, **info.loop})
         view = FieldOfView(**info.field_of_view) if info.field_of_view is not None else None
         method = from_plain(METHODS[info.method].Config, info.config)
+        if info.network not in NETWORKS:
+            raise KeyError(info.network)
         check_ranges(info, types_only=True)
         check_ranges(settings)
         check_ranges(method)
