@@ -85,7 +85,9 @@ def nifti_geometry(path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
         with _stream(path) as (file, _):
             affine, _, notes = _geometry(*_header(file), path)
             return affine, notes
-    except (InputError, *errors()):  # reading its values says what is wrong
+    except InputError:  # reading its values says what is wrong
+        return None, ()
+    except errors():
         return None, ()
 
 
