@@ -56,8 +56,8 @@ def stale(record: records.Record) -> bool:
 
 @cache
 def wanted_configuration(experiment: str) -> dict[str, Any] | None:
-    """Returns the configuration that a wanted run would have today; None for other runs."""
-    if not wanted(experiment) or experiment in earlier():
+    """Returns the configuration that a wanted training would have today; None for other records."""
+    if not wanted(experiment) or experiment in STUDIES or experiment in earlier():
         return None
     from anatolab.experiments import by_id, config_of
 
@@ -80,7 +80,7 @@ def runs(env: Any, experiment: str) -> list[records.Record]:
     return records.load(experiment)
 
 
-STUDIES = {"gains-ensemble": "studies/gains.py", "gains-init": "studies/gains.py"}  # wanted records of no training
+STUDIES = ("gains-ensemble", "gains-init")  # wanted records of studies/gains.py, which are no single training
 
 
 def wanted(experiment: str) -> bool:
