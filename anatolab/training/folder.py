@@ -108,7 +108,7 @@ class RunInfo:
                 f", and it is taken to lie as the training images do ({self.orientation})" if self.orientation else ""
             )
             remarks.append(f"{name} carries no geometry, so its label volume has an identity affine{lies}.")
-        elif not self.patch:
+        elif case.affine is not None and not self.patch:
             remarks += [f"{name}: {note}." for note in slices_note(case.affine, self.orientation)]
         if self.patch and self.spacing and case.spacing:
             turned = reoriented(case, self.orientation).spacing or case.spacing
