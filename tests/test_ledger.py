@@ -37,7 +37,7 @@ ABSTRACTS = {
     "you2023morse": "blur implicit refine experts backbones gains-2d gains-3d theory",
     "you2024cfr": "costly specialized spurious tuned last-layer set contrast no-groups reliance generalizes benchmarks",
 }
-OF_STUDIES = {"variance-acdc", "robust-vit", "attribution-rn", "cfr-cost", "cfr-cells"}  # records beside trainings
+OF_STUDIES = {"variance-acdc", "robust-fair-vit", "attribution-rn", "cfr-cost"}  # records beside trainings
 WORDS = {"reproduced", "contradicted", "agrees", "opposite", "undecided", "no power"}
 
 
@@ -284,13 +284,13 @@ def test_the_page_is_made_from_records_and_breaks_by_name_when_one_is_deleted(tm
     assert html.count("<rect class=") == len(BOOK.entries)
     assert "none: no line of the ledger" in text
     assert "al-dashboard" in html
-    assert 'href="records/robust-vit.json"' in html
-    assert json.loads((tmp_path / "out" / "records" / "robust-vit.json").read_text())
-    (tmp_path / "records" / "robust-vit").unlink()
+    assert 'href="records/robust-fair-vit.json"' in html
+    assert json.loads((tmp_path / "out" / "records" / "robust-fair-vit.json").read_text())
+    (tmp_path / "records" / "robust-fair-vit").unlink()
     status, _, said = built(tmp_path)
     assert status != 0
     assert "index.md" in said
-    assert re.search(r"cfr-\w+ needs '[\w.]+' of 'robust-vit', which has no record and is not awaited", said)
+    assert re.search(r"cfr-\w+ needs '[\w.]+' of 'robust-fair-vit', which has no record and is not awaited", said)
 
 
 @pytest.mark.parametrize("experiment", sorted({e for _, t in BOOK.checks for e in t.experiments} - BOOK.awaited))
