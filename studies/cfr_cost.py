@@ -13,6 +13,7 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def cost() -> records.Record:
         }
         values[name]["extraction_over_bare"] = values[name]["extraction"]["cpu_s"] / values[name]["bare"]["cpu_s"]
         if name == "vit":
-            values[name]["many"] = forked(lambda task=task, erm=erm: many(task, erm)) | {"rows": MANY}
+            values[name]["many"] = forked(partial(many, task, erm)) | {"rows": MANY}
         print(name, values[name], flush=True)
     config = {"rows": len(task.train.y), "batch": 128, "epochs": 1, "rounds": 3}
     return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, values, clock)

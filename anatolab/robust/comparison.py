@@ -223,7 +223,8 @@ def compare(
     results = []
     for name, select in rules.items():
         progress(_entry(data, name).title)
-        heads, warned, begin = [], [], time.perf_counter()
+        heads: list[tuple[Any, Any, dict[str, Labels]]] = []
+        warned, begin = [], time.perf_counter()
         try:
             for seed in range(seeds):
                 with warnings.catch_warnings(record=True) as caught:
