@@ -85,7 +85,7 @@ def test_no_line_rests_on_a_run_of_the_earlier_regime_and_every_run_is_wanted_or
 def test_one_cause_is_counted_once() -> None:
     """No two primary tests of a paper make the same comparison."""
     for paper in ABSTRACTS:
-        tests = [(t.ours, t.against, t.metric, t.exact) for e in BOOK.of(paper) if (t := e.test)]
+        tests = [(t.ours, t.against, t.metric, t.against_metric, t.exact) for e in BOOK.of(paper) if (t := e.test)]
         assert len(tests) == len(set(tests))
 
 
