@@ -118,7 +118,7 @@ def test_claims_of_many_backbones_and_contrasts_are_tested_over_three() -> None:
 def test_one_cause_is_counted_once() -> None:
     """No two primary tests of a paper make the same comparison."""
     for paper in ABSTRACTS:
-        tests = [(t.ours, t.against, t.metric, t.exact) for e in BOOK.of(paper) if (t := e.test)]
+        tests = [(t.ours, t.against, t.metric, t.against_metric, t.exact) for e in BOOK.of(paper) if (t := e.test)]
         assert len(tests) == len(set(tests))
 
 

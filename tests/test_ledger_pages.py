@@ -97,19 +97,19 @@ def test_the_page_is_made_from_records_and_breaks_by_name_when_one_is_deleted(tm
     made = next(v for v in ledger.judge(BOOK, "you2024cfr") if v.entry.id == "cfr-generalizes")
     compared = made.measured.comparison
     assert compared is not None
-    effect = f"{compared.difference:+.3f} [{compared.interval[0]:+.3f}, {compared.interval[1]:+.3f}], 6 seeds"
+    effect = f"{compared.difference:+.3f} [{compared.interval[0]:+.3f}, {compared.interval[1]:+.3f}], 10 seeds"
     assert text.count(effect) == 2, "in the ledger's line and in the claim's box"
     assert {f'id="claim-{e.id}"' in html for e in BOOK.entries} == {True}
     assert html.count("<rect class=") == len(BOOK.entries)
     assert "none: no line of the ledger" in text
     assert "al-dashboard" in html
-    assert 'href="records/robust-vit.json"' in html
-    assert json.loads((tmp_path / "out" / "records" / "robust-vit.json").read_text())
-    (tmp_path / "records" / "robust-vit").unlink()
+    assert 'href="records/robust-fair-vit.json"' in html
+    assert json.loads((tmp_path / "out" / "records" / "robust-fair-vit.json").read_text())
+    (tmp_path / "records" / "robust-fair-vit").unlink()
     status, _, said = built(tmp_path)
     assert status != 0
     assert "index.md" in said
-    assert re.search(r"cfr-\w+ needs '[\w.]+' of 'robust-vit', which has no record and is not awaited", said)
+    assert re.search(r"cfr-\w+ needs '[\w.]+' of 'robust-fair-vit', which has no record and is not awaited", said)
 
 
 @pytest.mark.parametrize("what", ["too high", "deleted"])

@@ -24,7 +24,7 @@ def as_markdown(about: Mapping[str, Any], results: Sequence[Any]) -> str:
         cells += [_with_interval(scores, key) for key in ("worst", "mean", "gap")]
         lines.append("| " + " | ".join([*cells, f"{low:.3f} to {high:.3f}"]) + " |")
     sizes = ", ".join(f"{split} {count}" for split, count in about["images"].items())
-    counts = ", ".join(f"{name} {count}" for name, count in about["training_counts"].items())
+    counts = "; ".join(f"{name}: {count}" for name, count in about["training_counts"].items())
     settings = "each method's choice among its settings on validation" if about["tuned"] else "recommended ones"
     notes = "".join(f"- {note}\n" for note in about["notes"])
     return f"""# {about["name"]}: heads on frozen features of {about["model"]}

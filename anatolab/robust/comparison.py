@@ -223,7 +223,7 @@ def compare(
     results = []
     for name, select in rules.items():
         progress(_entry(data, name).title)
-        heads: list[Any] = []
+        heads: list[tuple[Any, Any, dict[str, Labels]]] = []
         warned: list[Any] = []
         begin = time.perf_counter()
         try:
