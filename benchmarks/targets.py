@@ -62,7 +62,8 @@ def largest(part: str, cases: str = "") -> Callable[[Report], Measured]:
             return "-", None
         worst = max(rows, key=lambda r: r["ratio"] - r["floor"])
         value = worst["ratio"] + (part != "loader")
-        return f"{value:.2f} ({worst['method']}, {worst['case']})", worst["ratio"] <= worst["floor"]
+        words = f"{value:.2f} ({worst['method']}, {worst['case']}; largest of {len(rows)})"
+        return words, worst["ratio"] <= worst["floor"]
 
     return read
 
@@ -128,16 +129,29 @@ def faults(report: Report) -> Measured:
     return f"{most:,.0f}", most < 1000
 
 
+def rendering(*, floor: float | None, most: float) -> Callable[[Report], Measured]:
+    """Reads the largest ratio of MORSE over its backbone, with that of the products alone that rendering needs."""
+
+    def read(report: Report) -> Measured:
+        rows = [r for r in report["rows"] if r["floor"] == floor]
+        row = max(rows, key=lambda r: r["ratio"])
+        words = f"{row['ratio']:.2f} ({row['preset']}, {row['network']}; products alone {row['needed']:.2f})"
+        return words, row["ratio"] <= most
+
+    return read
+
+
 def fit(report: Report) -> Measured:
     """Reads the CPU seconds of a fit of CFR."""
     seconds = report["fit_seconds"]["cfr"]
     return f"{seconds:.1f} s", seconds <= 60
 
 
-RELEASED = "their released files are not part of this repository; the literal form below is their algorithm"
-MORSE = (
-    "at the pixels of one pass, reading four maps, gate, experts and layers take this time already; see bench_morse.py"
-)
+RELEASED = "their released files are not part of this repository; the literal form above is their algorithm"
+MORSE = "the products that rendering needs stand beside it; the rest is reading maps at points (bench_morse.py)"
+WIDE = "the products of the published widths alone stand beside it; at demo the widths are smaller"
+HASHED = "bound by memory; records hash this code, so it is not written anew for a tenth"
+BUSY = "imports stretch on a busy machine, as the row of torch shows; tests hold them to multiples of torch's"
 TRAINING = "an hour of training, by its own command: benchmarks/bench_time_to_dice.py"
 CONTRACTS = (
     Contract("time to Dice .85, 3 patients of ACDC", "none", "<= 10 CPU min", reason=TRAINING),
@@ -173,6 +187,7 @@ CONTRACTS = (
         "<= 3",
         "sampling",
         first("part", "binning and", most=3.0),
+        reason=HASHED,
     ),
     Contract("HD95 + ASSD, heart", "medpy", ">= 10x", "surface", first("case", "heart", 10.0), "medpy"),
     Contract("HD95 + ASSD, worst case", "medpy", "reported", "surface", extreme(min, "ratio", "case"), "medpy"),
@@ -207,7 +222,7 @@ CONTRACTS = (
         "its backbone",
         "<= 1.5",
         "morse",
-        extreme(max, "ratio", "preset", most=1.5, floor=1.5),
+        rendering(floor=1.5, most=1.5),
         reason=MORSE,
     ),
     Contract(
@@ -215,17 +230,30 @@ CONTRACTS = (
         "its backbone",
         "<= 4",
         "morse",
-        extreme(max, "ratio", "preset", most=4.0, floor=None),
-        reason="the published layers alone take this many products; the small widths of `demo` are the answer",
+        rendering(floor=None, most=4.0),
+        reason=WIDE,
     ),
     Contract(
         "CFR, extraction of features", "bare forward pass", "<= 2x", "cfr", extreme(max, "ratio", "part", most=2.0)
     ),
     Contract("CFR, fit on 4,800 features", "none", "<= 60 s", "cfr", fit),
     Contract("start: --help", "none", "<= 0.5 s", "scaling", first("part", "--help", most=0.5, value="value")),
-    Contract("start: first step", "none", "<= 3 s", "scaling", first("part", "first step", most=3.0, value="value")),
+    Contract("start: import torch", "none", "reported", "scaling", first("part", "import torch", value="value")),
     Contract(
-        "start: first prediction", "none", "<= 3 s", "scaling", first("part", "first pred", most=3.0, value="value")
+        "start: first step",
+        "none",
+        "<= 3 s",
+        "scaling",
+        first("part", "first step", most=3.0, value="value"),
+        reason=BUSY,
+    ),
+    Contract(
+        "start: first prediction",
+        "none",
+        "<= 3 s",
+        "scaling",
+        first("part", "first pred", most=3.0, value="value"),
+        reason=BUSY,
     ),
     Contract(
         "opening a cache of 1,000 volumes", "none", "<= 1 s", "scaling", first("part", "cache", most=1.0, value="value")
@@ -251,11 +279,12 @@ def judged(contracts: tuple[Contract, ...], reports: dict[str, Report | None]) -
     """Yields each contract with what was measured, a verdict, and the reason of one that is not met."""
     for c in contracts:
         report = reports.get(c.script)
-        if c.read is None or (c.script not in reports):
-            words, verdict, reason = "-", "not measured", c.reason or "not asked for"
+        if c.read is None:
+            words, verdict, reason = "-", "not measured", c.reason
+        elif c.script not in reports:
+            words, verdict, reason = "-", "not measured", "left out of this run"
         elif report is None:
             words, verdict, reason = "-", "missed", ""
-            reason = f"bench_{c.script}.py failed"
         elif c.needs and not find_spec(c.needs):
             words, verdict, reason = "-", "not measured", NOT_INSTALLED
         else:
