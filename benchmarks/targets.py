@@ -151,30 +151,40 @@ RELEASED = "their released files are not part of this repository; the literal fo
 MORSE = "the products that rendering needs stand beside it; the rest is reading maps at points (bench_morse.py)"
 WIDE = "the products of the published widths alone stand beside it; at demo the widths are smaller"
 HASHED = "bound by memory; records hash this code, so it is not written anew for a tenth"
+CACHES = "other work shared caches and memory when this was measured"
+AGAIN = "the student of MONA reads unlabeled images a second time, warped"
 BUSY = "imports stretch on a busy machine, as the row of torch shows; tests hold them to multiples of torch's"
 TRAINING = "an hour of training, by its own command: benchmarks/bench_time_to_dice.py"
 CONTRACTS = (
     Contract("time to Dice .85, 3 patients of ACDC", "none", "<= 10 CPU min", reason=TRAINING),
-    Contract("an update at 256, fp32", "fp32 as it was", ">= 2x", "update", first("form", "fp32", 2.0)),
+    Contract("an update at 256, fp32", "fp32 as it was", ">= 2x", "update", first("form", "fp32", 2.0), reason=CACHES),
     Contract(
         "an update at 256, bf16",
         "fp32 as it was",
         ">= 3x",
         "update",
         first("form", "bf16", 3.0),
-        reason="a processor without bfloat16 emulates it",
+        reason=CACHES,
     ),
-    Contract("page faults an update", "none", "< 1,000", "update", faults),
+    Contract("page faults an update", "none", "< 1,000", "update", faults, reason=CACHES),
     Contract("step, 2-D, 4 and 14 classes", "its networks", "<= 1.6", "step", largest("overhead", "2d")),
     Contract("step, 3-D, 4 and 14 classes", "its networks", "<= 1.6", "step", largest("overhead", "3d")),
     Contract("loader and augmentation", "a step", "<= 0.3", "step", largest("loader")),
-    Contract("step of ARCO, of MONA", "mean teacher's networks", "<= 1.4, 1.8", "step", each("over mean teacher")),
+    Contract(
+        "step of ARCO, of MONA",
+        "mean teacher's networks",
+        "<= 1.4, 1.8",
+        "step",
+        each("over mean teacher"),
+        reason=AGAIN,
+    ),
     Contract(
         "growth with classes, worst part",
         "exponent",
         "<= 1.2",
         "scaling",
         extreme(max, "value", "part", most=1.2, what="exponent in classes"),
+        reason="two classes fit into the caches and fourteen do not",
     ),
     Contract("contrast", "literal form", ">= 10x", "contrast", first("part", "anatomical", 10.0)),
     Contract("the same, equal estimator", "literal form", "beside it", "contrast", first("part", "equal estimator")),
