@@ -250,7 +250,9 @@ html_theme_options = {{}}
 suppress_warnings = ["myst.xref_missing", "myst.domains"]
 """
 BODIES = [("ledger", f"paper: {p}\n") for p in ABSTRACTS]
-BODIES += [(n, "") for n in ("ledger-picture", "ledger-summary", "repeats", "slips", "dashboard", "bibliography")]
+BODIES += [
+    (n, "") for n in ("ledger-picture", "ledger-summary", "repeats", "slips", "dashboard", "benchmarks", "bibliography")
+]
 BODIES += [("claim} cfr-generalizes\n```\n```{claim} mona-decomposition\n```\n```{claim", "says: S\nsource: T\n")]
 PAGE = "# Mini\n\nA {line}`action-memory`.\n\n" + "\n".join(f"```{{{name}}}\n{body}```\n" for name, body in BODIES)
 
