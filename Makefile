@@ -25,7 +25,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html notebooks site strip lock records campaign weights bench gpu clean
+.PHONY: help env book test lint unit doctest html executed pages notebooks site strip lock records campaign weights bench gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -37,7 +37,7 @@ book: html  ## run every notebook at size tiny, build the book, print the page t
 	@echo "The book is built: open _build/html/index.html"
 
 test: env  ## everything: lint, unit tests, doctests, book, notebook tests, checks of the built site
-	@MAKE="$(MAKE)" bash tools/phases.sh lint unit doctest html notebooks site
+	@MAKE="$(MAKE)" bash tools/phases.sh lint+doctest unit executed pages+notebooks site
 
 lint: env  ## ruff, ruff format, mypy, the rules for pages
 	@$(BIN)/ruff check .
@@ -52,14 +52,19 @@ unit: env  ## unit tests
 doctest: env  ## the examples in the docstrings
 	@$(PYTEST) -q -p no:nbval -n $(JOBS) --doctest-modules --durations 10 anatolab
 
-html: env
+html: executed
+	@$(MAKE) pages
+
+executed: env # every notebook of the book, into the cache of outputs
 	@$(BIN)/python tools/book_cache.py --jobs $(JOBS)
+
+pages: env # the site, from the cache of outputs; one process, beside which `make test` runs the notebook tests
 	@rm -rf _build/html _build/.doctrees # pages of chapters that are gone
 	@$(BIN)/jupyter-book build . --all -W -n --keep-going
 
 # Every stored output is held against that of the book's build, by nbval's rules. nbval then runs the theory notebooks and
 # a contract notebook of each part once more, as a reader does: without the build, with figures for a live notebook.
-notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `make html` before)
+notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `make executed` before)
 	@$(BIN)/python tools/notebooks.py check
 	@$(BIN)/python tools/notebooks.py compare
 	@for mode in lax strict; do \

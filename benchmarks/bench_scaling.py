@@ -5,7 +5,7 @@
 * A row of a cohort of 20,000 volumes over a row of one of 20: at most 2.
 * Opening a cache of 1,000 volumes: at most 1 s.
 * CPU seconds of a new interpreter up to the first step, the first prediction and the first cell: at most 3; ``--help``:
-  at most .5.
+  at most .5. These seconds stretch on a busy machine: that of torch alone stands beside them.
 
 The work is that of the tests of the same contracts. Exits with 1 above a limit; ``--report`` prints the same and exits
 with 0.
@@ -40,9 +40,10 @@ Row = dict[str, Any]
 
 
 def exponent(part: str, repeats: int) -> float:
-    """Returns the exponent in classes of one part, from the median of interleaved rounds."""
-    rounds = interleaved({str(n): PARTS[part](n) for n in (FEW, MANY)}, CPU, repeats)
-    return math.log(ratio(rounds, str(MANY), str(FEW))) / math.log(MANY / FEW)
+    """Returns the exponent in classes of one part, from the least of interleaved rounds, as the test takes it."""
+    rounds = interleaved({str(n): PARTS[part](n) for n in (FEW, MANY)}, CPU, 3 * repeats)
+    few, many = (min(r[str(n)] for r in rounds) for n in (FEW, MANY))
+    return math.log(many / few) / math.log(MANY / FEW)
 
 
 def row_of_many_over_row_of_few(repeats: int) -> float:
@@ -83,6 +84,7 @@ def opening(folder: Path, repeats: int) -> float:
 def starts() -> dict[str, float]:
     """Returns the CPU seconds of a new interpreter until each first thing has been done, the lesser of two."""
     codes = {
+        "import torch": "import torch",
         "--help": "from anatolab.cli import main\nmain(['--help'])",
         "first step": test_startup.STEP,
         "first prediction": test_startup.PREDICTION,
@@ -101,9 +103,9 @@ def main() -> int:
     table: list[Row] = []
     print(f"{'part':<34}{'what':<34}{'value':>8}{'limit':>7}")
 
-    def note(part: str, what: str, value: float, limit: float) -> None:
+    def note(part: str, what: str, value: float, limit: float | None) -> None:
         table.append({"part": part, "what": what, "value": value, "limit": limit})
-        print(f"{part:<34}{what:<34}{value:>8.2f}{limit:>7}", flush=True)
+        print(f"{part:<34}{what:<34}{value:>8.2f}{limit or '-':>7}", flush=True)
 
     for part in PARTS:
         note(part, "exponent in classes", exponent(part, args.repeats), 1.2)
@@ -111,8 +113,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         note("cache of 1,000 volumes", "CPU seconds to open", opening(Path(folder), args.repeats), 1.0)
     for name, seconds in starts().items():
-        note(name, "CPU seconds of a start", seconds, 0.5 if name == "--help" else 3.0)
-    passed = all(row["value"] <= row["limit"] for row in table)
+        note(name, "CPU seconds of a start", seconds, {"--help": 0.5, "import torch": None}.get(name, 3.0))
+    passed = all(row["limit"] is None or row["value"] <= row["limit"] for row in table)
     print("passed" if passed else "FAILED: above a limit")
     if args.json:
         report = {"benchmark": "scaling", "passed": passed, "rows": table}

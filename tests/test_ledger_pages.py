@@ -63,7 +63,9 @@ html_theme_options = {{}}
 suppress_warnings = ["myst.xref_missing", "myst.domains"]
 """
 BODIES = [("ledger", f"paper: {p}\n") for p in BOOK.papers]
-BODIES += [(n, "") for n in ("ledger-picture", "ledger-sentences", "ledger-summary", "slips", "dashboard")]
+BODIES += [
+    (n, "") for n in ("ledger-picture", "ledger-sentences", "ledger-summary", "slips", "dashboard", "benchmarks")
+]
 REPEATS = "```{repeats}\nrows: [repeats-supervised]\n```\n"
 BODIES += [("bibliography", "")]
 BODIES += [("claim} cfr-generalizes\n```\n```{claim} mona-decomposition\n```\n```{claim", "says: S\nsource: T\n")]

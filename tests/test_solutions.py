@@ -55,3 +55,17 @@ def test_only_statements_that_are_needed_run() -> None:
     )
     kept = book.needed(program, book.statements("print(f(1), y)"))
     assert [s.lineno for s in kept] == [2, 5, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("program", "lines"),
+    [
+        ("x = 1 / 0\ny = [2]\nfor x in y:\n    z = x", [2, 3]),  # the loop binds what its body reads
+        ("z = 1 / 0\nfor k in [1]:\n    z = k\n    w = z\nz = w", [2, 5]),  # and so do statements in front
+        ("n = 0\nfor k in [1]:\n    z = n\n    n = k", [1, 2]),  # but not those behind: of the round before
+        ("n = 0\nif n:\n    n = 1\nz = n", [1, 2, 4]),  # nor those that may not run
+        ("f = open\nwith f('') as x:\n    z = x", [1, 2]),
+    ],
+)
+def test_what_a_loop_or_block_binds_itself_is_not_looked_for_before_it(program: str, lines: list[int]) -> None:
+    assert [s.lineno for s in book.needed(book.statements(program), book.statements("print(z)"))] == lines

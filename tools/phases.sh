@@ -1,30 +1,56 @@
 #!/usr/bin/env bash
-# Runs the named make targets one after the other, stops at the first that fails, and prints what each one took.
+# Runs the named make targets one after the other, stops at the first that fails, and prints what each one took. Targets
+# that are joined, as in lint+doctest, run at the same time; what all but the first of them print comes at their end.
 # A phase that takes longer than its budget fails as well, but those behind it still run. Budgets are seconds, half as
 # much again as two idle cores need; ANATOLAB_BUDGET multiplies all of them (0: none), ANATOLAB_BUDGET_UNIT sets one.
-# Usage: tools/phases.sh lint unit ...
+# Usage: tools/phases.sh lint+doctest unit ...
 set -uo pipefail
 make=${MAKE:-make}
-budgets="lint=60 unit=1000 doctest=60 html=1000 notebooks=450 site=900"
+budgets="lint=60 doctest=60 unit=1000 executed=700 pages=500 notebooks=500 site=900"
 summary=()
 status=0
+failed_any=0
 begin=$SECONDS
-for phase in "$@"; do
-    printf '\n=== %s\n' "$phase"
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+run() { # phase: runs it, notes its exit status and seconds
+    local start=$SECONDS code
+    "$make" --no-print-directory "$1"
+    code=$?
+    printf '%s %s\n' "$code" $((SECONDS - start)) >"$logs/$1.end"
+}
+
+judge() { # phase: its line of the summary
+    local phase=$1 name budget failed took verdict limit
     name=ANATOLAB_BUDGET_$(printf %s "$phase" | tr '[:lower:]' '[:upper:]')
     budget=$(printf '%s\n' $budgets | sed -n "s/^$phase=//p")
     budget=${!name:-$(awk "BEGIN { printf \"%d\", ${budget:-0} * ${ANATOLAB_BUDGET:-1} }")}
-    start=$SECONDS
-    "$make" --no-print-directory "$phase"
-    failed=$?
-    took=$((SECONDS - start))
+    read -r failed took <"$logs/$phase.end"
     verdict=ok
     [ "$budget" = 0 ] || [ "$took" -le "$budget" ] || verdict=OVER
-    [ "$failed" = 0 ] || verdict=FAILED
+    [ "$failed" = 0 ] || verdict=FAILED failed_any=1
     [ "$verdict" = ok ] || status=1
     limit=$([ "$budget" = 0 ] || echo ", at most $budget s")
     summary+=("$(printf '%-10s %-7s %4d s%s' "$phase" "$verdict" "$took" "$limit")")
-    [ "$failed" = 0 ] || break
+}
+
+for joined in "$@"; do
+    printf '\n=== %s\n' "${joined//+/ and }"
+    IFS=+ read -ra phases <<<"$joined"
+    for phase in "${phases[@]:1}"; do
+        run "$phase" >"$logs/$phase.out" 2>&1 &
+    done
+    run "${phases[0]}"
+    wait
+    for phase in "${phases[@]:1}"; do
+        printf '\n--- %s\n' "$phase"
+        cat "$logs/$phase.out"
+    done
+    for phase in "${phases[@]}"; do
+        judge "$phase"
+    done
+    [ "$failed_any" = 0 ] || break
 done
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"

@@ -25,6 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = r"^(?P<fence>`{3,}|:{3,})\{%s\}(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$"
+SIMPLE = ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom  # bind for sure
 OPTION = re.compile(r"^:[\w-]+:[^\n]*\n", re.MULTILINE)
 
 
@@ -132,14 +133,36 @@ def changed(statement: ast.stmt) -> set[str]:
 
 
 def free(node: ast.AST) -> set[str]:
-    """Returns the names that a piece of code reads without binding them in its own scope."""
+    """Returns the names that a piece of code reads and does not bind before, in its scope, loop or block."""
+    if isinstance(node, ast.For):
+        return free(node.iter) | (free_of_block(node.body) - stored(node.target)) | free_of_block(node.orelse)
+    if isinstance(node, ast.With):
+        targets = {name for item in node.items if item.optional_vars for name in stored(item.optional_vars)}
+        return {name for item in node.items for name in free(item)} | (free_of_block(node.body) - targets)
+    if isinstance(node, ast.If):
+        return free(node.test) | free_of_block(node.body) | free_of_block(node.orelse)
     below = {name for child in ast.iter_child_nodes(node) for name in free(child)}
     if isinstance(node, ast.Name):
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        local = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        return below - local - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
+        return below - stored(node) - {n.arg for n in ast.walk(node) if isinstance(n, ast.arg)}
     return below
+
+
+def free_of_block(block: list[ast.stmt]) -> set[str]:
+    """Names that statements in a row read and that none of those in front of it surely binds."""
+    names: set[str] = set()
+    known: set[str] = set()
+    for statement in block:
+        names |= free(statement) - known
+        if isinstance(statement, SIMPLE):
+            known |= bound(statement)
+    return names
+
+
+def stored(node: ast.AST) -> set[str]:
+    """Names that a piece of code assigns to."""
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
@@ -148,9 +171,8 @@ def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
     A name comes from the last statement that gives it a value, and from all that change it later. What a function reads
     may be bound after it.
     """
-    simple = ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
     functions = {
-        n for s in program if isinstance(s, simple) and not isinstance(s, ast.Assign | ast.AnnAssign) for n in bound(s)
+        n for s in program if isinstance(s, SIMPLE) and not isinstance(s, ast.Assign | ast.AnnAssign) for n in bound(s)
     }
     kept: set[int] = set()
     todo = [(name, len(program)) for s in wanted for name in free(s)]
@@ -162,7 +184,7 @@ def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
                 kept.add(i)
                 late = isinstance(statement, ast.FunctionDef | ast.ClassDef)
                 todo += [(n, len(program) if late else i) for n in free(statement)]
-            if binds and isinstance(statement, simple):
+            if binds and isinstance(statement, SIMPLE):
                 break
     return [program[i] for i in sorted(kept)]
 
