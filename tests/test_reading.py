@@ -56,6 +56,12 @@ def test_plots_and_imports_are_folded(tmp_path: Path, source: str) -> None:
     assert page(tmp_path, "# T\n", ("y = viz.show(f)", [])) == {}
 
 
+def test_the_check_of_an_exercise_is_folded(tmp_path: Path) -> None:
+    asked = "# T\n\n```{exercise} One\n:label: ex\nHow many?\n```\n"
+    assert set(page(tmp_path, asked, ("answer = None\nprint(answer == 3)", []))) == {"unfolded"}
+    assert set(page(tmp_path, "# T\n", ("def check(answer):\n    return answer == 3", []))) == {"unfolded"}
+
+
 def test_counts_only_go_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = tmp_path / "reading.yml"
     allowed.write_text("# head\np: {sentences: 3, habits: 1}\ngone: {columns: 2}\n", encoding="utf-8")

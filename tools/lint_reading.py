@@ -66,7 +66,7 @@ def broken(path: Path) -> dict[str, list[str]]:
     code = [c for c in cells if c["cell_type"] == "code"]
     lines = [line for source in (*fences, *("".join(c["source"]) for c in code)) for line in source.splitlines()]
     cases["columns"] = [line.strip()[:60] for line in lines if len(line) > COLUMNS]
-    folded = [c for c in code if to_fold(c) and not FOLDED & set(c["metadata"].get("tags", []))]
+    folded = [c for c in to_fold(cells) if not FOLDED & set(c["metadata"].get("tags", []))]
     cases["unfolded"] = ["".join(c["source"])[:60] for c in folded]
     if path.stem not in REFERENCE:
         count = len(text.split())

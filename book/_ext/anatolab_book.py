@@ -14,6 +14,7 @@ PARTS = (
     "anatolab_results",
     "anatolab_pages",
     "anatolab_bibliography",
+    "anatolab_answers",
     "anatolab_theme",
     "anatolab_api",
 )
