@@ -1,7 +1,8 @@
 """Records: the files behind every number in the book, with configuration and provenance.
 
 One run of one experiment with one seed is one JSON file, ``<root>/<experiment>/seed<k>.json``. The root is the
-environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout. Nothing here imports torch.
+environment variable ``ANATOLAB_RECORDS``, else ``book/records`` of the checkout, else the records that the installed
+package holds, which are those of the book without its pictures. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class Record:
 
 def root() -> Path:
     """Returns the folder that holds all records."""
-    return Path(os.environ.get("ANATOLAB_RECORDS") or PACKAGE.parent / "book" / "records")
+    if named := os.environ.get("ANATOLAB_RECORDS"):
+        return Path(named)
+    packaged = PACKAGE / "book_records"  # only in a wheel, see pyproject.toml
+    return packaged if packaged.is_dir() else PACKAGE.parent / "book" / "records"
 
 
 def path_of(experiment: str, seed: int) -> Path:
@@ -233,7 +237,10 @@ def _state_of_run(before: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the checkout and whether tracked files of the package differ from it."""
+    """Returns the commit of the checkout and whether tracked files of the package differ from it.
+
+    An installed package has the commit that it was built at, whatever repository it lies in.
+    """
 
     def git(*args: str) -> str:
         return subprocess.run(
@@ -241,9 +248,13 @@ def git_state() -> dict[str, Any]:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", PACKAGE.name + "/records.py")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", "anatolab"))}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": "unknown", "dirty": True}
+        built = PACKAGE / "commit.json"  # only in a wheel, see hatch_build.py
+        return (
+            json.loads(built.read_text(encoding="utf-8")) if built.is_file() else {"commit": "unknown", "dirty": True}
+        )
 
 
 def is_stale(record: Record) -> bool:

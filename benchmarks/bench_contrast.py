@@ -1,9 +1,9 @@
 """The pixel-contrastive loss, the teacher's update, host synchronizations, and the cost of a pre-training step.
 
 * Anatomical contrast, forward and backward, against the literal loop of ReCo-style code on the same indices: 4
-  classes, representations of 4 x 64 x 64 x 64 (batch, width, grid), 256 anchors per class, 512 negatives per anchor. The
-  values must agree to 1e-6; ours must be at least 10 times as fast. Most of that is that negatives are shared by the
-  anchors of a class, another estimator than ReCo's: beside it stands the ratio with negatives of each anchor's own.
+  classes, representations of 4 x 64 x 64 x 64 (batch, width, grid), 256 anchors per class, 512 negatives per anchor.
+  The values must agree to 1e-6; ours must be at least 10 times as fast. Most of that is that negatives are shared by
+  the anchors of a class, another estimator than ReCo's: beside it stands the ratio with negatives of each anchor's own.
 * The teacher's update in fused calls against one parameter after the other (no floor).
 * Host synchronizations inside a step of each stage of ACTION and ACTION++, counted by a dispatch tracer: 0.
 * Floating-point operations of a global pre-training step: the released one runs student and teacher as a whole and

@@ -1,8 +1,10 @@
-"""Measures what an epoch of CFR costs, beside ERM on the projection and the whole image tower; writes `cfr-cost`.
+"""Measures what CFR costs, beside ERM on the projection and the whole image tower; writes `cfr-cost`.
 
     python studies/cfr_cost.py     # some minutes on one core
 
 Each part runs in a child process three times; the medians of its seconds of a processor and of its memory are kept.
+Beside an epoch of each training stand the extraction of features and the bare forward pass that it should cost little
+more than; and, once, the calibration of 100,000 rows in twelve epochs, on features that are there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from robust import OnReference, Task, keep
 from anatolab import records
 from anatolab.robust import Best, Cfr, Clip, ErmProjection, ProjectionHead, Sgd, calibration_set, extract
 from anatolab.robust._fit import batches, train_projection
+
+MANY = 100_000  # rows of the large fit
 
 
 def forked(work: Callable[[], Any]) -> dict[str, Any]:
@@ -46,6 +51,15 @@ def memory(key: str) -> float:
     """Returns a memory statistic of this process from the kernel, in MB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
+
+
+def many(task: Task, erm: ProjectionHead) -> None:
+    """Calibrates 100,000 rows: those of the task again and again, each a little different."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(task.train.y), (MANY,), generator=generator)
+    h = task.train.h[rows] + 0.01 * torch.randn(MANY, task.train.h.shape[1], generator=generator)
+    method = OnReference(task.start, Cfr.Config(), erm, task.generator().get_state())
+    method.fit(h, task.train.y[rows], None, task.generator(), task.val)
 
 
 def cost() -> records.Record:
@@ -81,7 +95,13 @@ def cost() -> records.Record:
             with tempfile.TemporaryDirectory() as folder:
                 extract(clip, images, cache=folder)
 
+        @torch.no_grad()
+        def bare(clip: Clip = clip, images: Any = images) -> None:
+            for start in range(0, len(images), 256):
+                clip.trunk(clip.preprocess(images.pixels[start : start + 256]))
+
         visual: Any = clip.model.visual
+        parts = (("whole", whole), ("erm", frozen), ("cfr", cfr), ("extraction", extraction), ("bare", bare))
         values[name] = {
             "parameters": {
                 "trained": sum(p.numel() for p in start.projection.parameters()),
@@ -90,12 +110,15 @@ def cost() -> records.Record:
             "anchors": len(calibration_set(erm, task.train.h, task.train.y).anchors),
             **{
                 key: {k: float(np.median([run[k] for run in runs])) for k in runs[0]}
-                for key, work in (("whole", whole), ("erm", frozen), ("cfr", cfr), ("extraction", extraction))
+                for key, work in parts
                 for runs in [[forked(work) for _ in range(3)]]
             },
         }
+        values[name]["extraction_over_bare"] = values[name]["extraction"]["cpu_s"] / values[name]["bare"]["cpu_s"]
+        if name == "vit":
+            values[name]["many"] = forked(partial(many, task, erm)) | {"rows": MANY}
         print(name, values[name], flush=True)
-    config = {"rows": 4800, "batch": 128, "epochs": 1, "rounds": 3}
+    config = {"rows": len(task.train.y), "batch": 128, "epochs": 1, "rounds": 3}
     return keep("cfr-cost", 0, "cost of an epoch of CFR and of whole fine-tuning", config, values, clock)
 
 

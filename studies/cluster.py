@@ -14,6 +14,16 @@ from typing import Any
 
 from anatolab.errors import InputError
 
+PATIENCE = {  # what the processes of a cluster may take to start and to answer where a machine is busy
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
+    "RAY_gcs_server_port_wait_time_s": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_agent_register_timeout_ms": "600000",
+    "RAY_health_check_timeout_ms": "60000",
+}
+STARTS = 5  # attempts to start a cluster of this machine
 Run = Callable[..., Any]  # run(experiment, seed, out=...), which continues what lies in ``out``
 
 
@@ -41,6 +51,8 @@ def run_all(
     Raises:
         InputError: Ray is not installed, or no machine of the cluster has so many CPUs and GPUs.
     """
+    for name, value in PATIENCE.items():  # read when ray is imported and when its processes start
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
@@ -50,8 +62,8 @@ def run_all(
     variables = {name: os.environ[name] for name in names}
     threads = str(max(1, int(cpus)))
     variables |= {"PYTHONPATH": folders, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, include_dashboard=False)
     try:
+        _start(ray, address, variables)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             raise InputError(f"--ray: no machine has {cpus:g} CPUs and {gpus:g} GPUs for a run; ask for fewer.")
@@ -66,6 +78,19 @@ def run_all(
                 yield experiment, seed, error
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, variables: dict[str, str]) -> None:
+    """Joins a cluster, or starts one on this machine; Ray gives a node 30 seconds to register, so that is retried."""
+    options = {"runtime_env": {"env_vars": variables}, "log_to_driver": False, "include_dashboard": False}
+    for left in range(STARTS - 1, -1, -1):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if address is not None or not left or "timed out" not in str(error):
+                raise
 
 
 def _work(run: Run, experiment: Any, seed: int, out: Path) -> Any:

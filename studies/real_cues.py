@@ -1,6 +1,6 @@
 """Measures the methods on real images whose cue is known, as studies of the last layer; writes the record `real-cues`.
 
-    ANATOLAB_DATA=... python studies/real_cues.py --seeds 0 1 2 3 4 5     # reads $ANATOLAB_DATA/spurious, numbers only
+    ANATOLAB_DATA=... python studies/real_cues.py     # draws 10 to 19; reads $ANATOLAB_DATA/spurious, numbers only
 
 * `cue_conflict` (Geirhos et al., ICLR 2019, CC BY 4.0): animal or object by shape, while 95 % of the training rows have
   a texture of the same kind. Contents of training, validation and test are disjoint.
@@ -8,10 +8,10 @@
   validation rows and the test rows show both kinds.
 * `clip`: 256 training images of Waterbirds in real CLIP RN50, zero-shot. Two groups have 4 and 8 rows.
 
-The encoder of the first two is a network trained on ImageNet (EfficientNet-Lite0), no CLIP: there is no text. Its
-projection starts as the first 64 principal components of standardized features, and the direction of a class is the
-unit mean of its training rows. Methods are at their defaults. Validation is small and group-balanced: DFR fits on it,
-and what selects without groups sees its classes. `erm_pooled` trains on both, unweighted: what the rows are worth.
+The encoder of the first two is a network trained on ImageNet (EfficientNet-Lite0), no CLIP: there is no text, and class
+means take its place (`frozen.py`). Validation is small and group-balanced: DFR fits on it, and what selects without
+groups sees its classes. `erm_pooled` trains on both, unweighted: what the rows are worth. Settings are chosen on draws
+100 and 101 of the same images, since there are no others; splits differ.
 """
 
 from __future__ import annotations
@@ -19,34 +19,19 @@ from __future__ import annotations
 import argparse
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from frozen import CHOOSING, Rows, choose, compared
 from PIL import Image
 from recording import Clock
 from robust import keep
 
 from anatolab import records
 from anatolab.metrics import group_accuracy
-from anatolab.robust import (
-    Afr,
-    Cfr,
-    Dfr,
-    ErmLinearProbe,
-    ErmProjection,
-    FeatureSet,
-    GroupDro,
-    Jtt,
-    Sgd,
-    Start,
-    ZeroShot,
-    predict,
-)
-from anatolab.robust.clip import Matrix
+from anatolab.robust import ErmProjection, FeatureSet
 from anatolab.types import InputError
 
 ANIMALS = ("bear", "bird", "cat", "dog", "elephant")
@@ -90,61 +75,14 @@ def bar(root: Path, rng: np.random.Generator) -> tuple[FeatureSet, FeatureSet, F
     return train, val, test
 
 
-def start_without_text(train: FeatureSet, d: int = 64) -> tuple[Start, torch.Tensor, torch.Tensor]:
-    """Returns principal components as projection, class means as text head, and the standardization of the features."""
-    mean, std = train.h.mean(0), train.h.std(0).clamp_min(1e-6)
-    h = (train.h - mean) / std
-    projection = torch.linalg.svd(h, full_matrices=False).Vh[:d].T
-    z = F.normalize(h @ projection, dim=1)
-    text = torch.stack([F.normalize(z[train.y == k].mean(0), dim=0) for k in train.y.unique()], 1)
-    return Start(Matrix(projection).requires_grad_(), text, 10.0), mean, std
-
-
-def study(train: FeatureSet, val: FeatureSet, test: FeatureSet, seed: int) -> dict[str, Any]:
-    """Runs every method on one set."""
-    start, mean, std = start_without_text(train)
-    train, val, test = (FeatureSet((r.h - mean) / std, r.y, r.groups) for r in (train, val, test))
-    pooled = FeatureSet(torch.cat([train.h, val.h]), torch.cat([train.y, val.y]))
-    penalty: Any = "l1" if train.y.max() == 1 else "l2"
-    todo: dict[str, Any] = {
-        "class_means": ZeroShot(start),
-        "linear_probe": ErmLinearProbe(start),
-        "erm": ErmProjection(start),
-        "erm_pooled": ErmProjection(start),
-        "jtt": Jtt(start, Jtt.Config(select="val_worst_class")),
-        "afr": Afr(start, Afr.Config(select="val_worst_class")),
-        "cfr": Cfr(start),
-        "cfr_class_means": Cfr(start, Cfr.Config(reference="zero_shot")),
-        "groupdro": GroupDro(start),
-        "dfr": Dfr(start, Dfr.Config(penalty=penalty)),
-    }
-    # On so few rows CFR's own twelve epochs are some dozens of steps. So it is also given about 300, at three learning
-    # rates, of which the worst class on validation chooses.
-    epochs = -(-300 // max(len(train.y) // 128, 1))
-    for lr in (1e-4, 1e-3, 1e-2):
-        todo[f"cfr_{lr:.0e}"] = Cfr(start, Cfr.Config(reference="zero_shot", sgd=Sgd(epochs=epochs, lr=lr)))
-    results: dict[str, Any] = {}
-    assert test.groups is not None
-    for name, method in todo.items():
-        use = pooled if name == "erm_pooled" else train
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                head = method.fit(use.h, use.y, use.groups, torch.Generator().manual_seed(seed), val)
-        except InputError as error:
-            results[name] = {"refused": str(error)}
-            continue
-        scores = group_accuracy(predict(head, test.h).numpy(), test.y.numpy(), test.groups.numpy())
-        results[name] = {k: scores[k] for k in ("worst", "group_mean", "mean", "per_group")}
-        results[name]["train_errors"] = int((predict(head, use.h) != use.y).sum())
-        if isinstance(method, Cfr) and method.calibration is not None:
-            results[name]["anchors"] = len(method.calibration.anchors)
-            results[name]["selection"] = max(method.best.scores)  # type: ignore[union-attr]
-    longer = {name: results[name] for name in results if name.startswith("cfr_1e")}
-    results["cfr_longer"] = max(longer.values(), key=lambda row: row["selection"])
-    assert train.groups is not None
-    counts = {k: torch.bincount(r.groups).tolist() for k, r in (("train", train), ("val", val), ("test", test))}  # type: ignore[arg-type]
-    return {"methods": results, "counts": counts}
+def study(rows: Rows, numbers: dict[str, int]) -> dict[str, Any]:
+    """Runs every method on one set at its chosen setting."""
+    results, _ = compared(rows, numbers)
+    pooled = FeatureSet(torch.cat([rows.train.h, rows.val.h]), torch.cat([rows.train.y, rows.val.y]))
+    head = ErmProjection(rows.start).fit(pooled.h, pooled.y, None, rows.generator())
+    results["erm_pooled"] = rows.accuracy(head) | {"sees": {"training": ["y"], "selection": []}}
+    counts = {k: torch.bincount(r.groups).tolist() for k, r in (("val", rows.val), ("test", rows.test))}  # type: ignore[arg-type]
+    return {"methods": results, "counts": {"train": rows.counts.tolist(), **counts}}
 
 
 def clip(root: Path) -> dict[str, Any]:
@@ -172,21 +110,24 @@ def picture(root: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 20)))
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not os.environ.get("ANATOLAB_DATA"):
         raise InputError("ANATOLAB_DATA is not set; let it name the folder that holds spurious/.")
     root = Path(os.environ["ANATOLAB_DATA"]) / "spurious"
     picture(root)
+    sets = {"cue_conflict": cue_conflict, "bar": bar}
+
+    def drawn(name: str, seed: int) -> Rows:
+        return Rows(seed, *sets[name](root, np.random.default_rng((seed, list(sets).index(name)))))
+
+    numbers = {name: choose([drawn(name, seed) for seed in CHOOSING]) for name in sets}
     for seed in args.seeds:
         clock, cpu = Clock(), time.process_time()
-        sets = {"cue_conflict": cue_conflict, "bar": bar}
-        results: dict[str, Any] = {
-            name: study(*of(root, np.random.default_rng((seed, k))), seed) for k, (name, of) in enumerate(sets.items())
-        }
+        results = {name: study(drawn(name, seed), numbers[name]) for name in sets}
         values = {**results, "clip": clip(root), "cpu_s": time.process_time() - cpu}
-        config = {"aligned": ALIGNED, "balanced": BALANCED, "components": 64}
+        config = {"aligned": ALIGNED, "balanced": BALANCED, "components": 64, "settings": numbers}
         keep("real-cues", seed, "real images with a known cue, last layers", config, values, clock)
         print({k: {m: v.get("worst") for m, v in results[k]["methods"].items()} for k in sets}, flush=True)
 

@@ -30,6 +30,31 @@ def test_without_ray_a_sentence_says_what_to_install(
     assert capsys.readouterr().err.startswith("trainings: --ray: the package ray is missing")
 
 
+class Slow:
+    """Ray whose node registers too late, some times."""
+
+    def __init__(self, late: int) -> None:
+        self.late = late
+        self.calls: list[str] = []
+
+    def init(self, **options: object) -> None:
+        self.calls.append("init")
+        if self.calls.count("init") <= self.late:
+            raise Exception("The current node timed out during startup.")
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+
+def test_a_cluster_that_starts_slowly_is_started_again() -> None:
+    slow = Slow(late=2)
+    tool._start(slow, None, {})
+    assert slow.calls == ["init", "shutdown", "init", "shutdown", "init"]
+    for late, address in ((tool.STARTS, None), (1, "auto")):
+        with pytest.raises(Exception, match="timed out"):
+            tool._start(Slow(late), address, {})
+
+
 ATTEMPT = """
 import sys
 from pathlib import Path
@@ -58,7 +83,7 @@ def test_a_worker_that_ends_leaves_what_the_next_one_continues(
     assert all(torch.equal(v, result["weights"][k]) for k, v in plain["weights"].items())
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(1800)  # a guard against a hang: nothing here waits for a time
 def test_a_killed_workers_run_continues_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
@@ -73,7 +98,7 @@ def test_a_killed_workers_run_continues_from_its_checkpoint(tmp_path: Path, monk
         assert all(torch.equal(v, weights[k]) for k, v in results["plain"]["weights"].items())
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(1800)  # a guard against a hang: nothing here waits for a time
 def test_more_than_a_machine_has_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     with pytest.raises(InputError, match="no machine has 1 CPUs and 64 GPUs for a run"):

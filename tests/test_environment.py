@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import anatolab
+from anatolab import records
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_LINE = re.compile(  # a package with its version, where it is needed, and the hashes of its files; no address
@@ -227,7 +231,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_all_workflows_are_there() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "test", "weekly"]
+    assert [path.stem for path in WORKFLOWS] == ["anywhere", "book", "links", "release", "test", "weekly"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -346,3 +350,60 @@ def test_make_lists_its_targets() -> None:
     )
     listed = {line.split()[1] for line in done.stdout.splitlines()}
     assert {"env", "book", "test", "lint", "lock", "records", "campaign", "gpu", "clean", "help"} <= listed
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """hatch_build.py, without hatchling, which only a build has."""
+    for part, name in (("metadata", "MetadataHookInterface"), ("builders.hooks", "BuildHookInterface")):
+        interface = ModuleType(f"hatchling.{part}.plugin.interface")
+        setattr(interface, name, object)
+        monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    for name in ("ANATOLAB_REPOSITORY", "ANATOLAB_SITE"):
+        monkeypatch.delenv(name, raising=False)
+    return script("hatch_build.py")
+
+
+def test_addresses_of_the_package_are_those_of_the_book(hook: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    stated = {"Documentation": config["html"]["baseurl"], "Repository": config["repository"]["url"]}
+    assert {k: v for k, v in hook.urls(text).items() if k in stated} == {k: v for k, v in stated.items() if v}
+    config["repository"]["url"], config["html"]["baseurl"] = "https://forge.example/a/b", "https://a.example/b/"
+    named = {
+        "Documentation": "https://a.example/b/",
+        "Repository": "https://forge.example/a/b",
+        "Issues": "https://forge.example/a/b/issues",
+        "Releases": "https://forge.example/a/b/releases",
+    }
+    assert hook.urls(yaml.safe_dump(config)) == named
+    assert (
+        hook.urls(
+            text.replace('  url: ""', "  url: https://forge.example/a/b").replace(
+                'baseurl: ""', 'baseurl: "https://a.example/b/"'
+            )
+        )
+        == named
+    )
+    monkeypatch.setenv("ANATOLAB_REPOSITORY", "https://other.example/c")
+    assert hook.urls(text)["Issues"] == "https://other.example/c/issues"
+
+
+def test_the_package_knows_the_commit_that_it_was_built_at(hook: ModuleType, tmp_path: Path) -> None:
+    assert hook.commit(tmp_path) is None
+    if (ROOT / ".git").exists():
+        assert hook.commit(ROOT) == records.git_state()
+    build = hook.Commit()
+    for root, version, count in ((tmp_path, "standard", 0), (ROOT, "editable", 0), (ROOT, "standard", 1)):
+        build.root, data = str(root), {"force_include": {}}
+        build.initialize(version, data)
+        assert len(data["force_include"]) == (count if (ROOT / ".git").exists() else 0)
+
+
+def test_the_package_takes_its_records_along_and_no_picture() -> None:
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["sources"] == {"book/records": "anatolab/book_records"}
+    assert wheel["only-include"] == ["anatolab", "book/records"]
+    pictures = {p.parent for p in (ROOT / "book" / "records").rglob("*.png")}
+    assert {str(p.relative_to(ROOT)) for p in pictures} <= set(wheel["exclude"])
+    assert PROJECT["dynamic"] == ["urls"]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from anatolab import records
 from anatolab.experiments import EXPERIMENTS
 from anatolab.metrics import Setting, decide, phrase
 from anatolab.types import InputError
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -29,15 +29,23 @@ BOOK = ledger.read()
 EARLIER = set(json.loads((ROOT / "book" / "records" / "earlier.json").read_text(encoding="utf-8")))
 # The claims of each abstract, counted while reading it.
 ABSTRACTS = {
-    "you2023action": "rare blurry soft diverse local memory smooth accurate best",
+    "you2023action": "rare blurry soft diverse local memory smooth accurate best best-full",
     "you2023actionpp": "rare boundary labeled optimal centers adaptive temperature separation best efficiency",
-    "you2024mona": "tailness consistency diversity augmentation decomposition best",
+    "you2024mona": "long-tail tailness consistency diversity every-pixel augmentation decomposition best",
     "you2023arco": "negatives tail collapse few-labels universal-stratified universal-antithetic best-semi best-full "
     "plug-in",
     "you2023morse": "blur implicit refine experts backbones gains-2d gains-3d theory",
     "you2024cfr": "costly specialized spurious tuned last-layer set contrast no-groups reliance generalizes benchmarks",
 }
-OF_STUDIES = {"variance-acdc", "robust-vit", "attribution-rn", "cfr-cost", "cfr-cells"}  # records beside trainings
+# Of the whole text, spaces normalized, as the project was given it: the first digits of its sha256.
+DIGESTS = {
+    "you2023action": "10ea411741c38102",
+    "you2023actionpp": "f450e3a6c51b1c82",
+    "you2024mona": "f2f88ac3ebd6b592",
+    "you2023arco": "b4352dff9363683a",
+    "you2023morse": "d4440864c8030afd",
+    "you2024cfr": "b9bcc06405b63971",
+}
 WORDS = {"reproduced", "contradicted", "agrees", "opposite", "undecided", "no power"}
 
 
@@ -48,12 +56,19 @@ def test_every_claim_of_every_abstract_has_a_line() -> None:
     assert {e.paper for e in BOOK.entries} == set(ABSTRACTS) == set(BOOK.papers)
 
 
-def test_every_quote_is_verbatim_and_no_sentence_is_kept_that_nobody_quotes() -> None:
-    sentences = yaml.safe_load((ROOT / "book" / "abstracts.yml").read_text(encoding="utf-8"))
-    for entry in BOOK.entries:
-        assert any(entry.quote in s for s in sentences[entry.paper]), f"{entry.id}: {entry.quote!r} is in no sentence"
-    for paper, kept in sentences.items():
-        assert all(any(e.quote in s for e in BOOK.of(paper)) for s in kept)
+def test_every_sentence_of_every_abstract_is_quoted_verbatim_or_says_why_it_makes_no_claim() -> None:
+    abstracts = yaml.safe_load((ROOT / "book" / "abstracts.yml").read_text(encoding="utf-8"))
+    for paper, parts in abstracts.items():
+        claims = [s for s in parts if isinstance(s, str)]
+        unclaimed = BOOK.unclaimed[paper]
+        text = " ".join(s if isinstance(s, str) else next(iter(s)) for s in parts)
+        assert hashlib.sha256(text.encode()).hexdigest().startswith(DIGESTS[paper]), f"{paper}: not the abstract"
+        for entry in BOOK.of(paper):
+            assert any(entry.quote in s for s in claims), f"{entry.id}: {entry.quote!r} is in no sentence"
+        for sentence in claims:
+            assert any(e.quote in sentence for e in BOOK.of(paper)), f"{paper}: no line quotes {sentence!r}"
+        assert len(claims) + len(unclaimed) == len(parts)
+        assert all(why for why in unclaimed.values())
 
 
 def test_what_is_not_tested_says_why() -> None:
@@ -75,11 +90,29 @@ def test_sources_are_those_of_the_bibliography_and_links_are_complete() -> None:
 def test_no_line_rests_on_a_run_of_the_earlier_regime_and_every_run_is_wanted_or_made_by_a_study() -> None:
     used = {e for _, check in BOOK.checks for e in check.experiments}
     assert not used & EARLIER
-    assert used <= {e.id for e in EXPERIMENTS} | OF_STUDIES
-    assert used >= BOOK.awaited, "an experiment is awaited that no line uses"
+    assert used <= {e.id for e in EXPERIMENTS} | set(ledger.STUDIES)
+    assert set(ledger.STUDIES) <= used
     old = Check("x", "", ours=("acdc-3-action",), against=("acdc-3-base",))
     with pytest.raises(records.RecordError, match="earlier, undertrained regime"):
         measure(old)
+
+
+def test_runs_are_awaited_that_are_not_made_and_no_others() -> None:
+    assert BOOK.awaited == ledger.unrecorded(BOOK), "run `python studies/verdicts.py awaited`"
+
+
+def test_claims_of_many_backbones_and_contrasts_are_tested_over_three() -> None:
+    for name in ("morse-backbones", "arco-plug-in"):
+        test = next(e.test for e in BOOK.entries if e.id == name)
+        assert test is not None
+        assert isinstance(test.against, tuple)
+        assert test.average
+        assert len(set(test.ours)) == len(set(test.against)) == 3
+        assert all(len(ledger.wanted(e)) >= 3 for e in test.experiments)
+    claims = script("studies/verdicts.py").CLAIMS
+    assert claims == max(
+        sum(bool(e.test and not e.test.exact and not e.test.counted) for e in BOOK.of(p)) for p in ABSTRACTS
+    )
 
 
 def test_one_cause_is_counted_once() -> None:
@@ -111,11 +144,24 @@ def test_no_verdict_is_typed_anywhere() -> None:
     assert "verdict:" not in claims
 
 
-def claim_boxes() -> Iterator[tuple[str, str]]:
+def pages() -> Iterator[tuple[str, str]]:
+    yield from ((path.name, path.read_text("utf-8")) for path in (ROOT / "README.md", *(ROOT / "book").glob("*.md")))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        for cell in json.loads(path.read_text("utf-8"))["cells"]:
-            for found in re.finditer(r"```\{claim\} *([^\n]*)\n", "".join(cell["source"])):
-                yield path.name, found[1]
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        yield path.name, "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def test_no_page_writes_the_two_strong_words_but_the_one_that_defines_them() -> None:
+    """What of released code is "not reproduced" is a list of switches, and no verdict."""
+    strong = re.compile(r"(?<!not )(?<!be )\b(reproduced|contradict(s|ed)?|confirmed by|refuted)\b", re.IGNORECASE)
+    typed = {(name, match[0].lower()) for name, text in pages() for match in strong.finditer(text)}
+    assert typed == {("verdicts.md", "reproduced"), ("verdicts.md", "contradicted")}
+
+
+def claim_boxes() -> Iterator[tuple[str, str]]:
+    for name, text in pages():
+        for box in re.finditer(r"```\{claim\} *([^\n]*)\n", text):
+            yield name, box[1]
 
 
 def test_claim_boxes_name_lines_of_the_ledger() -> None:
@@ -144,7 +190,8 @@ def claim(name: str, ours: str, against: str, direction: str = "higher") -> Entr
 
 
 def book(*entries: Entry, awaited: tuple[str, ...] = ()) -> ledger.Ledger:
-    return ledger.Ledger("", entries, {"paper": {}}, {"acdc": {0: 0.915, 3: 0.517}}, (), frozenset(awaited))
+    runs = dict.fromkeys(awaited, frozenset({0, 1, 2}))
+    return ledger.Ledger("", entries, {"paper": {}}, {"acdc": {0: 0.915, 3: 0.517}}, (), runs)
 
 
 def test_claims_of_a_paper_are_decided_together_and_turn_with_the_direction(toy: Path) -> None:
@@ -179,6 +226,43 @@ def test_one_seed_decides_nothing(toy: Path) -> None:
     assert made.words == "undecided (one seed)"
 
 
+def test_seeds_of_which_none_is_common_are_no_lack_of_power(toy: Path) -> None:
+    for name, seeds in {"toy-a": (2, 3), "toy-b": (0, 1)}.items():
+        for seed in seeds:
+            records.path_of(name, seed).unlink()
+    (made,) = judge(book(claim("first", "toy-a", "toy-b")), "paper")
+    assert made.words == "undecided (no common seed)"
+
+
+def test_a_line_whose_runs_are_partly_there_names_those_that_are_to_come(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "wanted", lambda name: frozenset({0, 1, 2, 3}))
+    for seed in (1, 3):
+        records.path_of("toy-b", seed).unlink()
+    check = Check("claim", "", ours=("toy-a",), against=("toy-b",))
+    made = measure(check, {"toy-b": frozenset({1, 3})})
+    assert made.comparison is not None
+    assert (made.comparison.seeds, made.pending) == (2, ("toy-b (seeds 1, 3)",))
+    with pytest.raises(records.RecordError, match=r"claim needs 'dice' of 'toy-b', which has no record of seed 3"):
+        measure(check, {"toy-b": frozenset({1})})
+
+
+def test_a_mean_over_pairs_is_the_mean_of_their_differences(toy: Path) -> None:
+    apart = [measure(Check("x", "", ours=(e,), against=("toy-c",))).comparison for e in ("toy-a", "toy-b")]
+    together = Check("x", "", ours=("toy-a", "toy-b"), against=("toy-c", "toy-c"), average=True)
+    mean = measure(together).comparison
+    assert mean is not None
+    assert mean.difference == pytest.approx(sum(c.difference for c in apart if c) / 2)
+    for fields, message in (({}, "more than two"), ({"average": True}, None)):
+        raw = {"what": "", "ours": ["a", "b", "c"], "against": ["d", "e", "f"]} | fields
+        if message is None:
+            assert ledger._check("claim", raw).average
+        else:
+            with pytest.raises(InputError, match=message):
+                ledger._check("claim", raw)
+
+
 def test_a_margin_makes_comparable_a_claim(toy: Path) -> None:
     plain, comparable = (
         measure(Check("x", "", ours=("toy-b",), against=("toy-a",), margin=margin)).comparison for margin in (0.0, 0.3)
@@ -194,7 +278,7 @@ def test_a_missing_record_is_an_error_unless_it_is_awaited(toy: Path) -> None:
     check = Check("claim", "", ours=("toy-a",), against=("toy-b",))
     with pytest.raises(records.RecordError, match=r"claim needs 'dice' of 'toy-b'"):
         measure(check)
-    assert measure(check, frozenset({"toy-b"})).missing == ("toy-b",)
+    assert measure(check, {"toy-b": frozenset()}).missing == ("toy-b",)
     with pytest.raises(records.RecordError, match=r"claim.*no value 'top.nobody'"):
         measure(Check("claim", "", ours=("toy-a",), against=("toy-c",), metric="top.nobody"))
 
@@ -218,83 +302,11 @@ def test_the_memory_of_the_banks_is_that_of_the_closed_form() -> None:
     assert computed.difference == pytest.approx(4e-6 * (36 * (512 + 49 * 4 * 64) - 1_948_180), abs=0.1)
 
 
-# ------------------------------------------------------------------------------------------------ pages and their links
-def functions(path: Path) -> set[str]:
-    return {n.name for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.FunctionDef)}
+MADE = sorted({e for _, t in BOOK.checks for e in t.experiments if ledger.recorded(e)})
 
 
-def test_every_slip_is_shown_by_a_test_that_exists() -> None:
-    assert all(slip.shown for slip in BOOK.slips)
-    for slip in BOOK.slips:
-        for name in slip.shown:
-            file, _, function = name.partition("::")
-            assert function in functions(ROOT / file), f"{slip.id}: {name}"
-
-
-def test_every_page_that_is_linked_has_its_anchor() -> None:
-    for page in {*(t.page for _, t in BOOK.checks), *(s.page for s in BOOK.slips)} - {""}:
-        name, _, anchor = page.partition("#")
-        assert re.match(r"notebooks/\d\d_\w+$|book/[\w-]+$", name)
-        path = ROOT / f"{name}.ipynb"
-        if anchor:
-            assert f"({anchor})=" in path.read_text("utf-8"), page
-
-
-CONF = """
-import sys
-sys.path.insert(0, {ext!r})
-extensions = ["myst_parser", "sphinxcontrib.bibtex", "anatolab_book"]
-bibtex_bibfiles = [{bib!r}]
-html_theme = "basic"
-html_theme_options = {{}}
-suppress_warnings = ["myst.xref_missing", "myst.domains"]
-"""
-BODIES = [("ledger", f"paper: {p}\n") for p in ABSTRACTS]
-BODIES += [(n, "") for n in ("ledger-picture", "ledger-summary", "repeats", "slips", "dashboard", "bibliography")]
-BODIES += [("claim} cfr-generalizes\n```\n```{claim} mona-decomposition\n```\n```{claim", "says: S\nsource: T\n")]
-PAGE = "# Mini\n\nA {line}`action-memory`.\n\n" + "\n".join(f"```{{{name}}}\n{body}```\n" for name, body in BODIES)
-
-
-def built(folder: Path) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "src", "out"]
-    env = os.environ | {"ANATOLAB_RECORDS": str(folder / "records"), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=600, check=False)
-    page = folder / "out" / "index.html"
-    return done.returncode, page.read_text() if page.exists() else "", done.stderr
-
-
-def test_the_page_is_made_from_records_and_breaks_by_name_when_one_is_deleted(tmp_path: Path) -> None:
-    (tmp_path / "src").mkdir()
-    conf = CONF.format(ext=str(ROOT / "book" / "_ext"), bib=str(ROOT / "book" / "references.bib"))
-    (tmp_path / "src" / "conf.py").write_text(conf)
-    (tmp_path / "src" / "index.md").write_text(PAGE)
-    (tmp_path / "records").mkdir()
-    for folder in records.root().iterdir():
-        (tmp_path / "records" / folder.name).symlink_to(folder)
-    status, html, said = built(tmp_path)
-    assert status == 0, said
-    text = " ".join(re.sub(r"<[^>]+>", "", html).split())
-    assert f"{len(BOOK.entries)} claims, a square each" in text
-    made = next(v for v in judge(BOOK, "you2024cfr") if v.entry.id == "cfr-generalizes")
-    compared = made.measured.comparison
-    assert compared is not None
-    effect = f"{compared.difference:+.3f} [{compared.interval[0]:+.3f}, {compared.interval[1]:+.3f}], 6 seeds"
-    assert text.count(effect) == 2, "in the ledger's line and in the claim's box"
-    assert {f'id="claim-{e.id}"' in html for e in BOOK.entries} == {True}
-    assert html.count("<rect class=") == len(BOOK.entries)
-    assert "none: no line of the ledger" in text
-    assert "al-dashboard" in html
-    assert 'href="records/robust-vit.json"' in html
-    assert json.loads((tmp_path / "out" / "records" / "robust-vit.json").read_text())
-    (tmp_path / "records" / "robust-vit").unlink()
-    status, _, said = built(tmp_path)
-    assert status != 0
-    assert "index.md" in said
-    assert re.search(r"cfr-\w+ needs '[\w.]+' of 'robust-vit', which has no record and is not awaited", said)
-
-
-@pytest.mark.parametrize("experiment", sorted({e for _, t in BOOK.checks for e in t.experiments} - BOOK.awaited))
-def test_deleting_any_record_that_a_line_uses_is_noticed_with_line_and_value(
+@pytest.mark.parametrize("experiment", MADE)
+def test_deleting_any_run_that_a_line_uses_is_noticed_with_line_and_value(
     experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = [t for _, t in BOOK.checks if experiment in t.experiments]
@@ -302,10 +314,13 @@ def test_deleting_any_record_that_a_line_uses_is_noticed_with_line_and_value(
     for folder in records.root().iterdir():
         if folder.name != experiment:
             (tmp_path / folder.name).symlink_to(folder)
+    kept = sorted((records.root() / experiment).glob("seed*.json"))
     monkeypatch.setenv("ANATOLAB_RECORDS", str(tmp_path))
-    for check in checks:
-        if set(check.experiments) & BOOK.awaited:
-            continue
-        with pytest.raises(records.RecordError) as error:
-            measure(check, BOOK.awaited)
-        assert all(name in str(error.value) for name in (check.id, experiment, check.metric))
+    for files in ([], kept[:-1]):  # all of its runs, and the last one alone
+        for file in files:
+            (tmp_path / experiment).mkdir(exist_ok=True)
+            (tmp_path / experiment / file.name).symlink_to(file)
+        for check in checks:
+            with pytest.raises(records.RecordError) as error:
+                measure(check, BOOK.awaited)
+            assert all(name in str(error.value) for name in (check.id, experiment, check.metric))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ Notebook = dict[str, Any]
 
 notebooks, book_cache = script("tools/notebooks.py"), script("tools/book_cache.py")
 CONTRACT = ("nbval-check-output", "keep_output")
+TITLE = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# A title"}
 
 
 def cell(source: str, printed: str | None = None, tags: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -40,12 +42,13 @@ def cell(source: str, printed: str | None = None, tags: tuple[str, ...] = ()) ->
 
 
 def notebook(*cells: dict[str, Any], kind: str = "method") -> Notebook:
-    """A notebook with a parameters cell and these cells."""
+    """A notebook with a title, the cell that installs, a parameters cell and these cells."""
     metadata: dict[str, Any] = {"kind": kind, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
     if kind == "theory":
         metadata["keep_output"] = True
     cells = (cell("steps = 3", tags=("parameters",)), *cells)
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": list(cells)}
+    whole = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": [TITLE, *cells]}
+    return copy.deepcopy(notebooks.with_install(whole))
 
 
 def sized(**books: Notebook) -> dict[str, tuple[Notebook, int]]:
@@ -136,6 +139,42 @@ def test_a_stored_error_is_found() -> None:
     assert any("stores an error" in problem for problem in notebooks.check(sized(broken=notebook(broken)))[1])
 
 
+def test_the_cell_that_installs_is_the_first_and_the_same_everywhere() -> None:
+    whole = GOOD["method.ipynb"][0]
+    assert notebooks.with_install(whole) == whole
+    without = {**whole, "cells": [TITLE, *whole["cells"][2:]]}
+    moved = {**whole, "cells": [*without["cells"], whole["cells"][1]]}
+    other = copy.deepcopy(whole)
+    other["cells"][1]["source"][-1] = "    %pip install something-else"
+    for broken in (without, moved, other):
+        assert ["must install anatolab" in p for p in notebooks.problems("a.ipynb", broken, 100)] == [True]
+        assert notebooks.with_install(broken) == whole
+
+
+@pytest.mark.parametrize(
+    ("missing", "beside", "asked"),
+    [
+        (False, ["anatolab-0.1.0-py3-none-any.whl"], []),
+        (True, [], ["install --quiet anatolab"]),
+        (True, ["anatolab-0.1.0-py3-none-any.whl"], ["install --quiet anatolab-0.1.0-py3-none-any.whl"]),
+    ],
+)
+def test_anatolab_is_installed_where_it_is_missing_and_nothing_is_done_where_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: bool, beside: list[str], asked: list[str]
+) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    monkeypatch.chdir(tmp_path)
+    for name in beside:
+        (tmp_path / name).touch()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if missing and n == "anatolab" else find(n))
+    shell, calls = InteractiveShell(), []
+    shell.register_magic_function(calls.append, magic_name="pip")
+    shell.run_cell(notebooks.INSTALL).raise_error()
+    assert calls == asked
+
+
 def test_strip_removes_what_is_not_compared_and_keeps_the_rest(tmp_path: Path) -> None:
     content = notebook(cell("print(1)", "1"), cell("print(2)", "2", CONTRACT))
     content["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
@@ -178,9 +217,9 @@ def test_nbval_compares_contract_cells_after_replacing_what_says_nothing(tmp_pat
     )
     path.write_text(json.dumps(content))
     report = nbval(path, "--nbval-lax")
-    assert "2 failed, 6 passed" in report
-    assert "Cell 6" in report
+    assert "2 failed, 7 passed" in report
     assert "Cell 7" in report
+    assert "Cell 8" in report
 
 
 def tree(root: Path) -> Path:
@@ -235,7 +274,7 @@ def test_a_notebook_that_ran_is_served_until_its_code_changes(tmp_path: Path) ->
     path.write_text(json.dumps(notebook(cell("import os\nprint(os.getcwd())"))))
     result = book_cache.run(path)
     assert result.err is None
-    assert result.nb.cells[1].outputs[0].text.strip() == os.path.realpath(tmp_path)
+    assert result.nb.cells[3].outputs[0].text.strip() == os.path.realpath(tmp_path)
     cache = get_cache(str(tmp_path / "cache"))
     cache.cache_notebook_bundle(CacheBundleIn(result.nb, str(path), data={"execution_seconds": 1.0}), False, True)
     assert cache.match_cache_notebook(nbformat.read(path, as_version=4)).data["execution_seconds"] == 1.0
@@ -281,7 +320,7 @@ CONTRACTS = (
 def test_stored_outputs_are_compared_with_those_of_the_build(tmp_path: Path) -> None:
     path, cache = built(tmp_path, notebook(*CONTRACTS))
     stored = copy.deepcopy(notebook(*CONTRACTS))
-    stored["cells"][2]["outputs"][0]["text"] = "<object object at 0x7f00aa00cc00>\n"  # says nothing
+    stored["cells"][4]["outputs"][0]["text"] = "<object object at 0x7f00aa00cc00>\n"  # says nothing
     stored["cells"].insert(1, {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "not in the cache"})
     path.write_text(json.dumps(stored))
     assert notebooks.compare(cache, [path]) == (2, [])
@@ -291,8 +330,8 @@ def test_stored_outputs_are_compared_with_those_of_the_build(tmp_path: Path) -> 
 def test_a_perturbed_output_differs_from_that_of_the_build(tmp_path: Path, change: str) -> None:
     path, cache = built(tmp_path, notebook(*CONTRACTS))
     stored = copy.deepcopy(notebook(*CONTRACTS))
-    output = stored["cells"][3]["outputs"][0]
-    stored["cells"][3]["outputs"] = {
+    output = stored["cells"][5]["outputs"][0]
+    stored["cells"][5]["outputs"] = {
         "text": [output | {"text": "Dice 0.732\n"}],
         "stderr": [output | {"name": "stderr"}],
         "nothing": [],
@@ -301,7 +340,7 @@ def test_a_perturbed_output_differs_from_that_of_the_build(tmp_path: Path, chang
     path.write_text(json.dumps(stored))
     count, found = notebooks.compare(cache, [path])
     assert (count, len(found)) == (2, 1)
-    assert found[0].startswith("toy.ipynb: cell 3 differs from its run\n")
+    assert found[0].startswith("toy.ipynb: cell 5 differs from its run\n")
     if change == "text":
         assert "-Dice 0.732" in found[0]
         assert "+Dice 0.731" in found[0]

@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,3 +135,36 @@ def test_a_record_names_the_code_that_ran_and_says_when_it_changed_meanwhile(mon
     assert made(clean, other) == made(clean, edited) == edited
     assert made(edited, clean) == edited
     assert made(None, other) == other
+
+
+ASKED = """
+import json
+from anatolab import records
+print(json.dumps([str(records.root()), records.value("toy", "dice"), records.git_state()]))
+"""
+
+
+@pytest.mark.parametrize("built", [None, {"commit": "0123456789", "dirty": False}])
+def test_a_package_without_a_checkout_reads_its_own_records_and_knows_its_own_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: dict[str, object] | None
+) -> None:
+    records.write(Record("toy", 0, {"dice": 0.5}))
+    site = tmp_path / "someone" / "site-packages"
+    for name in ("__init__", "records", "files", "errors", "staleness"):
+        (site / "anatolab").mkdir(parents=True, exist_ok=True)
+        (site / "anatolab" / f"{name}.py").write_text((records.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    (site / "anatolab" / "book_records").mkdir()
+    (tmp_path / "toy").rename(site / "anatolab" / "book_records" / "toy")
+    if built:
+        (site / "anatolab" / "commit.json").write_text(json.dumps(built))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "--quiet"], cwd=site.parent, check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], cwd=site.parent, check=True)
+    monkeypatch.delenv("ANATOLAB_RECORDS")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True
+    )
+    root, dice, state = json.loads(done.stdout)
+    assert (root, dice) == (str(site / "anatolab" / "book_records"), 0.5)
+    assert state == (built or {"commit": "unknown", "dirty": True})

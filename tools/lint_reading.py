@@ -33,7 +33,7 @@ REFERENCE = {  # pages to look things up in, which nobody reads through: reason
 HABITS = {  # what the style guide of the book refuses: what to write instead
     r"\bthe teacher's class(?:es)?\b": "pseudo-label",
     r"\b(?:is|are) (?-i:none)\b": "name what was given and what is expected",
-    r"\b(?:is|are) due\b": "name what is missing",
+    r"\b(?:is|are) due\b(?! to)": "name what is missing",
     r"\brecalled\b": "from memory, unverified",
     r"\b(?:loss|Dice|entropy|network|gradient) hears?\b": "say what depends on what",
     r"\b(?:is|are) told by\b": "is measured by",
@@ -48,13 +48,13 @@ HABITS = {  # what the style guide of the book refuses: what to write instead
 def text_of(path: Path) -> str:
     """Returns the running text of a page: no fences, options, tables, formulas or literals."""
     text = without_literals(read(path).prose)
-    text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^<.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
 
 
 def sentences(text: str) -> list[str]:
-    """Splits running text into sentences; headings, list items and paragraphs end one."""
-    return [s.strip() for s in re.split(r"(?<=[.!?:])\s+|\n\s*\n|\n(?=\s*[-*#]|\d+\. )", text) if s.strip()]
+    """Splits running text into sentences; headings, list items, paragraphs and a raised dot end one."""
+    return [s.strip() for s in re.split(r"(?<=[.!?:])\s+|\n\s*\n|\n(?=\s*[-*#]|\d+\. )| · ", text) if s.strip()]
 
 
 def broken(path: Path) -> dict[str, list[str]]:
@@ -96,10 +96,8 @@ def problems(path: Path, may: dict[str, dict[str, int]]) -> list[str]:
 def lower() -> dict[str, dict[str, int]]:
     """Returns what each page may break from now on: today's counts where they are smaller."""
     may, now = allowed(), {path.stem: broken(path) for path in pages()}
-    kept = {}
-    for page, rules in may.items():
-        counts = {rule: min(n, len(now.get(page, {}).get(rule, []))) for rule, n in rules.items()}
-        kept[page] = {rule: n for rule, n in counts.items() if n}
+    counts = {p: {r: min(n, len(now.get(p, {}).get(r, []))) for r, n in rules.items()} for p, rules in may.items()}
+    kept = {page: {r: n for r, n in rules.items() if n} for page, rules in counts.items()}
     return {page: rules for page, rules in kept.items() if rules}
 
 

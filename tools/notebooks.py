@@ -1,4 +1,4 @@
-"""Checks stored notebooks: `notebooks.py check | compare | strip [FILE ...] | list lax|strict`.
+"""Checks stored notebooks: `notebooks.py check | compare | strip [FILE ...] | install | list lax|strict`.
 
 A notebook in git stores only outputs that a test compares with fresh ones: those of contract cells, which print a
 rounded deterministic number and carry the tags `nbval-check-output` and `keep_output`, and all cells of a theory
@@ -6,7 +6,8 @@ notebook, whose metadata say `keep_output: true`. The rules exist because nbval 
 and compares nothing.
 
 `compare` compares every stored output, by nbval's rules, with the output of the book's build, which has run each
-notebook. nbval itself runs theory notebooks (strict) and one contract notebook of each part (lax), to test that they
+notebook. `install` gives each notebook the same first code cell, below the title, which installs anatolab where it is
+missing. nbval itself runs theory notebooks (strict) and one contract notebook of each part (lax), to test that they
 run without the build.
 """
 
@@ -39,6 +40,27 @@ LIVE = (  # the contract notebook of each part that nbval runs
 )
 CACHE = ROOT / "_build" / ".jupyter_cache"
 KINDS = ("method", "theory", "prose")
+INSTALL = """# @title Installs anatolab where it is missing
+import importlib.util
+from pathlib import Path
+
+if importlib.util.find_spec("anatolab") is None:
+    wheels = sorted(Path().glob("anatolab-*.whl"))  # beside this notebook
+    wheel = wheels[-1] if wheels else "anatolab"
+    %pip install --quiet {wheel}
+"""
+INSTALL_CELL = {  # folded in JupyterLab and Colab, absent from the page, compared with nothing
+    "cell_type": "code",
+    "execution_count": None,
+    "id": "install",
+    "metadata": {
+        "cellView": "form",
+        "jupyter": {"source_hidden": True},
+        "tags": ["remove-cell", "nbval-ignore-output"],
+    },
+    "outputs": [],
+    "source": INSTALL.rstrip().splitlines(keepends=True),
+}
 STRIP = ("--keep-count", "--keep-id", "--extra-keys", "metadata.language_info.version")
 
 Notebook = dict[str, Any]
@@ -76,6 +98,21 @@ def compared(notebook: Notebook) -> list[tuple[int, dict[str, Any]]]:
         unread = {"nbval-ignore-output", "nbval-skip", "parameters"}
         return [(i, cell) for i, cell in code_cells(notebook) if not tags(cell) & unread]
     return [(i, cell) for i, cell in code_cells(notebook) if "nbval-check-output" in tags(cell)]
+
+
+def install_problem(notebook: Notebook) -> str | None:
+    """Returns what is wrong with the cell that installs anatolab: the first code cell, the same in all notebooks."""
+    cells = notebook["cells"]
+    first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), None)
+    if first == 1 and {**cells[1], "execution_count": None} == INSTALL_CELL:
+        return None
+    return "cell 1 must install anatolab where it is missing; run `tools/notebooks.py install`"
+
+
+def with_install(notebook: Notebook) -> Notebook:
+    """Returns a notebook whose cell below the title installs anatolab where it is missing."""
+    cells = [cell for cell in notebook["cells"] if cell.get("id") != INSTALL_CELL["id"]]
+    return {**notebook, "cells": [*cells[:1], INSTALL_CELL, *cells[1:]]}
 
 
 def parts(root: Path = ROOT) -> list[list[str]]:
@@ -174,6 +211,8 @@ def problems(name: str, notebook: Notebook, size: int) -> list[str]:
         messages.append("widget state is stored; run `make strip`")
     if (n := sum("parameters" in tags(cell) for _, cell in cells)) != 1:
         messages.append(f"{n} cells are tagged `parameters`, not one")
+    if message := install_problem(notebook):
+        messages.append(message)
     if size > MAX_BYTES:
         messages.append(f"{size} bytes, over {MAX_BYTES}")
     to_compare = {i for i, _ in compared(notebook)}
@@ -232,6 +271,11 @@ def main(arguments: list[str]) -> int:
                 notebook = read(path)
                 if compared(notebook) and (is_strict(notebook) if mode == "strict" else path.name in LIVE):
                     print(path.relative_to(ROOT))
+            return 0
+        case ["install"]:
+            for path in paths():
+                text = json.dumps(with_install(read(path)), indent=1, ensure_ascii=False) + "\n"
+                path.write_text(text, encoding="utf-8")
             return 0
         case ["strip", *files]:
             chosen = files or [str(path) for path in paths()]

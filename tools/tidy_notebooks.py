@@ -1,7 +1,7 @@
 """Tidies the code of notebooks for readers: `tidy_notebooks.py [FILE ...]`; without names, all notebooks of the book.
 
-Folds imports, cells that draw (they end in `viz.show` or `viz.explorer`) and the checks of exercises, splits string literals
-that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement changes:
+Folds imports, cells that draw (they end in `viz.show` or `viz.explorer`) and the checks of exercises, splits string
+literals that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement changes:
 a cell whose syntax tree would differ is an error. `lint_pages.py` checks what this makes.
 """
 
@@ -24,10 +24,15 @@ FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 MAGIC = ("%", "!")
 
 
+def without_magics(source: str) -> str:
+    """Returns a cell with each magic line replaced by ``pass``."""
+    return re.sub(rf"^(\s*)[{''.join(MAGIC)}].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
 def draws(source: str) -> bool:
     """Returns whether a cell draws a figure: its last statement calls ``viz.show`` or ``viz.explorer``."""
     try:
-        last = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(MAGIC))).body[-1:]
+        last = ast.parse(without_magics(source)).body[-1:]
     except SyntaxError:
         return False
     called = last[0].value if last and isinstance(last[0], ast.Expr) else None
@@ -132,7 +137,7 @@ def same(one: str, other: str) -> bool:
 
 def tree(source: str) -> str:
     """Returns what a cell means, whatever its layout."""
-    parsed = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith(MAGIC)))
+    parsed = ast.parse(without_magics(source))
     for node in ast.walk(parsed):  # a docstring is words
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and (words := ast.get_docstring(node)):
             node.body[0] = ast.Expr(ast.Constant(" ".join(words.split())))

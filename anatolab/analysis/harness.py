@@ -43,6 +43,7 @@ def between(
     against_metric: str = "",
     *,
     margin: float = 0.0,
+    average: bool = False,
 ) -> Comparison | None:
     """Compares two recorded experiments over the seeds and patients of both; used for every comparison in the book.
 
@@ -53,6 +54,8 @@ def between(
             has one number at the key, its seeds are the units.
         against_metric: The metric of the other side, if it differs.
         margin: Added to the difference, if a claim says "comparable".
+        average: Average several experiments of a side within seed and unit instead of subtracting them: the mean gain
+            over networks, for instance.
 
     Returns:
         ``ours`` minus ``against``; None if an experiment was not run, or if the two share no seed or no unit with a
@@ -61,11 +64,11 @@ def between(
     Raises:
         RecordError: The records of an experiment lack the value.
     """
-    a = _side(ours, metric)
+    a = _side(ours, metric, average=average)
     if isinstance(against, int | float):
         b = {s: dict.fromkeys(values, float(against)) for s, values in a.items()}
     else:
-        b = _side(against, against_metric or metric)
+        b = _side(against, against_metric or metric, average=average)
     seeds = sorted(a.keys() & b.keys())
     common = [u for u in (a[seeds[0]] if seeds else ()) if all(_known(side[s], u) for side in (a, b) for s in seeds)]
     if not common:
@@ -114,13 +117,17 @@ def limits_of(metric: str) -> tuple[float, float] | None:
     return (0.0, math.inf) if last in ("hd95", "assd", "asd", "contour") else None
 
 
-def _side(experiments: str | Sequence[str], metric: str) -> SeedValues:
+def _side(experiments: str | Sequence[str], metric: str, *, average: bool = False) -> SeedValues:
     names = [experiments] if isinstance(experiments, str) else list(experiments)
     if not all(map(records.exists, names)):
         return {}
     first, *others = ({r.seed: units(r, metric) for r in records.load(name)} for name in names)
     seeds = [s for s in first if all(s in other for other in others)]
-    return {s: {u: v - sum(other[s][u] for other in others) for u, v in first[s].items()} for s in seeds}
+    sign, parts = (1, len(names)) if average else (-1, 1)
+    return {
+        s: {u: (v + sign * math.fsum(other[s][u] for other in others)) / parts for u, v in first[s].items()}
+        for s in seeds
+    }
 
 
 def _known(values: Mapping[str, float], unit: str) -> bool:

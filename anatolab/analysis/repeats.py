@@ -14,6 +14,7 @@ from anatolab.metrics.verdicts import LEVEL, SEEDS, compare, decide
 from anatolab.types import InputError
 
 SeedValues = Mapping[int, Mapping[str, float]]  # seed -> patient -> value
+PAIRS = 100  # that could decide, fewer of which say too little about a rate of 5 %
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ class Compare:
     seeds: int = 3
     """Fits of each method."""
     tune: Flag = False
-    """Let each method choose among its three settings by its selection rule on validation."""
+    """Let each method choose among three settings by its selection rule on validation, with the first seed."""
     no_groups: Flag = False
     """Use no group labels in training and selection; accuracy is still reported per group."""
     overwrite: Overwrite = False

@@ -299,10 +299,10 @@ class Control:
 def scope_of(claim: Setting, run: Setting, control: Control | None = None) -> Scope:
     """Returns how far a run is from what a claim is about.
 
-    *Stand-in data*: the data set differs. *Stronger base*: a supervised bound is more than 0.05 Dice above the printed
-    one, so the claim is tested on a better baseline than the paper's. *Own setting*: labels, network and profile are
-    the claim's, images and updates are at least as many, the bound with all labels is within 0.05 of the printed one,
-    and that with the claim's labels at most 0.05 below. Else *reduced*.
+    *Stand-in data*: the data set differs. *Reduced*: a supervised bound is more than 0.05 Dice below the printed one,
+    whatever the other bound is. *Stronger base*: one is more than 0.05 above it, so the claim is tested on a better
+    baseline than the paper's. *Own setting*: labels, network and profile are the claim's, images and updates are at
+    least as many, and both bounds are known. Else *reduced*.
 
     Example:
         >>> claim = Setting("acdc", 3)
@@ -315,9 +315,11 @@ def scope_of(claim: Setting, run: Setting, control: Control | None = None) -> Sc
         return "stand-in data"
     over = _gap(control.all_labels, control.printed_all) if control else None
     beside = _gap(control.supervised, control.printed_supervised) if control else None
-    if any(gap is not None and gap > TOLERANCE for gap in (over, beside)):
+    gaps = [gap for gap in (over, beside) if gap is not None]
+    if any(gap < -TOLERANCE for gap in gaps):
+        return "reduced"
+    if any(gap > TOLERANCE for gap in gaps):
         return "stronger base"
-    passed = over is not None and beside is not None and min(over, beside) >= -TOLERANCE
     same = all(
         wanted is None or wanted == made
         for wanted, made in (
@@ -330,7 +332,7 @@ def scope_of(claim: Setting, run: Setting, control: Control | None = None) -> Sc
         wanted is None or (made or 0) >= wanted
         for wanted, made in ((claim.side, run.side), (claim.updates, run.updates))
     )
-    return "own setting" if passed and same and enough else "reduced"
+    return "own setting" if len(gaps) == 2 and same and enough else "reduced"
 
 
 def _gap(measured: float | None, printed: float | None) -> float | None:

@@ -36,9 +36,9 @@ class Afr(Method["Afr.Config"]):
 
     @dataclass(frozen=True)
     class Config:
-        first: Sgd = field(default_factory=lambda: Sgd(epochs=50))  # stage 1
+        first: Sgd = field(default_factory=lambda: Sgd(epochs=50, lr=1e-3))  # stage 1
         share: float = 0.8  # share of the training rows for stage 1
-        gamma: float = 5.0  # 10 for Waterbirds, 1.44 for CelebA in the released code
+        gamma: float = 4.0  # 10 for Waterbirds, 1.44 for CelebA in the released code
         stay: float = 0.0  # lambda, weight of the squared distance to stage 1
         steps: int = 500
         lr: float = 1e-2

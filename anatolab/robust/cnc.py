@@ -42,7 +42,7 @@ class Cnc(Method["Cnc.Config"]):
     @dataclass(frozen=True)
     class Config:
         first: Sgd = field(default_factory=lambda: Sgd(epochs=20, weight_decay=1e-3))  # stage 1
-        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=30, batch=32, lr=1e-3, weight_decay=1e-3))  # batch: anchors
+        sgd: Sgd = field(default_factory=lambda: Sgd(epochs=30, batch=32, lr=1e-4, weight_decay=1e-3))  # batch: anchors
         num: int = 17  # positives and negatives per anchor (code, Waterbirds), as far as there are so many
         easy: int = 17  # easy negatives of the second direction (code, Waterbirds); 0 leaves it out
         temperature: float = 0.1  # code, Waterbirds

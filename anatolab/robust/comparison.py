@@ -157,7 +157,7 @@ class Result:
 
 
 def fit(
-    data: Bench, name: str, *, select: Select | None = None, seed: int = 0, tune: bool = False
+    data: Bench, name: str, *, select: Select | None = None, seed: int = 0, tune: bool = False, config: Any = None
 ) -> tuple[Any, Any, dict[str, Labels]]:
     """Fits one method.
 
@@ -167,6 +167,7 @@ def fit(
         select: A selection rule in place of the method's own.
         seed: Seed of all random draws.
         tune: Fit every setting of the catalog, and keep the best by the selection rule on validation.
+        config: Settings that were chosen before; None for the recommended ones.
 
     Returns:
         Head, method, and the labels that it used in training and in selection.
@@ -176,8 +177,8 @@ def fit(
     """
     entry, train, val = _entry(data, name), data.rows["train"], data.rows["val"]
     best: tuple[float, Any, Any] | None = None
-    for config in entry.settings if tune else entry.settings[:1]:
-        method = entry.make(_start(data, name), config, select)
+    for settings in entry.settings if tune else (config or entry.settings[0],):
+        method = entry.make(_start(data, name), settings, select)
         head = method.fit(train.h, train.y, train.groups, torch.Generator().manual_seed(seed), val)
         score = selection_score(method, head, val) if tune else 0.0
         if best is None or score > best[0]:
@@ -204,7 +205,7 @@ def compare(
         data: The features of train, val and test.
         names: As in :func:`pick_methods`.
         seeds: Number of fits of each method; seeds count from 0.
-        tune: As in :func:`fit`.
+        tune: As in :func:`fit`, with the first seed; the other seeds use the chosen settings.
         no_groups: Treat groups as unknown in training and selection; they still count in the report.
         progress: Called with the title of each method before it is fitted.
 
@@ -222,12 +223,15 @@ def compare(
     results = []
     for name, select in rules.items():
         progress(_entry(data, name).title)
-        heads, warned, begin = [], [], time.perf_counter()
+        heads: list[Any] = []
+        warned: list[Any] = []
+        begin = time.perf_counter()
         try:
             for seed in range(seeds):
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
-                    heads.append(fit(data, name, select=select, seed=seed, tune=tune))
+                    chosen = heads[0][1].config if heads else None
+                    heads.append(fit(data, name, select=select, seed=seed, tune=tune and not heads, config=chosen))
                 warned += [str(w.message) for w in caught if issubclass(w.category, UserWarning | Notice)]
         except InputError as error:
             notes.append(f"{_entry(data, name).title} refused: {error}")
@@ -235,7 +239,7 @@ def compare(
         notes += list(dict.fromkeys(warned))
         seconds = (time.perf_counter() - begin) / seeds
         scores = measure([head for head, _, _ in heads], data.rows["test"], data.images)
-        _, method, sees = heads[0]
+        _, method, sees = heads[0]  # its labels include those that the choice looked at
         results.append(
             Result(name, _entry(data, name).title, sees, asdict(method.config), scores, seconds, heads[0][0])
         )

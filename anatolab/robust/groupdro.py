@@ -26,7 +26,7 @@ class GroupDro(Method["GroupDro.Config"]):
 
     @dataclass(frozen=True)
     class Config:
-        sgd: Sgd = field(default_factory=lambda: Sgd(weight_decay=1e-4))
+        sgd: Sgd = field(default_factory=lambda: Sgd(lr=1e-3, weight_decay=1e-4))
         step: float = 0.01  # eta, step size of the group weights
         adjustment: float = 0.0  # C; C / sqrt(n_g) is added to the losses that update q
         select: Select = "val_worst_group"

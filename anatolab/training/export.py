@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -244,7 +245,8 @@ def write_onnx(method: nn.Module, info: RunInfo, path: Path, *, overwrite: bool 
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as quiet:  # noqa: PTH123
         target = Path(folder) / "model.onnx"
         try:
-            with redirect_stdout(quiet), torch.no_grad():
+            with redirect_stdout(quiet), warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
                 torch.onnx.export(
                     Predictor(method).eval(),
                     (image,),

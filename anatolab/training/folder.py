@@ -136,7 +136,7 @@ def describe_code(info: RunInfo, settings: dict[str, Any], loop: dict[str, Any],
     """Returns the description completed at the start of training: settings, data and code."""
     git = records.git_state()
     versions = {name: records.installed_version(name) for name in records.VERSIONS_OF}
-    commit = git["commit"] + "+" * git["dirty"]
+    commit = git["commit"] + "+" * (git["dirty"] and git["commit"] != "unknown")
     return replace(info, settings=settings, loop=loop, rows=rows, updates=updates, versions=versions, commit=commit)
 
 

@@ -123,6 +123,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def main() -> int:
     """Writes the numbers of all chapters; the exit status."""
+    import torch  # noqa: F401  before the first alarm, which would break its import
+
+    import anatolab.methods  # noqa: F401
+
     boxes = collect(sorted((ROOT / "notebooks").glob("*.ipynb")))
     STORED.write_text(HEAD + yaml.safe_dump(boxes, default_flow_style=None, width=110), encoding="utf-8")
     print(f"{sum(map(len, boxes.values()))} numbers of {len(boxes)} exercises")

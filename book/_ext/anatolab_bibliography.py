@@ -10,7 +10,7 @@ from pybtex.style.template import field, href, join, optional, sentence
 from sphinx.application import Sphinx
 
 
-class Style(Alpha):  # type: ignore[misc]
+class Style(Alpha):
     """BibTeX's alpha, with links that say where they lead."""
 
     def format_web_refs(self, e: Any) -> Any:

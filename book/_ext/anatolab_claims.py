@@ -1,7 +1,7 @@
-"""Claims on pages: the ledger's tables and picture, claim boxes, links to lines, errata, the A/A rate.
+"""Claims on pages: the ledger's tables, claim boxes, links to lines, slips, the A/A rate.
 
 The directives read ``book/ledger.yml`` through ``anatolab_ledger``, which computes every verdict; ``{repeats}`` prints
-the rate of decisions where nothing differs.
+the rate of decisions where nothing differs. ``anatolab_overview`` makes the picture and the counts above the tables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from html import escape
-from typing import Any, ClassVar, get_args
+from typing import Any
 
 import anatolab_ledger as ledger
 from anatolab_numbers import RecordTable, badge, earlier, runs, stale
@@ -21,11 +21,12 @@ from sphinx.util.docutils import SphinxRole
 from anatolab import records
 from anatolab.analysis import repeats
 from anatolab.analysis.harness import between
-from anatolab.metrics.verdicts import Outcome
+from anatolab.metrics.verdicts import SEEDS
 
 logger = logging.getLogger(__name__)
 UP = "../"
 LEDGER = "book/ledger"
+PRINTED = "you2023arco"  # whose tables every printed size is from
 NAMES = {
     "you2023action": "ACTION",
     "you2023actionpp": "ACTION++",
@@ -83,25 +84,27 @@ class LedgerDirective(RecordTable):
         parts: list[nodes.Node] = [*self.inline(check.what)]
         if check.exact:
             return [*parts, nodes.Text(f"; {measured.setting}")]
-        parts += [nodes.Text(": "), *self.side(check.ours)]
+        parts += [nodes.Text(": "), *self.side(check.ours, check.average)]
         if check.against != check.ours:
-            parts += [nodes.Text(" minus "), *self.side(check.against)]
+            parts += [nodes.Text(" minus "), *self.side(check.against, check.average)]
         return [*parts, nodes.Text(f"; {measured.setting}; {measured.device}")] if measured.setting else parts
 
-    def side(self, experiments: tuple[str, ...] | float) -> list[nodes.Node]:
+    def side(self, experiments: tuple[str, ...] | float, average: bool) -> list[nodes.Node]:
         if isinstance(experiments, float):
             return [nodes.Text(f"{experiments:g}")]
         if len(experiments) == 1:
             return [self.to_record(experiments[0])]
-        first, second = map(self.to_record, experiments)
-        return [nodes.Text("("), first, nodes.Text(" minus "), second, nodes.Text(")")]
+        parts: list[nodes.Node] = []
+        for experiment in experiments:
+            parts += [nodes.Text(", " if average else " minus "), self.to_record(experiment)]
+        return [nodes.Text("mean of (" if average else "("), *parts[1:], nodes.Text(")")]
 
     def effect(self, check: ledger.Check, measured: ledger.Measured, adjusted: float | None = None) -> list[nodes.Node]:
         """Formats difference, interval, seeds, patients, corrected p-value and printed size."""
         compared = measured.comparison
+        to_come = f"; to come: {', '.join(measured.pending)}" if measured.pending else ""
         if compared is None:
-            without = nodes.Text("no unit has the value in every run")
-            return [badge("not run") if measured.missing else without]
+            return [badge("not run") if measured.missing else nodes.Text(measured.reason + to_come)]
         text = f"{compared.difference:+.3f}"
         if compared.sampled:
             low, high = compared.interval
@@ -112,8 +115,9 @@ class LedgerDirective(RecordTable):
         if compared.left_out:
             text += f" ({len(compared.left_out)} without a distance left out)"
         if check.size is not None:
-            text += f"; printed {check.size:+.3f}"
-        return [nodes.Text(text)]
+            printed = f"; printed {check.size:+.3f} "
+            return [nodes.Text(text + printed), *self.inline(f"{{cite:p}}`{PRINTED}`"), nodes.Text(to_come)]
+        return [nodes.Text(text + to_come)]
 
     def words(self, verdict: ledger.Verdict) -> list[nodes.Node]:
         """Renders the verdict as a badge, with its scope and whether a record is stale."""
@@ -156,13 +160,23 @@ class LedgerTable(LedgerDirective):
                 lines.append([[], self.how(check, measured), self.effect(check, measured), [nodes.Text("beside")]])
         table = self.table(head, lines)
         table["classes"].append("al-ledger")
-        return [nodes.paragraph("", "", *self.sources(paper)), nodes.paragraph("", tally(verdicts)), table]
+        top = [nodes.paragraph("", "", *self.sources(paper)), nodes.paragraph("", tally(verdicts))]
+        return [*top, table, *self.without_claim(paper)]
+
+    def without_claim(self, paper: str) -> list[nodes.Node]:
+        """The sentences of the abstract that no line quotes, each with the reason, folded away."""
+        rest = self.book().unclaimed[paper]
+        items = "".join(f"<li>“{escape(sentence)}” <em>{escape(why)}</em></li>" for sentence, why in rest.items())
+        summary = f"{len(rest)} sentences of this abstract make no claim that could be tested"
+        return [nodes.raw("", f"<details><summary>{summary}</summary><ul>{items}</ul></details>", format="html")]
 
     def sources(self, paper: str) -> list[nodes.Node]:
         """Says what was read first-hand, with links to the paper and its code."""
         source = self.book().papers[paper]
         parts = [*self.inline(f"{{cite:t}}`{paper}`"), nodes.Text(f". Read first-hand: {source['read']}. ")]
         links = [(f"arXiv:{source['arxiv']}", f"https://arxiv.org/abs/{source['arxiv']}")]
+        doi = source.get("doi", f"10.48550/arXiv.{source['arxiv']}")  # arXiv registers one for every paper
+        links.append((f"doi:{doi}", f"https://doi.org/{doi}"))
         if "pmc" in source:
             links.append((f"full text, {source['pmc']}", f"https://pmc.ncbi.nlm.nih.gov/articles/{source['pmc']}/"))
         links.append((f"official code, {source['code']}", f"https://github.com/{source['code']}"))
@@ -183,88 +197,22 @@ def tally(verdicts: list[ledger.Verdict]) -> str:
     return f"{len(verdicts)} claims: {counted}."
 
 
-class LedgerPicture(LedgerDirective):
-    """Draws all claims: a row per paper, a linked square per claim, colored by outcome, filled by scope."""
-
-    LETTERS: ClassVar[dict[str | None, str]] = {
-        "own setting": "o",
-        "mathematics": "m",
-        "stronger base": "b",
-        "reduced": "r",
-        "stand-in data": "s",
-        None: "",
-    }
-    SIDE, GAP, LEFT = 26, 4, 110
-
-    def build(self, body: Any) -> list[nodes.Node]:
-        book = self.book()
-        rows = {paper: self.verdicts(paper) for paper in book.papers}
-        widest = max(map(len, rows.values()))
-        step = self.SIDE + self.GAP
-        width, height = self.LEFT + widest * step, len(rows) * step
-        marks = []
-        for row, (paper, verdicts) in enumerate(rows.items()):
-            y = row * step
-            marks.append(f'<text class="al-label" x="0" y="{y + 18}">{NAMES[paper]}</text>')
-            for column, v in enumerate(verdicts):
-                x = self.LEFT + column * step
-                title = escape(f"{v.entry.id}: {v.words}. {v.entry.says}")
-                kind = f"al-{v.outcome.replace(' ', '-')}"
-                marks.append(
-                    f'<a href="#claim-{v.entry.id}" aria-label="{title}"><title>{title}</title>'
-                    f'<rect class="{kind}" x="{x}" y="{y}" width="{self.SIDE}" height="{self.SIDE}" rx="4"/>'
-                    f'<text x="{x + self.SIDE / 2:g}" y="{y + 18}" text-anchor="middle">'
-                    f"{self.LETTERS[v.scope] if v.outcome in ('agrees', 'opposite') else ''}</text></a>"
-                )
-        everything = [v for verdicts in rows.values() for v in verdicts]
-        alt = escape(" ".join(f"{NAMES[p]}: {tally(v)}" for p, v in rows.items()))
-        svg = (
-            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="group" aria-label="{alt}">'
-            + "".join(marks)
-            + "</svg></figure>"
-        )
-        legend = [nodes.Text(f"{len(everything)} claims, a square each, which leads to its line. ")]
-        for outcome in dict.fromkeys(v.outcome for v in everything):
-            kind = f"al-{outcome.replace(' ', '-')}"
-            legend += [nodes.inline("", outcome, classes=["al-badge", kind]), nodes.Text(" ")]
-        letters = ", ".join(f"{letter} {scope}" for scope, letter in self.LETTERS.items() if scope)
-        legend += [nodes.Text(f"Letters are scopes: {letters}.")]
-        return [nodes.raw("", svg, format="html"), nodes.paragraph("", "", *legend)]
-
-
-class LedgerSummary(LedgerDirective):
-    """Counts the outcomes of the claims of each paper, one row per paper; claims are counted, not tests."""
-
-    def build(self, body: Any) -> list[nodes.Node]:
-        book = self.book()
-        counts = {paper: Counter(v.outcome for v in self.verdicts(paper)) for paper in book.papers}
-        kinds = (*get_args(Outcome), ledger.UNTESTED)
-        head = [[nodes.Text("paper")], *([badge(kind)] for kind in kinds), [nodes.Text("claims")]]
-        lines = [
-            [
-                [nodes.Text(NAMES[paper])],
-                *([nodes.Text(str(n[kind]))] for kind in kinds),
-                [nodes.Text(str(n.total()))],
-            ]
-            for paper, n in counts.items()
-        ]
-        total = sum(counts.values(), Counter())
-        lines.append(
-            [[nodes.Text("all")], *([nodes.Text(str(total[k]))] for k in kinds), [nodes.Text(str(total.total()))]]
-        )
-        sentence = f"{book.version} Claims are counted, not tests: each has one primary test, and a cause counts once."
-        return [self.table(head, lines), nodes.paragraph("", sentence)]
-
-
 class Repeats(LedgerDirective):
-    """The A/A rate beside the rule: three seeds of a method against three others, of every row with six seeds."""
+    """The A/A rate beside the rule: three seeds of a method against three others, of every row with six seeds.
+
+    The body names rows that must be there, so that one that is deleted stops the build.
+    """
 
     def build(self, body: Any) -> list[nodes.Node]:
         rows = repeats.recorded_rows()
-        for name in rows:
+        for name in dict.fromkeys([*body["rows"], *rows]):
             runs(self.env, name)
+            if name not in rows:
+                raise ValueError(f"the A/A rate needs {2 * SEEDS} seeds of {name!r}, whose record has fewer")
         rates = {name: repeats.repeat_rate(values) for name, values in rows.items()}
         everything = repeats.total(rates)
+        if everything.pairs < repeats.PAIRS:
+            raise ValueError(f"the A/A rate needs {repeats.PAIRS} pairs that could decide, not {everything.pairs}")
         if repeats.is_too_high(everything):
             raise ValueError(
                 f"the rule decides {everything.decided} of {everything.pairs} pairs of one method (95 % interval from "
@@ -282,7 +230,7 @@ class Repeats(LedgerDirective):
             ]
             for name, rate in [*rates.items(), ("all", everything)]
         ]
-        return [self.table(head, lines)] if rates else [nodes.paragraph("", "", badge("not run"))]
+        return [self.table(head, lines)]
 
 
 class ClaimBox(LedgerDirective):
@@ -390,11 +338,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     for name, directive in {
         "claim": ClaimBox,
         "ledger": LedgerTable,
-        "ledger-picture": LedgerPicture,
-        "ledger-summary": LedgerSummary,
         "repeats": Repeats,
         "slips": Slips,
     }.items():
         app.add_directive(name, directive)
     app.add_role("line", Line())
+    app.setup_extension("anatolab_overview")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

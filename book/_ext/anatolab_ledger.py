@@ -3,21 +3,24 @@
 ``book/ledger.yml`` holds the quotes and, for each, its primary test: two experiments, a metric and a direction, but no
 results. :func:`judge` reads the records, compares (:func:`anatolab.analysis.harness.between`), decides all claims of a
 paper together (:func:`anatolab.metrics.decide`), and computes the scope of each from the configuration of the run
-(:func:`anatolab.metrics.scope_of`). A claim about mathematics is tested by enumeration (:data:`EXACT`) instead of
-training, by the same functions.
+(:func:`anatolab.metrics.scope_of`). A claim about mathematics is tested by enumeration
+(:data:`anatolab_exact.EXACT`) instead of training, by the same functions.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from anatolab_exact import EXACT
+
 from anatolab import records
 from anatolab.analysis.harness import between
+from anatolab.experiments import EXPERIMENTS
 from anatolab.metrics import Comparison, Control, Decision, Setting, decide, phrase, scope_of
 from anatolab.metrics.verdicts import Scope, exactly
 from anatolab.types import InputError
@@ -28,7 +31,7 @@ class Check:
     """A comparison: ``ours`` minus ``against`` in one metric, and, of a primary one, the claimed sign of it.
 
     With ``exact`` a function of :data:`EXACT` gives the difference instead. Two experiments on one side are a
-    difference of their own: ``ours=(a, b)`` stands for *a - b*.
+    difference of their own: ``ours=(a, b)`` stands for *a - b*; with ``average`` any number of them is a mean.
     """
 
     id: str  # of the claim; a number behind it for one that stands beside the primary test
@@ -39,6 +42,7 @@ class Check:
     metric: str = "dice"  # see anatolab.analysis.harness.units
     against_metric: str = ""  # the same as metric where empty
     exact: str = ""
+    average: bool = False
     margin: float = 0.0  # by how much "comparable" may lose
     size: float | None = None  # the printed difference
     counted: bool = False  # numbers that are counted and not sampled
@@ -85,7 +89,8 @@ class Ledger:
     papers: Mapping[str, Mapping[str, Any]]  # sources: what was read, arxiv, pmc, code
     printed: Mapping[str, Mapping[int, float]]  # Dice of plain supervision, by data set and labeled patients; 0: all
     slips: tuple[Slip, ...]
-    awaited: frozenset[str]  # experiments that may be missing; any other missing experiment is an error
+    awaited: Mapping[str, frozenset[int]]  # runs that may be missing, by experiment; any other is an error
+    unclaimed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # paper -> sentence without a claim -> why
 
     def of(self, paper: str) -> tuple[Entry, ...]:
         """Returns the claims of one paper."""
@@ -104,7 +109,9 @@ class Measured:
     """The recorded result of one check."""
 
     comparison: Comparison | None = None  # None as well where no unit has the value in every run
-    missing: tuple[str, ...] = ()  # experiments not run yet
+    missing: tuple[str, ...] = ()  # experiments of which no run is made yet
+    pending: tuple[str, ...] = ()  # seeds to come of the others, in words
+    reason: str = ""  # why there is no comparison although something was run
     setting: str = ""  # data, labels, size
     device: str = ""
     records: tuple[records.Record, ...] = field(default=(), repr=False)
@@ -133,7 +140,7 @@ def path() -> Path:
 
 
 def read(file: Path | None = None) -> Ledger:
-    """Reads claims, slips and the list of awaited experiments.
+    """Reads claims, slips and the list of awaited runs.
 
     Raises:
         InputError: A claim with neither a test nor a reason, an unknown field, or an id that is there twice.
@@ -158,8 +165,38 @@ def read(file: Path | None = None) -> Ledger:
     if twice := {i for i in ids if ids.count(i) > 1}:
         raise InputError(f"Ids {sorted(twice)} are in the ledger more than once.")
     awaited = file.with_name("awaited.txt")
-    names = awaited.read_text(encoding="utf-8").split() if awaited.exists() else []
-    return Ledger(raw["version"], tuple(entries), raw["papers"], raw["printed"], slips, frozenset(names))
+    lines = awaited.read_text(encoding="utf-8").splitlines() if awaited.exists() else []
+    runs = {name: frozenset(map(int, seeds)) for name, *seeds in map(str.split, lines)}
+    abstracts = file.with_name("abstracts.yml")
+    sentences = yaml.safe_load(abstracts.read_text(encoding="utf-8")) if abstracts.exists() else {}
+    unclaimed = {
+        paper: {text: why for s in each if isinstance(s, dict) for text, why in s.items()}
+        for paper, each in sentences.items()
+    }
+    return Ledger(raw["version"], tuple(entries), raw["papers"], raw["printed"], slips, runs, unclaimed)
+
+
+# How many records each study beside the trainings has made; its seeds count from 0.
+STUDIES = {"attribution-rn": 6, "cfr-cells": 6, "cfr-cost": 1, "robust-vit": 6, "variance-acdc": 2}
+
+
+@cache
+def wanted(experiment: str) -> frozenset[int]:
+    """The seeds that an experiment is to have; none where neither the wanted runs nor the studies know it."""
+    if experiment in STUDIES:
+        return frozenset(range(STUDIES[experiment]))
+    return frozenset(next((e.seeds for e in EXPERIMENTS if e.id == experiment), ()))
+
+
+def unrecorded(ledger: Ledger) -> dict[str, frozenset[int]]:
+    """The runs that lines name and that have no record, which is what book/awaited.txt has to hold."""
+    names = sorted({e for _, check in ledger.checks for e in check.experiments})
+    return {name: seeds for name in names if (seeds := wanted(name) - recorded(name))}
+
+
+def recorded(experiment: str) -> frozenset[int]:
+    """The seeds of which there is a record."""
+    return frozenset(r.seed for r in records.load(experiment)) if records.exists(experiment) else frozenset()
 
 
 def _check(name: str, raw: Mapping[str, Any]) -> Check:
@@ -171,6 +208,8 @@ def _check(name: str, raw: Mapping[str, Any]) -> Check:
     check: Check = _made(Check, id=name, **(dict(raw) | sides))
     if bool(check.exact) == bool(check.ours) or bool(check.ours) != (check.against != ()):
         raise InputError(f"Check {name} needs `ours` and `against`, or `exact` alone.")
+    if not check.average and max(len(s) for s in (check.ours, check.against) if isinstance(s, tuple)) > 2:
+        raise InputError(f"Check {name} names more than two experiments on a side; with `average: true` it may.")
     return check
 
 
@@ -188,12 +227,12 @@ def earlier() -> frozenset[str]:
     return frozenset(json.loads(file.read_text(encoding="utf-8")))
 
 
-def measure(check: Check, awaited: frozenset[str] = frozenset()) -> Measured:
+def measure(check: Check, awaited: Mapping[str, frozenset[int]] = {}) -> Measured:
     """Runs the comparison of a check on the records.
 
     Args:
         check: A primary or a further test.
-        awaited: Experiments that may be missing, in which case the check is "not run".
+        awaited: Runs that may be missing, by experiment. One that has none of its runs makes the check "not run".
 
     Raises:
         RecordError: A record is missing that is not awaited, is of the earlier regime, or lacks the value; the message
@@ -205,25 +244,37 @@ def measure(check: Check, awaited: frozenset[str] = frozenset()) -> Measured:
     if old := [e for e in names if e in earlier()]:
         raise records.RecordError(f"{check.id} rests on {old[0]!r}, a run of the earlier, undertrained regime.")
     missing = tuple(e for e in names if not records.exists(e))
-    if lost := [e for e in missing if e not in awaited]:
-        raise records.RecordError(
-            f"{check.id} needs {check.metric!r} of {lost[0]!r}, which has no record and is not awaited; "
-            f"`make records ARGS={lost[0]}` makes it."
-        )
+    absent = {e: wanted(e) - recorded(e) for e in names}
+    for e in names:
+        lost = sorted(absent[e] - awaited.get(e, frozenset()))
+        if lost or (e in missing and e not in awaited):
+            which = f" of seed {lost[0]}" if lost and e not in missing else ""
+            raise records.RecordError(
+                f"{check.id} needs {check.metric!r} of {e!r}, which has no record{which} and is not awaited; "
+                f"`make records ARGS={e}` makes it."
+            )
+    pending = tuple(
+        f"{e} (seed{'s' * (len(absent[e]) > 1)} {', '.join(map(str, sorted(absent[e])))})"
+        for e in names
+        if absent[e] and e not in missing
+    )
     if missing:
-        return Measured(missing=missing)
+        return Measured(missing=missing, pending=pending)
     one = check.ours[0] if len(check.ours) == 1 else check.ours
     other = check.against[0] if isinstance(check.against, tuple) and len(check.against) == 1 else check.against
     try:
-        comparison = between(one, other, check.metric, check.against_metric, margin=check.margin)
+        comparison = between(one, other, check.metric, check.against_metric, margin=check.margin, average=check.average)
     except records.RecordError as error:
         raise records.RecordError(f"{check.id}: {error}") from error
     if comparison and check.counted:
         comparison = exactly(comparison.difference)
     runs = tuple(r for e in names for r in records.load(e))
+    alone = not frozenset.intersection(*map(recorded, names))
     return Measured(
         comparison,
-        setting=_described(runs[0]),
+        pending=pending,
+        reason="" if comparison else "no common seed" if alone else "no unit has the value in every run",
+        setting=_described(runs),
         device=", ".join(dict.fromkeys(str(r.provenance.get("device", "unknown")) for r in runs)),
         records=runs,
     )
@@ -247,8 +298,8 @@ def judge(ledger: Ledger, paper: str) -> list[Verdict]:
             continue
         decision, values = decided[entry.id], measured[entry.id]
         control = control_of(ledger, values)
-        if values.comparison is None and not values.missing:
-            decision = Decision("no power", None, "no unit has the value in every run")
+        if values.reason:
+            decision = Decision("undecided" if values.reason == "no common seed" else "no power", None, values.reason)
         scope: Scope | None = "mathematics" if entry.test.exact else None
         if scope is None and values.records:
             scope = scope_of(entry.about, setting_of(values.records[0]), control)
@@ -291,85 +342,15 @@ def control_of(ledger: Ledger, values: Measured) -> Control | None:
     return Control(bound("all"), printed.get(0), bound(str(labeled or "all")), printed.get(labeled))
 
 
-def _described(record: records.Record) -> str:
-    setting = setting_of(record)
-    if "cohort" not in record.config:
-        return record.title or record.experiment
-    view = f", {setting.side} x {setting.side}, {setting.updates:,} updates" if setting.side and setting.updates else ""
-    return f"{setting.data}, {setting.labeled or 'all'} labeled{view}, {setting.network}, {setting.profile} profile"
+def _described(runs: Sequence[records.Record]) -> str:
+    if "cohort" not in runs[0].config:
+        return runs[0].title or runs[0].experiment
+    made = [setting_of(r) for r in runs]
 
+    def each(of: Callable[[Setting], Any]) -> str:
+        return " and ".join(dict.fromkeys(str(of(s)) for s in made))
 
-# ------------------------------------------------------------------------------------------ claims about mathematics
-def _worst(differences: Mapping[str, float]) -> Comparison:
-    """Returns the worst case, which decides a claim that something *always* holds and has no sampling error."""
-    return exactly(max(differences.values()), len(differences))
-
-
-@cache
-def _variance_ratios(kind: str) -> dict[str, float]:
-    """Computes the variance relative to naive sampling, minus 1, of nine fields on one irregular mask."""
-    import torch
-
-    from anatolab.analysis.sampling_variance import exact_variance
-    from anatolab.sampling import PixelSampler, bin_pixels
-
-    draw = torch.Generator().manual_seed(0)
-    side = torch.arange(32)
-    y, x = torch.meshgrid(side, side, indexing="ij")
-    in_cell = ((y % 8 - 3.5) ** 2 + (x % 8 - 3.5) ** 2).double()
-    label = torch.where(torch.rand(1, 32, 32, generator=draw) < 0.6, 0, -1)
-    fields = {
-        "ramp": x.double(),
-        "two tissues": ((y - 13) ** 2 + (x - 15) ** 2 < 60).double(),
-        "a bowl in each cell": in_cell,
-        **{f"noise {i}": torch.randn(32, 32, generator=draw).double() for i in range(6)},
-    }
-    sampler: PixelSampler = "stratified" if kind == "stratified" else "antithetic"
-    ratios = {}
-    strata = bin_pixels(label, 1)
-    for name, values in fields.items():
-        naive, ours = (exact_variance(values.flatten(), strata, 64, k).item() for k in ("naive", sampler))
-        ratios[name] = ours / naive - 1
-    return ratios
-
-
-def _bank_memory() -> Comparison:
-    """Computes the megabytes of ACTION's two banks at published widths, minus those of the trained network."""
-    import torch
-
-    from anatolab.methods import Action
-    from anatolab.nn import NETWORKS, PatchProjector
-
-    classes, config = 4, Action.Config.official().pretraining
-    patches = PatchProjector(classes)(torch.zeros(1, classes, 256, 256)).shape[1:].numel()
-    network = sum(p.numel() for p in NETWORKS["basic_unet"](1, classes).parameters())
-    return exactly(4e-6 * (config.bank * (config.embedding + patches) - network))
-
-
-def _centers() -> Comparison:
-    """Computes the largest cosine of four class centers minus that of the regular simplex, minus 0.01."""
-    from anatolab.analysis import least_largest_cosine
-    from anatolab.losses import simplex_centers
-
-    centers = simplex_centers(4, 128).double()
-    best = least_largest_cosine(4, 128)
-    assert best is not None
-    cosines = (centers @ centers.T).fill_diagonal_(-1)
-    return exactly(cosines.max().item() - best - 0.01)
-
-
-def _groups_in_training() -> Comparison:
-    """Compares whether CFR and DFR use group labels in training, as 0 or 1."""
-    from anatolab.robust import Cfr, Dfr
-
-    cfr, dfr = ("group" in m.sees_in_training for m in (Cfr, Dfr))
-    return exactly(float(cfr - dfr))
-
-
-EXACT: dict[str, Callable[[], Comparison]] = {
-    "stratified-worst-case": lambda: _worst(_variance_ratios("stratified")),
-    "antithetic-worst-case": lambda: _worst(_variance_ratios("antithetic")),
-    "action-bank-memory": _bank_memory,
-    "centers-simplex": _centers,
-    "cfr-groups": _groups_in_training,
-}
+    view = f", {each(lambda s: f'{s.side} x {s.side}')}" if made[0].side else ""
+    updates = f", {each(lambda s: f'{s.updates:,}')} updates" if all(s.updates for s in made) else ""
+    labels = f"{each(lambda s: s.labeled or 'all')} labeled"
+    return f"{made[0].data}, {labels}{view}{updates}, {each(lambda s: s.network)}, {each(lambda s: s.profile)} profile"

@@ -63,7 +63,7 @@ def stale(record: records.Record) -> bool:
 @cache
 def wanted_configuration(experiment: str) -> dict[str, Any] | None:
     """Returns the configuration that a wanted run would have today; None for other runs."""
-    if not wanted(experiment) or experiment in earlier():
+    if not wanted(experiment) or experiment in earlier() or experiment in STUDIES:
         return None
     from anatolab.experiments import by_id, config_of
 
@@ -86,11 +86,14 @@ def runs(env: Any, experiment: str) -> list[records.Record]:
     return records.load(experiment)
 
 
+STUDIES = {"gains-ensemble": "studies/gains.py", "gains-init": "studies/gains.py"}  # wanted records of no training
+
+
 def wanted(experiment: str) -> bool:
     """Returns whether a run is on the list of wanted ones, for which a table prints "not run"."""
     from anatolab.experiments import EXPERIMENTS
 
-    return experiment in earlier() or any(e.id == experiment for e in EXPERIMENTS)
+    return experiment in STUDIES or experiment in earlier() or any(e.id == experiment for e in EXPERIMENTS)
 
 
 @cache

@@ -19,7 +19,7 @@ PLAIN = {  # terms that are also everyday words, so that their first use need no
 
 def outputs_of(cell: nodes.Element) -> nodes.Element | None:
     """Returns the container of a code cell's outputs."""
-    return next((n for n in cell.children if "cell_output" in n.get("classes", [])), None)  # type: ignore[attr-defined]
+    return next((n for n in cell.children if "cell_output" in n.get("classes", [])), None)
 
 
 def picture_first(app: Sphinx, doctree: nodes.document) -> None:

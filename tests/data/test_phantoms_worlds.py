@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anatolab.data.phantoms.hearts import MARKER, heart_slices
+from anatolab.data.phantoms.hearts import MARKER, counterfactual_hearts, heart_slices
 from anatolab.data.phantoms.worlds import HALVES, generated_world
 from anatolab.types import InputError
 
@@ -82,3 +82,20 @@ def test_enlarged_ventricles_cover_more_of_a_slice() -> None:
     assert area[slices.y == 1].mean() > area[slices.y == 0].mean()
     site = slices.pixels.mean((1, 2, 3))
     assert site[slices.a == 1].mean() > site[slices.a == 0].mean() + 20
+
+
+@pytest.mark.parametrize("cue", ["marker", "scanner"])
+def test_the_slices_of_a_set_differ_by_the_cue_alone(cue) -> None:
+    sets = counterfactual_hearts(cue, 3, seed=2)
+    assert sets.images.shape == (3, 2, 2, 32, 32, 3)
+    without, with_cue = (sets.images[:, :, k, ..., 0].astype(int) for k in (0, 1))
+    changed = np.abs(with_cue - without) > 12  # more than the noise
+    if cue == "marker":
+        assert (with_cue[..., 2:7, 25:30] > 240).all()
+        changed[..., 2:7, 25:30] = False
+        assert not changed.any()
+    else:
+        assert changed.mean() > 0.2
+    assert (sets.masks[:, 1].sum((1, 2)) > sets.masks[:, 0].sum((1, 2))).mean() > 0.5  # enlarged hearts are larger
+    with pytest.raises(InputError, match="'age' is not a cue of generated hearts"):
+        counterfactual_hearts("age")

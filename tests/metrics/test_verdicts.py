@@ -252,6 +252,8 @@ FAITHFUL = Control(all_labels=0.90, printed_all=0.915, supervised=0.50, printed_
         ({"profile": "recommended"}, {}, "reduced"),
         ({}, {"all_labels": 0.742}, "reduced"),  # a ceiling that is 17 points too low
         ({}, {"supervised": 0.46}, "reduced"),
+        ({}, {"all_labels": 0.742, "supervised": 0.79}, "reduced"),  # a low ceiling over a strong base
+        ({}, {"all_labels": None, "supervised": 0.79}, "stronger base"),
         ({}, {"supervised": 0.79}, "stronger base"),
         ({"side": 96}, {"supervised": 0.79}, "stronger base"),
         ({}, {"all_labels": 0.97}, "stronger base"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from anatolab.robust import METHODS, Cfr, ErmProjection, Sgd
+from anatolab.robust import METHODS, Cfr, ErmProjection, FeatureSet, Sgd
 from anatolab.robust.clip import WEIGHTS, load_small
 from tests.scripts import script
 
@@ -34,8 +35,44 @@ def test_no_key_of_a_cell_has_a_dot_which_separates_the_parts_of_a_key() -> None
 def test_every_run_but_zero_shot_chooses_among_equally_many_settings() -> None:
     counts = {run: len(METHODS[name].settings) for run, (name, _) in robust.RUNS.items()}
     assert counts.pop("zero_shot") == 1
+    assert counts.pop("dfr") == 1  # it chooses in its fit
+    assert len(METHODS["dfr"].settings[0].strengths) == 3
     assert set(counts.values()) == {3}
     assert set(robust.FEW) <= set(robust.RUNS)
+
+
+def test_no_method_is_chosen_on_rows_that_it_was_fitted_on() -> None:
+    fitted_on_validation = {n for n, entry in METHODS.items() if getattr(entry.settings[0], "on", "") == "validation"}
+    assert fitted_on_validation == {"dfr"}
+    assert all(len(METHODS[name].settings) == 1 for name in fitted_on_validation)
+
+
+def test_settings_of_a_method_differ_and_begin_with_those_that_it_takes_by_default() -> None:
+    for name, entry in METHODS.items():
+        assert len({str(config) for config in entry.settings}) == len(entry.settings), name
+    for name in ("erm", "wise_ft", "jtt", "afr", "cnc", "adapter", "cfr", "groupdro"):
+        assert METHODS[name].settings[0] == METHODS[name].method.Config(), name
+
+
+def test_the_run_without_the_term_differs_from_cfr_by_the_weight_of_the_term_alone(small, monkeypatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(robust, "measured", lambda task, method, reliance: made.append(method.config) or {})
+
+    class Fake:
+        def made(self, run: str, config: Any) -> Any:
+            return METHODS["cfr"].make(small.start, config, robust.RUNS[run][1])
+
+    for run in ("cfr", robust.TERM_REMOVED):
+        robust.one(Fake(), run, {"cfr": 2}, reliance=False)
+    with_term, without = (vars(config) for config in made)
+    assert {k for k in with_term if with_term[k] != without[k]} == {"cal_weight"}
+    assert without["cal_weight"] == 0
+
+
+def test_aligned_validation_rows_are_nineteen_to_one() -> None:
+    groups = torch.repeat_interleave(torch.arange(4), torch.tensor([95, 95, 38, 38]))
+    rows = robust.aligned_part(FeatureSet(torch.randn(len(groups), 2), groups // 2, groups))
+    assert torch.bincount(rows.groups).tolist() == [95, 5, 2, 38]
 
 
 def test_reported_draws_are_none_of_those_that_settings_are_chosen_on() -> None:

@@ -56,8 +56,8 @@ const fit = () => ({
 const late = () => {
   all("[data-opened]").forEach((d) => { d.open = false; });
   all("[data-unfolded]").forEach((d) => { d.classList.add("toggle-hidden"); });
-  const first = all(".bd-article :is(.al-figure, .al-diagram, .al-picture, .al-overview, img)")
-    .find((n) => n.checkVisibility());
+  const pictures = all(".bd-article :is(.al-figure, .al-diagram, .al-drawing, .al-picture, .al-overview, img)");
+  const first = pictures.find((n) => n.checkVisibility());
   const top = first ? Math.round(box(first).top + scrollY) : Infinity;
   all("[data-opened]").forEach((d) => { d.open = true; });
   all("[data-unfolded]").forEach((d) => { d.classList.remove("toggle-hidden"); });

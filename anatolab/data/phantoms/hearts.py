@@ -9,12 +9,14 @@ validation and test half of each class. Splits are by patient. No real data is u
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from anatolab.data.labeled import LabeledImages
 from anatolab.data.phantoms.cardiac import CLASSES, draw_patient
+from anatolab.data.phantoms.scenes import Counterfactuals
 from anatolab.types import InputError
 
 VERSION = 1  # part of every seed: raise it with any change of what is drawn
@@ -70,14 +72,9 @@ def heart_slices(
         for k in (0, 1):
             rows = rng.permutation(np.flatnonzero((parts == part) & (labels == k)))
             a[rows[: round(len(rows) * (1 - share))]] = 1 - k
-    images = np.stack(gray)
-    if cue == "marker":
-        images[a == 1, *MARKER] = 1.0
-    else:
-        gamma = np.where(a == 1, 0.6, 1.4) * rng.uniform(0.93, 1.07, len(a))
-        images = images ** gamma[:, None, None].astype(np.float32)
-    images = images + rng.normal(0, 0.01, images.shape)
-    pixels = np.clip(np.rint(255 * images), 0, 255).astype(np.uint8)[..., None].repeat(3, -1)
+    jitter = rng.uniform(0.93, 1.07, len(a)) if cue == "scanner" else np.ones(len(a))
+    images = _cued(np.stack(gray), a, cue, jitter)
+    pixels = _pixels(images + rng.normal(0, 0.01, images.shape))
     provenance = {
         "generator": "anatolab.data.phantoms.hearts",
         "version": VERSION,
@@ -99,6 +96,57 @@ def heart_slices(
     )
 
 
+def counterfactual_hearts(
+    cue: Literal["marker", "scanner"] = "marker", n: int = 100, *, seed: int = 0
+) -> Counterfactuals:
+    """Draws sets of four slices: a normal and an enlarged ventricle (first axis) without and with the cue (second).
+
+    Patients are none of those of :func:`heart_slices`; between two slices of a row nothing differs but the cue.
+
+    Args:
+        cue: As in :func:`heart_slices`.
+        n: Sets.
+        seed: Of everything.
+
+    Raises:
+        InputError: There is no such cue.
+
+    Example:
+        >>> counterfactual_hearts(n=2).images.shape
+        (2, 2, 2, 32, 32, 3)
+    """
+    if cue not in NAMES:
+        raise InputError(f"{cue!r} is not a cue of generated hearts; choose from {', '.join(NAMES)}.")
+    rng = np.random.default_rng((VERSION, seed, 1))
+    kinds: tuple[list[tuple[np.ndarray, np.ndarray]], ...] = ([], [])
+    index = 10_000
+    while min(map(len, kinds)) < n:
+        for image, label, enlarged in _slices(seed, index):
+            kinds[enlarged].append((image, label > 0))
+        index += 1
+    chosen = [[kind[k] for k in rng.permutation(len(kind))[:n]] for kind in kinds]
+    gray, masks = (np.stack([np.stack([row[part] for row in kind]) for kind in chosen], 1) for part in (0, 1))
+    both = [_cued(gray.reshape(-1, SIZE, SIZE), np.full(2 * n, value), cue, np.ones(2 * n)) for value in (0, 1)]
+    images = np.stack(both, 1) + rng.normal(0, 0.01, (2 * n, 1, SIZE, SIZE))
+    return Counterfactuals(_pixels(images).reshape(n, 2, 2, SIZE, SIZE, 3), masks)
+
+
+def _cued(images: np.ndarray, a: np.ndarray, cue: str, jitter: np.ndarray) -> np.ndarray:
+    """Images ``(n, h, w)`` with the cue where ``a`` is 1; ``jitter`` varies the contrast of a site."""
+    if cue == "marker":
+        images = images.copy()
+        images[a == 1, *MARKER] = 1.0
+        return images
+    gamma = np.where(a == 1, 0.6, 1.4) * jitter
+    return np.asarray(images ** gamma[:, None, None].astype(np.float32))
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as gray pictures ``(..., 3)`` uint8."""
+    return np.clip(np.rint(255 * images), 0, 255).astype(np.uint8)[..., None].repeat(3, -1)
+
+
+@lru_cache(maxsize=512)  # both cues have the same patients
 def _slices(seed: int, index: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
     """Returns image in [0, 1], labels and class of those slices of a patient that are normal or enlarged."""
     patient = draw_patient(seed, index, size=64)
