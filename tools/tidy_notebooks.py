@@ -1,8 +1,8 @@
 """Tidies the code of notebooks for readers: `tidy_notebooks.py [FILE ...]`; without names, all notebooks of the book.
 
 Folds imports, cells that draw (they end in `viz.show` or `viz.explorer`) and the checks of exercises, splits string
-literals that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement changes:
-a cell whose syntax tree would differ is an error. `lint_pages.py` checks what this makes.
+literals that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement
+changes: a cell whose syntax tree would differ is an error. `lint_pages.py` checks what this makes.
 """
 
 from __future__ import annotations
