@@ -103,8 +103,13 @@ def test_the_lint_knows_what_a_method_page_needs() -> None:
     text = (
         "# T\n" + "\n".join(f"## {s}\n" for s in lint.SECTIONS["method"]) + "\n```{page-card}\n```\n```{claim}\n```\n"
     )
-    exercise = "```{exercise}\n:label: a\n```\n```{solution} a\n```\n"
+    exercise = "```{exercise}\n:label: a\n```\n```{hint}\n```\n```{solution} a\n```\n"
+    text += "Change the code, and predict. Open question: why?\n"
     assert page(text + 3 * exercise, "method") == []
+    assert any(
+        "3 exercises and 2 hints" in f for f in page(text + (3 * exercise).replace("{hint}", "{note}", 1), "method")
+    )
+    assert any("'open question'" in f for f in page(text.replace("Open", "Shut") + 3 * exercise, "method"))
     assert any("0 exercises" in f for f in page(text, "method"))
     assert any("3 exercises and 0 solutions" in f for f in page(text + 3 * "```{exercise}\n```\n", "method"))
     assert any("'Look inside'" in f for f in page(text.replace("## Look inside", ""), "method"))

@@ -126,9 +126,9 @@ def browser() -> Any:
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(300)
-    driver.set_script_timeout(600)
-    driver.command_executor.client_config.timeout = 900
+    driver.set_page_load_timeout(1800)
+    driver.set_script_timeout(1800)
+    driver.command_executor.client_config.timeout = 3600
     return driver
 
 
