@@ -94,6 +94,7 @@ def sliding_window(
     window: Window = "constant",
     precision: str = "32-true",
     batch: int = 4,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Averages the network's class probabilities over all windows that cover a voxel.
 
@@ -102,7 +103,7 @@ def sliding_window(
 
     Args:
         predict: From images ``(b, c, *patch)`` in [0, 1] to logits ``(b, classes, *patch)``, e.g. ``method.predict``.
-        image: ``(c, z, y, x)`` in [0, 1], on the network's device.
+        image: ``(c, z, y, x)`` in [0, 1]; sums are kept on its device.
         patch: Sides (z, y, x) that the network was trained at.
         stride: Steps (z, y, x) between windows, at most the patch; half the patch where None.
             :data:`PUBLISHED_STRIDE` is the papers' on the left atrium, with patches of 80 x 112 x 112.
@@ -110,9 +111,10 @@ def sliding_window(
             eighth of the side, as in MONAI and nnU-Net.
         precision: Precision of the network, "32-true" or "bf16-mixed"; probabilities are averaged in fp32.
         batch: Windows per forward pass.
+        device: Device of the network; that of the image where None.
 
     Returns:
-        Probabilities ``(classes, z, y, x)``, fp32, without gradient.
+        Probabilities ``(classes, z, y, x)``, fp32, on the device of the image, without gradient.
 
     Raises:
         InputError: The stride leaves voxels out, or is not positive; or the window is unknown.
@@ -123,9 +125,8 @@ def sliding_window(
         >>> torch.allclose(probability[0], torch.sigmoid(2 * volume[0]))
         True
     """
-    return torch.cat(
-        list(slabs(predict, image, patch, stride=stride, window=window, precision=precision, batch=batch)), 1
-    )
+    settings: dict[str, Any] = {"stride": stride, "window": window, "precision": precision}
+    return torch.cat(list(slabs(predict, image, patch, **settings, batch=batch, device=device)), 1)
 
 
 @torch.no_grad()

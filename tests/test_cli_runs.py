@@ -190,7 +190,7 @@ def test_another_folder_is_measured_and_its_patients_of_known_names_are_not_call
     assert main(["evaluate", "--run", str(run), "--data", str(other), "--on", "all"]) == 0
     printed = capsys.readouterr().out
     assert "8 annotated patients, 8 volumes" in printed
-    assert "4 of these 8 patients have the names of patients that the run was trained on (2 of them with" in printed
+    assert "4 of these 8 patients have the names of training patients of the run (2 of them labeled)" in printed
     assert "of those not trained on" in printed
     assert "held-out" in printed.split("so they are not ")[1]
 

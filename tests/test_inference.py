@@ -67,7 +67,7 @@ def test_evaluation_is_in_mm_on_the_native_grid() -> None:
 
 
 def test_a_case_without_annotation_cannot_be_evaluated() -> None:
-    with pytest.raises(InputError, match=r"p1.nii.gz: has no annotation to compare with"):
+    with pytest.raises(InputError, match=r"p1.nii.gz: has no annotation to evaluate"):
         evaluate(Bright(), [ref(case(label=False))], ("background", "LV"), (24, 32))
 
 

@@ -299,7 +299,7 @@ def test_an_output_without_an_execution_count_is_said() -> None:
 def test_nbval_runs_one_contract_notebook_of_each_part() -> None:
     assert notebooks.live_problems(notebooks.load(), notebooks.parts()) == []
     assert any("one contract notebook" in p for p in notebooks.live_problems(notebooks.load(), [["20_action.ipynb"]]))
-    assert any("no contract notebook" in p for p in notebooks.live_problems({}, []))
+    assert any("not a contract notebook" in p for p in notebooks.live_problems({}, []))
 
 
 def built(folder: Path, content: Notebook) -> tuple[Path, Path]:

@@ -238,7 +238,7 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
         match = _CHANNEL.fullmatch(path.name if path.is_dir() else stem(path))
         files = by_case.setdefault(match[1] if match else path.name if path.is_dir() else stem(path), {})
         if (other := files.setdefault(int(match[2]) if match else -1, path)) is not path:
-            problems.append(f"{path}: is there twice, also as {other}; keep one of the two.")
+            problems.append(f"{path}: exists twice, also as {other}; keep one of the two.")
     cases = {case: tuple(files[k] for k in sorted(files)) for case, files in by_case.items()}
     for case, files in by_case.items():
         if set(files) != {-1} and (wrong := sorted(set(files) ^ set(range(channels)))):

@@ -71,8 +71,8 @@ class Morse(nn.Module):
         encoding, a Bernoulli mask with alpha = 0.7 (of dropping or of keeping), and no value of sigma.
         """
 
-        fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # of decoder maps; paper: the last
-        encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates; fixed in the code
+        fusion: Literal["concat", "dense", "stochastic"] = "stochastic"  # fusion of decoder maps; paper: the last
+        encoding: Literal["none", "fixed", "trainable"] = "trainable"  # of coordinates; code: fixed
         render: bool = True  # False: the backbone is trained and evaluated alone
         experts: int | None = None  # d, width of an expert; None: 256 in 2-D, 64 in 3-D (code)
         fused: int | None = None  # channels of fused features; None: 256 (code) in 2-D, 64 in 3-D
@@ -81,7 +81,7 @@ class Morse(nn.Module):
         mask: Literal["uniform_count", "bernoulli"] = "uniform_count"  # how experts are dropped (code)
         most_dropped: int | None = None  # K, most experts that uniform_count drops; None: all but one (code)
         drop: float = 0.3  # probability with which bernoulli drops an expert (from memory, unverified)
-        rescale: Literal["none", "renorm", "inverted"] = "none"  # of the weights of kept experts (code)
+        rescale: Literal["none", "renorm", "inverted"] = "none"  # how weights of kept experts are rescaled (code)
         router: int = 0  # experts per pixel of a noisy router; 0: the gate. Not part of the paper
         balance_weight: float = 0.01  # weight of the router's losses
         points: int = 2048  # N_p, training points per image at 256 x 256 (code)

@@ -11,6 +11,7 @@ PARTS = (
     "anatolab_numbers",
     "anatolab_cards",
     "anatolab_claims",
+    "anatolab_overview",
     "anatolab_results",
     "anatolab_pages",
     "anatolab_bibliography",

@@ -343,5 +343,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     }.items():
         app.add_directive(name, directive)
     app.add_role("line", Line())
-    app.setup_extension("anatolab_overview")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -138,7 +138,7 @@ OFFICIAL: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "patient001_frame05.nii.gz",
         "neither ED (1) nor ES (12)",
     ),
-    "a frame twice": (lambda r: trees.save_nifti(r / str(ED)[:-3], image()), "patient001_frame01.nii", "there twice"),
+    "a frame twice": (lambda r: trees.save_nifti(r / str(ED)[:-3], image()), "patient001_frame01.nii", "exists twice"),
     "a patient twice": (lambda r: trees.official(r, (1,), base="training"), "patient001", "keep one of the two"),
     "broken generated.json": (lambda r: (r / "generated.json").write_text("{"), "generated.json", "not valid JSON"),
     "generated.json a list": (lambda r: (r / "generated.json").write_text("[]"), "generated.json", "JSON object"),
@@ -352,8 +352,8 @@ LITS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "Segmentation-2.nii differs in upper and lower case",
     ),
     "image missing": (lambda r: (r / CT).unlink(), str(CT_GT), "no image that it was drawn on (volume-2)"),
-    "there twice": (lambda r: trees.save_nifti(r / "volume-2.nii.gz", image()), "volume-2.nii", "there twice"),
-    "there twice in batches": (lambda r: trees.lits(r, (2,), "Training Batch 2"), "Training Batch 2", "there twice"),
+    "there twice": (lambda r: trees.save_nifti(r / "volume-2.nii.gz", image()), "volume-2.nii", "exists twice"),
+    "there twice in batches": (lambda r: trees.lits(r, (2,), "Training Batch 2"), "Training Batch 2", "exists twice"),
     "label 3": (lambda r: trees.save_nifti(r / CT_GT, label()), str(CT_GT), "label 3 ("),
     "label moved": (lambda r: trees.save_nifti(r / CT_GT, label() % 3, shifted(9)), str(CT_GT), "9 mm away"),
     "4-D": (lambda r: trees.save_nifti(r / CT, np.stack([image()] * 2, -1)), str(CT), "one 3-D volume"),
@@ -538,7 +538,7 @@ OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "image there twice": (
         lambda r: trees.save_nifti(r / "imagesTr" / "liver_2.nii", image()),
         "liver_2",
-        "there twice",
+        "exists twice",
     ),
     "a case in both folders": (
         lambda r: shutil.copy(r / OWN_IMAGE, r / "imagesTs" / OWN_IMAGE.name),

@@ -245,7 +245,7 @@ def test_widths_are_the_released_ones_where_none_is_given() -> None:
         )
 
 
-def test_the_recalled_values_of_the_paper_must_be_told() -> None:
+def test_unverified_values_of_the_paper_must_be_given() -> None:
     with pytest.raises(InputError, match="drop and render_weight and sigma of the paper"):
         Morse.Config.paper()
     with pytest.raises(InputError, match="MORSE: sigma of"):

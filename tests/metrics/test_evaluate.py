@@ -120,7 +120,7 @@ def test_unknown_reference_is_left_out_on_both_sides():
         ({"pred": volume(A) + 5}, "patient001_ED: the prediction holds label"),
         ({"ref": volume(A) + np.uint8(200)}, "patient001_ED: the reference holds label"),
         ({"pred": volume(A) / 2}, "argmax"),
-        ({"spacing": (1.5, 1.5)}, "one positive number an axis"),
+        ({"spacing": (1.5, 1.5)}, "one positive number per axis"),
         ({"mode": "lenient"}, "'strict' or 'official'"),
         ({"hd95": "mean"}, "'pooled'"),
         ({"tolerance": -1.0}, "tolerance"),

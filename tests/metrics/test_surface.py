@@ -272,7 +272,7 @@ def test_memory_order_and_integer_masks(order):
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 0.0, 1.0), (1.0, -1.0, 1.0), (1.0, float("nan"), 1.0), 1.0])
 def test_bad_spacing_is_refused(spacing):
-    with pytest.raises(InputError, match="one positive number an axis"):
+    with pytest.raises(InputError, match="one positive number per axis"):
         surface_distances(np.ones((2, 2, 2), bool), np.ones((2, 2, 2), bool), spacing)
 
 
