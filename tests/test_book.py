@@ -270,6 +270,19 @@ def test_a_table_shows_its_seeds_and_neither_one_seed_nor_a_missed_organ_passes_
     assert not re.search(r"<strong>\s*<a [^>]*>[12]\.00</a>", html)
 
 
+def test_the_best_of_a_table_is_that_on_common_seeds(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)  # demo-a: .80 and .82 with seeds 0 and 1
+    record(mini.records, "lucky", 1, 0.81)
+    record(mini.records, "lucky", 2, 0.99)
+    columns = "columns: [{name: D, key: dice.mean, format: .2f, best: max}]\n```\n"
+    table = "# Mini\n\n```{record-table}\nrows: [[A, demo-a], [L, lucky], [B, demo-b]]\n" + columns
+    (mini.root / "src" / "index.md").write_text(table)
+    status, _, html = mini.build()
+    assert status == 0, html
+    assert re.findall(r"<strong>\s*<a [^>]*>([\d.]+)</a>", html) == ["0.81"]
+    assert ">0.90</a>" in html
+
+
 def test_a_statement_that_is_no_line_of_the_ledger_is_measured_and_gets_no_verdict(
     built: tuple[Mini, str, str],
 ) -> None:

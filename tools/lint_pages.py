@@ -27,7 +27,7 @@ SECTIONS = {  # headings that a page of this kind has, in this order, by how the
         "The method",
         "Run it live",
         "Look inside",
-        "At full size",
+        "Recorded runs",
         "Paper claim against what we measured",
         "What goes wrong",
         "Exercises",

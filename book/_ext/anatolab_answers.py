@@ -3,7 +3,7 @@
     python book/_ext/anatolab_answers.py      # writes book/answers.yml anew from the solutions
 
 A number is stored as a tolerance and a hash of the number in units of it, so that neither page nor repository shows it
-beside its exercise. Only answers that are plain arithmetic are asked for in the page; others are checked in the notebook.
+beside its exercise. Pages ask only for answers that are plain arithmetic; notebooks check the others.
 """
 
 from __future__ import annotations
