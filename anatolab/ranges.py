@@ -74,7 +74,7 @@ def range_of(name: str) -> Range | None:
     return RANGES.get(name, WEIGHT if name.endswith(("_weight", "_weights")) else None)
 
 
-def check_ranges(settings: Any, *, flags: bool = False, within: str = "") -> None:
+def check_ranges(settings: Any, *, flags: bool = False, within: str = "", types_only: bool = False) -> None:
     """Refuses settings of a wrong type, out of their range, or not among their choices.
 
     Args:
@@ -82,6 +82,7 @@ def check_ranges(settings: Any, *, flags: bool = False, within: str = "") -> Non
             pass.
         flags: Whether messages name settings as command-line flags.
         within: Name of the field that holds ``settings``.
+        types_only: Check only the types, of fields with no range or one of their own.
 
     Raises:
         InputError: Names the setting, its value and its range.
@@ -98,10 +99,10 @@ def check_ranges(settings: Any, *, flags: bool = False, within: str = "") -> Non
     for field in fields(settings):
         value, name = getattr(settings, field.name), f"{within}{field.name}"
         if is_dataclass(value):
-            check_ranges(value, flags=flags, within=f"{name}.")
+            check_ranges(value, flags=flags, within=f"{name}.", types_only=types_only)
             continue
         label = f"--{field.name.replace('_', '-')}" if flags else name
-        _check(label, value, hints[field.name], range_of(field.name))
+        _check(label, value, hints[field.name], None if types_only else range_of(field.name))
 
 
 def _check(label: str, value: Any, hint: Any, allowed: Range | None) -> None:
@@ -128,5 +129,5 @@ def _check(label: str, value: Any, hint: Any, allowed: Range | None) -> None:
             raise NonFiniteSettingError(due)
         if wrong or (allowed is not None and value not in allowed):
             raise InputError(due)
-    elif hint in (bool, str) and not isinstance(value, hint):
-        raise InputError(f"{label} must be a {hint.__name__}, not {value!r}.")
+    elif (kind := typing.get_origin(hint) or hint) in (bool, str, dict) and not isinstance(value, kind):
+        raise InputError(f"{label} must be a {kind.__name__}, not {value!r}.")

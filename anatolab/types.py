@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ def check_classes(classes: Sequence[str], source: object = "classes") -> None:
         source: The file or setting that names them, for the message.
 
     Raises:
-        InputError: A name is empty, equals another up to case and blanks, or is one that summaries use.
+        InputError: A name is empty, holds control characters, equals another up to case and blanks, or is one that
+            summaries use.
 
     Example:
         >>> check_classes(("background", "left kidney", "right kidney"))
@@ -38,6 +40,8 @@ def check_classes(classes: Sequence[str], source: object = "classes") -> None:
         key = " ".join(name.split()).casefold()
         if not key:
             raise InputError(f"{source}: class {number} has an empty name; give it one.")
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in key):
+            raise InputError(f"{source}: the name of class {number} holds control characters ({name!a}); rename it.")
         if (other := first.setdefault(key, f"class {number}")) != f"class {number}":
             raise InputError(
                 f"{source}: {other} and class {number} are both named {name!r}; give each class a name of its own."

@@ -133,7 +133,7 @@ def _image(volume: np.ndarray, case: Case) -> Any:
 
     affine = np.eye(4) if case.affine is None else case.affine
     source: Any = None
-    if case.affine is not None and case.source.name.endswith((".nii", ".nii.gz")):
+    if case.affine is not None and case.source.name.lower().endswith((".nii", ".nii.gz")):
         source = nib.load(case.source)
     second = isinstance(source, nib.Nifti2Image) or max(volume.shape) > SIDES  # keeps affines in double precision
     image: Any = (nib.Nifti2Image if second else nib.Nifti1Image)(volume, affine)

@@ -304,6 +304,71 @@ def test_mixed_orientations_are_noted(data: Path, tmp_path: Path, capsys: pytest
     assert "note: the images lie in RAS in 4, LPS in 1; all are brought to RAS" in capsys.readouterr().out
 
 
+def test_what_headers_leave_open_is_noted_of_every_case(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(shutil.copytree(data, tmp_path / "odd"))
+    for number in (3, 4):
+        for part in (f"imagesTr/case_{number:02d}_0000", f"labelsTr/case_{number:02d}"):
+            volume = nib.load(odd / f"{part}.nii.gz")
+            volume.set_qform(np.diag([1.5, 1.5, 8.0, 1.0]) + np.eye(4, k=3) * 50, 1)
+            volume.set_sform(volume.affine, 1)
+            nib.save(volume, odd / f"{part}.nii.gz")
+    run_of(odd, tmp_path / "r", "--held-out", "0", "--split-seed", "0")
+    note = "its qform and sform are up to 50 mm apart, and the sform is taken."
+    assert f"note: case_03 (2 such): {note}" in capsys.readouterr().out
+    measured = result(capsys, "evaluate", "--run", run, "--data", odd, "--on", "all", "--json")
+    assert f"case_03_0000.nii.gz (2 such): {note}" in measured["notes"]
+    assert measured["unit"] == "mm"
+
+
+def test_slices_along_another_axis_are_noted(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = Path(shutil.copytree(data, tmp_path / "turned"))
+    for part in ("imagesTr/case_03_0000", "labelsTr/case_03"):
+        volume = np.asarray(nib.load(turned / f"{part}.nii.gz").dataobj)
+        save(turned / f"{part}.nii.gz", volume.transpose(2, 0, 1), np.diag([8.0, 1.5, 1.5, 1.0]))
+    note = "its slices are stacked along LR, 8 mm apart, and slices are taken along IS; resample it first."
+    assert main(["check", str(turned)]) == 0
+    assert f"case_03: {note}" in capsys.readouterr().out
+    run_of(turned, tmp_path / "r", "--held-out", "0")
+    assert f"note: case_03: {note}" in capsys.readouterr().out
+    image = turned / "imagesTr" / "case_03_0000.nii.gz"
+    assert main(["predict", "--run", str(run), "--images", str(image), "--out", str(tmp_path / "p")]) == 0
+    assert f"note: case_03_0000.nii.gz: {note}" in capsys.readouterr().out
+
+
+def test_patients_of_another_folder_are_measured_by_name_of_all(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = patients(tmp_path / "few", count=1)
+    assert "validation patients are not here, first case_" in complaint(capsys, "evaluate", "--run", run, "--data", few)
+    assert main(["evaluate", "--run", str(run), "--data", str(few), "--on", "all"]) == 0
+
+
+def test_data_that_moved_are_asked_for(
+    data: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Path(shutil.copytree(data, tmp_path / "there"))
+    moved = run_of(there, tmp_path / "r")
+    there.rename(tmp_path / "elsewhere")
+    said = complaint(capsys, "evaluate", "--run", moved)
+    assert f"{moved}: the folder {there} that it was trained on is not there; give --data." in said
+    assert main(["evaluate", "--run", str(moved), "--data", str(tmp_path / "elsewhere")]) == 0
+
+
+def test_patients_without_annotation_cannot_be_trained_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = Path(shutil.copytree(data, tmp_path / "bare"))
+    shutil.rmtree(bare / "labelsTr")
+    assert main(["check", str(bare)]) == 0
+    assert "no case is annotated; predict can segment them" in capsys.readouterr().out
+    said = complaint(capsys, "train", "--data", bare, "--out", tmp_path / "r", *TRAIN, *METHOD)
+    assert f"{bare}: no patient is annotated; add the label maps" in said
+
+
 def test_one_patient_has_a_mean_and_no_interval(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(data, tmp_path / "r", "--held-out", "1")
     capsys.readouterr()

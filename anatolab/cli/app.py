@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("ANATOLAB_SIZE", "demo")
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what is wrong with a header, readers say
+    with suppress(AttributeError):  # of a stream that a caller put there
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that a terminal lacks
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)
         warnings.showwarning = _show

@@ -63,6 +63,8 @@ def cohort_of(run: Path, info: Any, data: Path | None) -> Any:
 
     if data is None and not info.data:
         raise InputError(f"{run}: does not say which folder it was trained on; give --data.")
+    if data is None and not Path(info.data).exists():
+        raise InputError(f"{run}: the folder {info.data} that it was trained on is not there; give --data.")
     return open_cohort(data or info.data, as_stored=True)
 
 
@@ -83,4 +85,31 @@ def patients_of(run: Path, info: Any, cohort: Any, on: str) -> tuple[str, ...]:
         raise InputError(
             f"{run}: its split has no {on} patients; train with --split-seed and {flag}, or give --on all."
         )
+    if absent := [patient for patient in patients if patient not in set(cohort.patients)]:
+        raise InputError(
+            f"{cohort.root}: {len(absent)} of the run's {len(patients)} {on} patients are not here, first {absent[0]}; "
+            "give the folder it was trained on, or --on all."
+        )
     return patients
+
+
+def check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:
+    """Refuses the sides of slices or patches that a network cannot halve often enough.
+
+    Args:
+        given: The name of the setting, and its sides in pixels or voxels.
+        network: A key of :data:`anatolab.nn.NETWORKS`.
+        dims: 2 or 3.
+
+    Raises:
+        InputError: Names the setting and the multiple that is needed.
+    """
+    from anatolab.nn import multiple_of
+
+    flag, *sides = given
+    each = multiple_of(network, dims)
+    if min(sides) < each or max(sides) > 4_096 or any(side % each for side in sides):
+        raise InputError(
+            f"{flag} {' '.join(map(str, sides))}: {network} needs multiples of {each}, from {each} to 4096; "
+            "choose such sides."
+        )

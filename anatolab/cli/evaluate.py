@@ -64,22 +64,31 @@ def evaluate(
         check_target(json_file, overwrite=overwrite)
     method, info = open_run(run, device := device_of(accelerator))
     stride = check_stride(stride, info.patch)
-    stored = cohort_of(run, info, data)
-    cohort = info.adapted(stored)
+    remarks: dict[str, dict[Path, bool]] = {}  # each with the cases that it holds of, in their order
+    units: dict[str, str] = {}
+
+    def watch(case: Any) -> None:
+        units[case.name] = "mm" if case.spacing else "voxels"
+        for remark in info.remarks(case):
+            remarks.setdefault(remark.removeprefix(case.source.name), {})[case.source] = True
+
+    cohort = info.adapted(cohort_of(run, info, data), watch)
     patients = patients_of(run, info, cohort, on)
     refs = [ref for ref in cohort.of(patients) if ref.labeled or on != "all"]
     cases = measure(method, refs, info.classes, info.size, device=device, stride=stride, **info.rules)
     summary = summarize(cases, {ref.name: ref.patient for ref in refs})
     trained_on = [p for p in patients if p in info.split.train]
     notes = [] if info.finished else [f"the run is not finished: step {info.step} of {info.updates} updates."]
-    notes += info.remarks(stored.of(patients[:1])[0].load())
+    for remark, sources in remarks.items():
+        such = f" ({len(sources)} such)" if len(sources) > 1 else ""
+        notes.append(f"{next(iter(sources)).name}{such}{remark}")
     if trained_on:
         labeled = sum(p in info.split.labeled_patients for p in trained_on)
         notes.append(
             f"{len(trained_on)} of these {len(patients)} patients have the names of training patients of the run "
             f"({labeled} of them labeled), so they are not held-out patients."
         )
-    unit = "mm" if refs[0].load().spacing else "voxels"
+    unit = " or ".join(sorted(set(units.values())))
     result = {
         "run": run,
         "on": on,

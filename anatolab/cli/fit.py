@@ -52,7 +52,7 @@ def fit(
             raise InputError("--validate-every: the split holds nobody out for validation; give --held-out, or 0.")
         rules = {k: info.rules[k] for k in ("field_of_view", "largest_component")}
         validation = Validation(cohort.of(split.validation), cohort.classes, info.size, rules)
-    notes = [*cohort.provenance.get("notes", ()), *_mixed(cohort, split), *_mirrored(cohort.classes, config)]
+    notes = [*cohort.provenance.get("notes", ()), *_headers(cohort, split), *_mirrored(cohort.classes, config)]
     notes += _absent(rows, split.labeled_patients, cohort.classes)
     if info.start is not None:
         fresh = ", ".join(info.start["replaced"])
@@ -99,17 +99,27 @@ def without_folders(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _mixed(cohort: Cohort, split: Split) -> list[str]:
-    """Returns a note if the headers of the training cases have different orientations."""
-    from anatolab.data.formats import read_affine
-    from anatolab.data.geometry import orientation_of
+def _headers(cohort: Cohort, split: Split) -> list[str]:
+    """Returns notes on the headers of the training cases: mixed orientations, and what they leave open."""
+    from anatolab.data.formats import read_header
+    from anatolab.data.geometry import orientation_of, slices_note
 
-    affines = [read_affine(ref.source) for ref in cohort.of(split.train) if cohort.orientation]
-    stored = Counter(orientation_of(affine) for affine in affines if affine is not None)
-    if len(stored) < 2 and cohort.orientation in (None, *stored):
-        return []
-    shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
-    return [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
+    stored: Counter[str] = Counter()
+    noted: dict[str, list[str]] = {}
+    for ref in cohort.of(split.train) if cohort.orientation else ():
+        affine, notes = read_header(ref.source)
+        if affine is not None:
+            stored[orientation_of(affine)] += 1
+            notes += slices_note(affine, cohort.orientation)
+        for note in notes:
+            noted.setdefault(note, []).append(ref.name)
+    sentences = []
+    if len(stored) > 1 or cohort.orientation not in (None, *stored):
+        shown = ", ".join(f"{codes} in {count}" for codes, count in stored.most_common())
+        sentences = [f"the images lie in {shown}; all are brought to {cohort.orientation} before training."]
+    return sentences + [
+        f"{names[0]}{f' ({len(names)} such)' * (len(names) > 1)}: {note}." for note, names in noted.items()
+    ]
 
 
 def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:

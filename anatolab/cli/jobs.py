@@ -73,7 +73,7 @@ def label_name(image: Path, case: str | None = None) -> str:
         >>> label_name(Path("x_0000.jpg"))
         'x.png'
     """
-    from anatolab.data.pairs import ending, stem
+    from anatolab.data.files import NIFTI, ending, stem
     from anatolab.data.pictures import is_picture
 
     if image.is_dir():  # of a DICOM series
@@ -81,4 +81,4 @@ def label_name(image: Path, case: str | None = None) -> str:
     name = case or (image.resolve().parent.name if image.name == "lgemri.nrrd" else stem(image).removesuffix(FIRST))
     if is_picture(image):
         return f"{name}{'.tif' if image.suffix.lower() in ('.tif', '.tiff') else '.png'}"
-    return f"{name}{ending(image) if ending(image) in ('.nii', '.nii.gz') else '.nii.gz'}"
+    return f"{name}{ending(image) if ending(image) in NIFTI else '.nii.gz'}"

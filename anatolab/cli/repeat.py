@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from anatolab.cli.common import Json
+from anatolab.cli.common import Json, check_sides
 from anatolab.errors import InputError, Notice
 from anatolab.types import Cohort, Split
 
@@ -33,6 +33,8 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
     from anatolab.data.files import read_json
     from anatolab.data.splits import present
     from anatolab.files import check_target
+    from anatolab.methods import METHODS
+    from anatolab.nn import NETWORKS
     from anatolab.ranges import check_ranges
     from anatolab.training import Settings
     from anatolab.training.folder import RunInfo, from_plain
@@ -48,15 +50,29 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
             RunInfo, {k: v for k, v in described.items() if k not in (*state, "split")} | {"split": split}
         )
         settings = from_plain(Settings, {**info.settings, **info.loop})
+        view = FieldOfView(**info.field_of_view) if info.field_of_view is not None else None
+        method = from_plain(METHODS[info.method].Config, info.config)
+        if info.network not in NETWORKS:
+            raise KeyError(info.network)
+        check_ranges(info, types_only=True)
+        check_ranges(settings)
+        check_ranges(method)
+        check_sides(("side", info.side) if info.patch is None else ("patch", *info.patch), info.network, len(info.size))
+        for part, given in ((settings, {**info.settings, **info.loop}), (method, info.config)):
+            if absent := sorted(asdict(part).keys() - given.keys()):
+                raise ValueError(f"no {absent[0]}")
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{config}: not the run.json of this version of anatolab ({error}); name one.") from error
-    check_ranges(settings)
+        reason = str(error).rstrip(".")
+        raise InputError(f"{config}: not the run.json of this version of anatolab ({reason}); name one.") from error
     for name in ("classes", "window", "orientation"):
         ours, due = getattr(cohort, name), getattr(info, name)
         if ours != due:
             raise InputError(f"{data}: its {name} is {ours} and that of the run {due}; give the data of the run.")
-    view = FieldOfView(**info.field_of_view) if info.field_of_view is not None else None
     rows = prepare(cohort, info.split.train, size=info.size, field_of_view=view)
+    if rows.channels != info.in_channels:
+        raise InputError(
+            f"{data}: has {rows.channels} channels and the run {info.in_channels}; give the data of the run."
+        )
     if info.rows and rows.sha256 != info.rows:
         raise InputError(f"{data}: its prepared images are not those of the run; give the data it was trained on.")
     weights = None
@@ -78,8 +94,6 @@ def repeat(config: Path, data: Path, out: Path, init: Path | None = None, json: 
 
 def _split(held: Any, cohort: Cohort, config: Path) -> dict[str, Any]:
     """Returns the split of a description, with a cohort's patients in place of their pseudonyms."""
-    from dataclasses import asdict
-
     from anatolab.training.folder import pseudonym
 
     known = {pseudonym(patient): patient for patient in cohort.patients}

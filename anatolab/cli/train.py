@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from anatolab.cli.common import Json
+from anatolab.cli.common import Json, check_sides
 from anatolab.errors import InputError
 from anatolab.files import check_target
 from anatolab.types import Cohort, Split
@@ -105,7 +105,7 @@ def command(arguments: Sequence[str]) -> Any:
             raise InputError(
                 "--side: volumes are not resized; give the sides of the patches with --patch, or --dims 2."
             )
-        _check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
+        check_sides(("--side", side) if patch is None else ("--patch", *patch), network, space)
         check_target(out / "last.pt", overwrite=True)
         cohort = present(open_cohort(data))
         split = split_of(cohort, labeled_patients, split_seed, held_out, held_out_test, development)
@@ -200,16 +200,3 @@ def _dims(arguments: Sequence[str]) -> int:
         return 3 if given.dims == "3" else 2
     case = open_cohort(given.data).refs[0].load()
     return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
-
-
-def _check_sides(given: tuple[Any, ...], network: str, dims: int) -> None:
-    """Refuses sides of a flag that are not multiples of the network's stride."""
-    from anatolab.nn import multiple_of
-
-    flag, *sides = given
-    each = multiple_of(network, dims)
-    if min(sides) < each or max(sides) > 4_096 or any(side % each for side in sides):
-        raise InputError(
-            f"{flag} {' '.join(map(str, sides))}: {network} needs multiples of {each}, from {each} to 4096; "
-            "choose such sides."
-        )

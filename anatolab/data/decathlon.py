@@ -172,7 +172,7 @@ def _window(about: Mapping[str, Any], file: Path) -> tuple[float, float] | None:
     if window is None:
         return None
     try:
-        low, high = (float(value) for value in window)
+        low, high = (float(value) for value in window if isinstance(window, list))
     except (TypeError, ValueError):
         low = high = 0.0
     if not -1e9 < low < high < 1e9:

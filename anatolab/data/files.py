@@ -35,13 +35,18 @@ B = TypeVar("B")
 
 
 def ending(path: Path) -> str:
-    """Returns the ending of an image file's name, such as ``.nii.gz`` of ``a.1.nii.gz``."""
-    return next((e for e in ENDINGS if path.name.endswith(e)), path.suffix)
+    """Returns the ending of an image file's name, such as ``.nii.gz`` of ``a.1.nii.gz`` or of ``A.NII.GZ``."""
+    return next((e for e in ENDINGS if path.name.lower().endswith(e)), path.suffix)
 
 
 def stem(path: Path) -> str:
     """Returns the file's name without its ending, in composed Unicode (NFC): names zipped on a Mac are decomposed."""
     return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
+
+
+def case_name(path: Path) -> str:
+    """Returns the name of a file without its ending, or that of a folder of DICOM, in composed Unicode (NFC)."""
+    return unicodedata.normalize("NFC", path.name) if path.is_dir() and not is_image(path) else stem(path)
 
 
 def natural(name: str) -> tuple[Any, ...]:
@@ -56,7 +61,7 @@ def hidden(path: Path) -> bool:
 
 def is_image(path: Path) -> bool:
     """Returns whether the name is that of an image volume; the file may still be missing, a folder or damaged."""
-    return path.name.endswith(ENDINGS) and not hidden(path)
+    return ending(path) in ENDINGS and not hidden(path)
 
 
 def entries(folder: Path) -> list[Path]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from anatolab.data.dicom import dicom_affine, holds_dicom, read_dicom
-from anatolab.data.files import ITK, NIFTI, is_image
+from anatolab.data.files import ENDINGS, ITK, NIFTI, ending, is_image
 from anatolab.data.geometry import Spacing, axes_note, slices_last
 from anatolab.data.itk import itk_affine, read_itk
-from anatolab.data.nifti import nifti_affine, read_with_notes
+from anatolab.data.nifti import nifti_geometry, read_with_notes
 from anatolab.types import Cohort, InputError
 
 
@@ -27,20 +27,27 @@ def read_volume(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, Spac
     notes: tuple[str, ...] = ()
     if path.is_dir() and not is_image(path):  # one named as a file is refused as a file
         values, affine, spacing = read_dicom(path)
-    elif path.name.endswith(NIFTI):
+    elif ending(path) in NIFTI:
         values, affine, spacing, notes = read_with_notes(path, ndim)
     else:
         values, affine, spacing = read_itk(path)
     return values, affine, spacing, (*notes, *axes_note(affine))
 
 
-def read_affine(path: Path) -> np.ndarray | None:
-    """Returns the affine (4, 4) from a volume's header without reading voxels; None if the header cannot be read."""
+def read_header(path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Returns the affine (4, 4) and the notes of :func:`read_volume` without reading voxels.
+
+    The affine is None if the header cannot be read.
+    """
+    notes: tuple[str, ...] = ()
+    affine = None
     if path.is_dir() and not is_image(path):
-        return dicom_affine(path)
-    if path.name.endswith(NIFTI):
-        return nifti_affine(path)
-    return itk_affine(path) if path.name.endswith(ITK) else None
+        affine = dicom_affine(path)
+    elif ending(path) in NIFTI:
+        affine, notes = nifti_geometry(path)
+    elif ending(path) in ITK:
+        affine = itk_affine(path)
+    return affine, (*notes, *(axes_note(affine) if affine is not None else ()))
 
 
 def cohort_orientation(cohort: Cohort) -> str | None:
@@ -58,10 +65,10 @@ def cohort_orientation(cohort: Cohort) -> str | None:
         InputError: The system cannot open a file at the moment.
     """
     for ref in cohort.refs:
-        if not ref.source.name.endswith((*NIFTI, *ITK)) and not holds_dicom(ref.source):
+        if ending(ref.source) not in ENDINGS and not holds_dicom(ref.source):
             return None  # formats do not differ within a layout
         try:
-            affine = read_affine(ref.source)
+            affine, _ = read_header(ref.source)
         except InputError as error:  # a file that is missing or empty, which loading its case refuses
             if error.__cause__ is not None:
                 raise

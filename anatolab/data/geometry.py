@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anatolab.data.dims import ANISOTROPY
 from anatolab.types import Case, Cohort, InputError
 
 Spacing = tuple[float, float, float]
@@ -144,14 +145,37 @@ def slices_last(affine: np.ndarray) -> str:
         >>> slices_last(np.diag([8.0, 1.0, 1.0, 1.0])), slices_last(np.diag([1.0, 1.0, 8.0, 1.0]))
         ('ASR', 'RAS')
     """
-    from anatolab.data.dims import ANISOTROPY
-
     codes, edges = orientation_of(affine), spacing_of(affine)[::-1]
     thick = int(np.argmax(edges))
     others = [axis for axis in range(3) if axis != thick]
     if thick == 2 or edges[thick] <= ANISOTROPY * max(edges[axis] for axis in others):
         return codes
     return "".join(codes[axis] for axis in (*others, thick))
+
+
+def slices_note(affine: np.ndarray, codes: str | None) -> tuple[str, ...]:
+    """Returns a note if the slices of a file are stacked along another axis than the last of an orientation.
+
+    That is so if one axis of the file is 3 times thicker than the others, and it is another one.
+
+    Example:
+        >>> slices_note(np.diag([8.0, 1.0, 1.0, 1.0]), "RAS")
+        ('its slices are stacked along LR, 8 mm apart, and slices are taken along IS; resample it first',)
+        >>> slices_note(np.diag([8.0, 1.0, 1.0, 1.0]), "ASR"), slices_note(np.diag([1.0, 1.0, 1.0, 1.0]), "ASR")
+        ((), ())
+    """
+    if codes is None:
+        return ()
+    edges = spacing_of(affine)[::-1]
+    thick = int(np.argmax(edges))
+    letters = orientation_of(affine)[thick], codes[2]
+    stacked, taken = (next(side for side in SIDES if letter in side) for letter in letters)
+    if stacked == taken or edges[thick] <= ANISOTROPY * sorted(edges)[1]:
+        return ()
+    return (
+        f"its slices are stacked along {stacked}, {edges[thick]:.3g} mm apart, and slices are taken along {taken}; "
+        "resample it first",
+    )
 
 
 def oriented(cohort: Cohort, codes: str | None) -> Cohort:

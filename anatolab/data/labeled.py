@@ -200,7 +200,8 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
         columns: Columns that must be there.
 
     Raises:
-        InputError: The file is missing, empty, no text, lacks a column, or has a row that is shorter than its header.
+        InputError: The file is missing, empty, no text, lacks a column or names one twice, or has a row that is shorter
+            or longer than its header.
     """
     text = read_text(path)
     try:
@@ -215,9 +216,13 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
         raise InputError(
             f"{path}: has no column {absent[0]!r} (it has: {', '.join(held[:8])}); restore the published table."
         )
+    if twice := [column for column in columns if held.count(column) > 1]:
+        raise InputError(f"{path}: names the column {twice[0]!r} twice; remove one of the two.")
     for number, row in enumerate(rows, 2):
         if any(row[column] is None for column in columns):
             raise InputError(f"{path}: line {number} is cut short; download or copy the table again.")
+        if None in row:  # what csv keeps of fields without a column
+            raise InputError(f"{path}: line {number} has more fields than columns; put texts with commas into quotes.")
     return rows
 
 

@@ -90,11 +90,16 @@ def survey(path: str | Path) -> Cohort:
 
 
 def _named_apart(cohort: Cohort) -> Cohort:
-    """Adds a problem to the cohort for each duplicate case name, because results are stored by name."""
+    """Adds a problem to the cohort for each case name that is no text or a duplicate: results are stored by name."""
     first: dict[str, Path] = {}
     twice = tuple(
         f"{ref.source}: its case is named {ref.name}, as is that of {other}; rename one of the two."
         for ref in cohort.refs
         if (other := first.setdefault(ref.name, ref.source)) != ref.source
     )
-    return replace(cohort, problems=(*cohort.problems, *twice)) if twice and not cohort.problems else cohort
+    foreign = tuple(
+        f"{ref.source}: its name is not in UTF-8, as names from old archives are; rename it."
+        for ref in cohort.refs
+        if any("\ud800" <= letter <= "\udfff" for letter in ref.name)  # how Python holds other bytes
+    )
+    return replace(cohort, problems=(*(cohort.problems or twice), *foreign))

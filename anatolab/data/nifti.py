@@ -78,16 +78,17 @@ def read_with_notes(path: Path, ndim: int = 3) -> tuple[np.ndarray, np.ndarray, 
     return np.ascontiguousarray(values.reshape(squeezed, order="F").T), affine, spacing, notes
 
 
-def nifti_affine(path: Path) -> np.ndarray | None:
-    """Returns the affine (4, 4) from the header without reading voxels; None if the header cannot be read."""
+def nifti_geometry(path: Path) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Returns affine (4, 4) and notes from the header, not reading voxels; None if the header cannot be read."""
     check_file(path)
     try:
         with _stream(path) as (file, _):
-            return _geometry(*_header(file), path)[0]
+            affine, _, notes = _geometry(*_header(file), path)
+            return affine, notes
     except InputError:  # reading its values says what is wrong
-        return None
+        return None, ()
     except errors():
-        return None
+        return None, ()
 
 
 def errors() -> tuple[type[BaseException], ...]:

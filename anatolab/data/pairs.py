@@ -12,7 +12,7 @@ import numpy as np
 
 from anatolab.data import checks, pictures
 from anatolab.data.dicom import holds_dicom
-from anatolab.data.files import ending, entries, is_image, natural, stem
+from anatolab.data.files import case_name, ending, entries, is_image, natural, stem
 from anatolab.data.formats import read_volume
 from anatolab.data.pictures import is_picture
 from anatolab.types import Case, CaseRef, InputError
@@ -40,8 +40,10 @@ def scan(
     """
     named: dict[str, tuple[re.Match[str], Path]] = {}
     for folder in folders:
+        if folder.is_file():
+            problems.append(f"{folder}: is a file where a folder is expected; rename or remove it.")
         for path in entries(folder):
-            name = path.name if path.is_dir() and not is_image(path) else stem(path)
+            name = case_name(path)
             match = re.fullmatch(pattern, name) if is_image(path) or holds_dicom(path) or also(path) else None
             if match is None:
                 if path not in folders and not _is_part(path):
@@ -235,8 +237,8 @@ def by_channel(paths: Sequence[Path], channels: int, problems: list[str]) -> dic
     if paths and all(map(is_picture, paths)) and not any(name.endswith("_0001") for name in names):
         channels = 1  # files, each of which holds all colors
     for path in paths:
-        match = _CHANNEL.fullmatch(path.name if path.is_dir() else stem(path))
-        files = by_case.setdefault(match[1] if match else path.name if path.is_dir() else stem(path), {})
+        match = _CHANNEL.fullmatch(name := case_name(path))
+        files = by_case.setdefault(match[1] if match else name, {})
         if (other := files.setdefault(int(match[2]) if match else -1, path)) is not path:
             problems.append(f"{path}: exists twice, also as {other}; keep one of the two.")
     cases = {case: tuple(files[k] for k in sorted(files)) for case, files in by_case.items()}

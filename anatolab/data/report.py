@@ -16,7 +16,7 @@ from anatolab.data.cache import scaled
 from anatolab.data.checks import side_pairs
 from anatolab.data.dims import dims_for
 from anatolab.data.formats import cohort_orientation
-from anatolab.data.geometry import orientation_of, reoriented
+from anatolab.data.geometry import orientation_of, reoriented, slices_note
 from anatolab.data.layouts import survey
 from anatolab.data.volumes import volume_of
 from anatolab.types import UNKNOWN, Case, Cohort, InputError
@@ -200,7 +200,7 @@ def _facts(source: Case, codes: str | None, classes: int, before: Sequence[dict[
         "spacing": case.spacing,
         "dims": dims,
         "orientation": "" if source.affine is None else orientation_of(source.affine),
-        "notes": source.notes,
+        "notes": (*source.notes, *(slices_note(source.affine, codes) if source.affine is not None else ())),
         "low": float(case.image.min()),
         "high": float(case.image.max()),
         "counts": counts,
@@ -232,6 +232,8 @@ def _notes(
         notes.append(
             f"{named} differ by side alone, and a flipped image exchanges them; train without left-right flips."
         )
+    if facts and not any(ref.labeled for ref in cohort.refs):
+        notes.append("no case is annotated; predict can segment them, and train needs annotated ones beside them.")
     if any(present.values()):
         notes += [f"no annotated case holds {name!r}." for name, count in present.items() if not count]
     if empty := [fact["name"] for fact in facts if fact["empty"]]:

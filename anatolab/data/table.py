@@ -74,6 +74,11 @@ def _numbered(
     numbers = [whole(value) for value in values]
     if all(number is not None for number in numbers):
         count = max([number for number in numbers if number is not None], default=0) + 1
+        if names is None and count > len(table):
+            raise InputError(
+                f"{path}: numbers the {column!r} up to {count - 1} in {len(table)} rows; number the values from 0 "
+                "without a gap, or write their names."
+            )
         return [int(number or 0) for number in numbers], tuple(names or map(str, range(count)))
     names = names or sorted(set(values))
     if strange := next((value for value in values if value not in names), None):

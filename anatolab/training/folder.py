@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from anatolab import records
 from anatolab.data import FieldOfView
-from anatolab.data.geometry import reoriented
+from anatolab.data.geometry import reoriented, slices_note
 from anatolab.files import write_atomically
 from anatolab.methods import METHODS
 from anatolab.nn import NETWORKS
@@ -107,6 +107,8 @@ class RunInfo:
                 f", and it is taken to lie as the training images do ({self.orientation})" if self.orientation else ""
             )
             remarks.append(f"{name} carries no geometry, so its label volume has an identity affine{lies}.")
+        elif not self.patch:
+            remarks += [f"{name}: {note}." for note in slices_note(case.affine, self.orientation)]
         if self.patch and self.spacing and case.spacing:
             turned = reoriented(case, self.orientation).spacing or case.spacing
             if max(max(a / b, b / a) for a, b in zip(turned, self.spacing, strict=True)) > OTHER_SPACING:
@@ -117,8 +119,12 @@ class RunInfo:
                 )
         return remarks
 
-    def adapted(self, cohort: Cohort) -> Cohort:
+    def adapted(self, cohort: Cohort, watch: Callable[[Case], object] = lambda case: None) -> Cohort:
         """Returns a cohort whose cases are prepared for the network, see :meth:`case`.
+
+        Args:
+            cohort: The patients as stored.
+            watch: Called with each case as stored, when it is read.
 
         Raises:
             InputError: The class tables differ.
@@ -128,7 +134,7 @@ class RunInfo:
                 f"{cohort.root}: its classes are {', '.join(cohort.classes)}, and this run was trained on "
                 f"{', '.join(self.classes)}; give patients that are annotated with the same table."
             )
-        refs = tuple(replace(ref, load=partial(_load, self, ref)) for ref in cohort.refs)
+        refs = tuple(replace(ref, load=partial(_load, self, ref, watch)) for ref in cohort.refs)
         return replace(cohort, refs=refs, window=self.window, orientation=self.orientation)
 
 
@@ -277,8 +283,29 @@ def _value(hint: Any, value: Any) -> Any:
     return tuple(_value(None, v) for v in value) if isinstance(value, list) else value
 
 
-def _load(info: RunInfo, ref: CaseRef) -> Case:
-    return info.case(ref.load())
+def _load(info: RunInfo, ref: CaseRef, watch: Callable[[Case], object]) -> Case:
+    case = ref.load()
+    watch(case)
+    return info.case(case)
+
+
+def check_out(folder: Path, saved: Mapping[str, Any] | None) -> None:
+    """Refuses to train into a folder whose ``run.json`` is not that of the checkpoint beside it: it would be replaced.
+
+    Args:
+        folder: The ``out`` of a training.
+        saved: The checkpoint that lies there, if any.
+
+    Raises:
+        InputError: ``run.json`` was edited, or lies there without a checkpoint.
+    """
+    path = folder / FILE
+    if saved is not None and saved.get("info"):
+        _check_mirror(path, from_plain(RunInfo, json.loads(saved["info"])))
+    elif saved is None and path.exists():
+        raise InputError(
+            f"{path}: lies there without the {checkpoint.LAST} that it describes; restore that, or give another folder."
+        )
 
 
 def _check_mirror(path: Path, info: RunInfo) -> None:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from anatolab.data import Rows, TwoStreamSampler, Volumes, shard
 from anatolab.errors import NonFiniteError
 from anatolab.files import lock
+from anatolab.methods._config import SemiSupervisedConfig
 from anatolab.ranges import check_ranges
 from anatolab.training import checkpoint
 from anatolab.training.fingerprint import check, fingerprint, free, shaping
-from anatolab.training.folder import RunInfo, describe_code, save_run
+from anatolab.training.folder import RunInfo, check_out, describe_code, save_run
 from anatolab.training.labels import check_annotated
 from anatolab.training.settings import Settings, build_optimizer, keep_memory, learning_rate, resolve_precision
 from anatolab.training.watch import Log, Validation
@@ -86,7 +87,9 @@ def train(
     """
     settings = settings or Settings()
     check_ranges(settings)
-    check_ranges(getattr(method, "config", None))
+    check_ranges(config := getattr(method, "config", None))
+    if isinstance(config, SemiSupervisedConfig) and not config.unlabeled:
+        raise InputError("unlabeled must be at least 1, as this method learns from unlabeled images; give 1 or more.")
     dims = 3 if any(p.ndim == 5 for p in method.parameters()) else 2
     precision: Any = resolve_precision(settings.precision, settings.accelerator, dims)
     settings = replace(settings.resolved(), precision=precision)
@@ -126,6 +129,8 @@ def train(
         path = out / checkpoint.LAST if out is not None else None
         due = fingerprint(method, settings, rows, split, world, info)
         saved = checkpoint.newest(out, fabric.device, repair=rank == 0) if out and checkpoint.exists(out) else None
+        if out is not None:
+            check_out(out, saved)
         if saved is not None and path is not None:
             check(path, saved["fingerprint"], due)
             method.load_state_dict(saved["method"])

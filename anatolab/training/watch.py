@@ -70,9 +70,9 @@ class Log:
         self.run, self.path = run, path
         self.board: Any = None
         if path is not None:
-            write_atomically(path, "".join(json.dumps(line) + "\n" for line in run.log), overwrite=True)
             if logger == "tensorboard":
                 self.board = _tensorboard(path.parent)
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in run.log), overwrite=True)
 
     def line(self, stage: str, lr: float, total: Tensor, losses: Any, norm: Tensor) -> dict[str, str]:
         """Reads the device once, writes a line, and returns what the progress bar shows."""

@@ -40,7 +40,7 @@ from anatolab.data.files import (
 )
 from anatolab.data.formats import read_volume
 from anatolab.data.labeled import read_picture
-from anatolab.data.nifti import nifti_affine, read_nifti
+from anatolab.data.nifti import nifti_geometry, read_nifti
 from anatolab.types import InputError
 
 VALUES = np.cumsum(np.random.default_rng(0).integers(-2, 3, (32, 24, 12)), 0).astype(np.int16)  # x, y, z
@@ -139,7 +139,7 @@ def test_a_file_that_ends_in_its_header_is_refused(length: int, tmp_path: Path) 
         with pytest.raises(InputError, match="cannot be read as NIfTI") as error:
             read_nifti(tmp_path / name)
         assert one_sentence(str(error.value))
-        assert nifti_affine(tmp_path / name) is None
+        assert nifti_geometry(tmp_path / name)[0] is None
 
 
 def test_a_wrong_checksum_alone_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import trees
 
 from anatolab.data import check_folder, open_cohort, prepare
-from anatolab.data.formats import cohort_orientation, read_affine, read_volume
+from anatolab.data.formats import cohort_orientation, read_header, read_volume
 from anatolab.data.geometry import (
     agreed_spacing,
     axes_note,
@@ -255,7 +255,7 @@ def test_the_affine_of_a_header_is_that_of_the_volume(ending: str, tmp_path: Pat
     image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
     sitk.WriteImage(image, str(path))
     values, affine, spacing, notes = read_volume(path)
-    header = read_affine(path)
+    header, _ = read_header(path)
     assert header is not None
     np.testing.assert_allclose(header, affine, atol=1e-5)
     np.testing.assert_allclose(affine[:3, 3], (-3, -4, 5), atol=1e-5)

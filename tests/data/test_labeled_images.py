@@ -248,6 +248,19 @@ W = FOLDER
         (
             trees.table,
             read_table,
+            lambda r: edit(r / "table.csv", "1.png,train,1", f"1.png,train,{10**20}"),
+            "up to 1000",
+        ),
+        (
+            trees.table,
+            read_table,
+            lambda r: edit(r / "table.csv", "1.png,train", "1,1.png,train"),
+            "has more fields than",
+        ),
+        (trees.table, read_table, lambda r: edit(r / "table.csv", "split,y,a", "split,y,y"), "column 'y' twice"),
+        (
+            trees.table,
+            read_table,
             lambda r: (r / "table.json").write_text('{"classes": "cat, dog"}'),
             "'classes' is not a list of names",
         ),

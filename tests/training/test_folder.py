@@ -17,7 +17,8 @@ import torch
 from anatolab.data import Rows
 from anatolab.errors import Notice
 from anatolab.files import lock
-from anatolab.methods import Supervised
+from anatolab.methods import METHODS, Supervised
+from anatolab.methods._config import SemiSupervisedConfig
 from anatolab.nn import light_unet
 from anatolab.training import NonFiniteError, RunInfo, Settings, checkpoint, open_run, train
 from anatolab.training.folder import mirror, pseudonym
@@ -146,6 +147,11 @@ def test_a_refused_training_leaves_no_folder(tmp_path: Path) -> None:
     everyone = replace(SPLIT, train=tuple(toy.PATIENTS), labeled=8)
     with pytest.raises(InputError, match="needs unlabeled patients"):
         train(toy.method(), toy.rows(), everyone, CPU, out=out, progress=False)
+    for kind in METHODS.values():
+        if issubclass(kind.Config, SemiSupervisedConfig):
+            method = kind(light_unet(1, 2), kind.Config(updates=1, unlabeled=0))
+            with pytest.raises(InputError, match="unlabeled must be at least 1, as this method learns from unlabeled"):
+                train(method, toy.rows(), SPLIT, CPU, out=out, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,6 +176,25 @@ def test_a_run_json_that_was_edited_is_refused(run: Path, tmp_path: Path, change
         open_run(copy)
     file.unlink()
     assert open_run(copy)[1] == open_run(run)[1]
+
+
+@pytest.mark.parametrize("damaged", [{"classes": ["background", "circle"]}, {"side": 32}, {"more": 1}])
+def test_a_run_json_that_was_edited_is_not_trained_on(run: Path, tmp_path: Path, damaged: dict[str, Any]) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    file = copy / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **damaged}))
+    before = contents(copy)
+    with pytest.raises(InputError, match=r"run.json: says another (classes|side|more) than the checkpoint beside it"):
+        fit(copy)
+    assert contents(copy) == before
+
+
+def test_a_run_json_without_its_checkpoint_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "run.json", tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"run.json: lies there without the last.pt that it describes; restore that"):
+        fit(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_run_json_may_lag_one_checkpoint_behind(run: Path, tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_tensorboard_is_an_option_and_says_where_it_is_missing(tmp_path: Path, m
     monkeypatch.setattr(lightning_fabric.loggers, "TensorBoardLogger", missing)
     with pytest.raises(InputError, match="logger: TensorBoard is not installed; install the package tensorboard"):
         train(toy.method(), toy.rows(), toy.SPLIT, settings, out=tmp_path / "b")
+    assert not (tmp_path / "b").exists()
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def split_patients(
         >>> one.labeled_patients == three.labeled_patients[:1], one.test == three.test, len(three.train)
         (True, True, 4)
     """
+    if cohort.refs and not any(ref.labeled for ref in cohort.refs):
+        raise InputError(f"{cohort.root}: no patient is annotated; add the label maps of those who are to be labeled.")
     known = set(cohort.patients)
     held: dict[str, tuple[str, ...]] = {}
     counts: dict[str, int] = {}
