@@ -92,3 +92,14 @@ def test_a_docstring_is_wrapped_and_a_literal_is_not() -> None:
     comment = tidy.wrap_words("x = None  # " + "word " * 20, 60).splitlines()
     assert comment[-1] == "x = None"
     assert all(line.startswith("# ") and len(line) <= 60 for line in comment[:-1])
+
+
+def test_pages_without_a_picture_exist_and_are_no_chapters() -> None:
+    from tests.site.visits import PICTURELESS, of_chapter
+
+    names = {path.stem for path in reading.pages()}
+    assert set(PICTURELESS) <= names
+    assert of_chapter("file:///x/notebooks/20_action.html")
+    assert not of_chapter("file:///x/book/glossary.html")
+    assert not of_chapter("http://localhost/anatolab/book/autoapi/anatolab/types/index.html")
+    assert not of_chapter("file:///x/search.html")

@@ -116,7 +116,26 @@
     return Math.ceil(names.size / Math.max(1, Math.floor(width / widest)));
   };
 
-  // A text that still sticks out of the figure gets smaller.
+  // The axis of a panel gets longer where a text beside a mark sticks out of the figure.
+  const widen = (plot, frame) => {
+    const ranges = {};
+    for (const text of plot.querySelectorAll(".textpoint text")) {
+      const at = text.getBoundingClientRect();
+      const [left, right] = [frame.left - at.left, at.right - frame.right].map((by) => Math.max(0, by));
+      const [, id] = text.closest(".subplot")?.getAttribute("class").match(/\b(x\d*)y\d*\b/) ?? [];
+      const axis = id && plot._fullLayout[id.replace("x", "xaxis")];
+      if (!at.width || !axis || axis.type === "category" || left + right < 1) continue;
+      const [low, high] = ranges[axis._name] ?? axis.range;
+      const unit = (1.3 * (axis.range[1] - axis.range[0])) / axis._length;
+      ranges[axis._name] = [
+        Math.sign(unit) * Math.min(Math.sign(unit) * low, Math.sign(unit) * (axis.range[0] - unit * (left ? left + 4 : 0))),
+        Math.sign(unit) * Math.max(Math.sign(unit) * high, Math.sign(unit) * (axis.range[1] + unit * (right ? right + 4 : 0))),
+      ];
+    }
+    return Object.fromEntries(Object.entries(ranges).map(([name, range]) => [`${name}.range`, range]));
+  };
+
+  // A title that still sticks out of the figure gets smaller.
   const settle = async (plot) => {
     for (let pass = 0; pass < 3; pass += 1) {
       const frame = plot.getBoundingClientRect();
@@ -124,10 +143,11 @@
         const at = g.querySelector("text")?.getBoundingClientRect();
         return at?.width && (at.left < frame.left || at.right > frame.right);
       }).map((g) => Number(g.dataset.index));
-      if (!out.length) return;
-      const notes = plot.layout.annotations.map((note, i) => out.includes(i)
+      const longer = widen(plot, frame);
+      if (!out.length && !Object.keys(longer).length) return;
+      const notes = (plot.layout.annotations ?? []).map((note, i) => out.includes(i)
         ? { ...note, font: { ...note.font, size: 0.86 * (note.font?.size ?? plot.layout.font.size) } } : note);
-      await window.Plotly.relayout(plot, { annotations: notes });
+      await window.Plotly.relayout(plot, out.length ? { ...longer, annotations: notes } : longer);
     }
   };
 
