@@ -20,6 +20,7 @@ from tidy_notebooks import COLUMNS, FOLDED, to_fold
 
 ALLOWED = ROOT / "book" / "reading.yml"
 WORDS = 2500  # a page
+LINES = 240  # of code that is not folded: about a third of the height of a page
 SENTENCE = 35  # words
 REFERENCE = {  # pages to look things up in, which nobody reads through: reason
     "api": "a table of the library",
@@ -72,6 +73,9 @@ def broken(path: Path) -> dict[str, list[str]]:
     cases["columns"] = [line.strip()[:60] for line in lines if len(line) > COLUMNS]
     folded = [c for c in to_fold(cells) if not FOLDED & set(c["metadata"].get("tags", []))]
     cases["unfolded"] = ["".join(c["source"])[:60] for c in folded]
+    open_code = [c for c in code if not FOLDED & set(c["metadata"].get("tags", []))]
+    count = sum(len("".join(c["source"]).splitlines()) for c in open_code)
+    cases["code"] = [f"{count} open lines"] * max(0, -(-(count - LINES) // 20))  # scores of lines too many
     if path.stem not in REFERENCE:
         count = len(text_of(path, folded=False).split())
         cases["length"] = [f"{count} words"] * max(0, -(-(count - WORDS) // 100))  # hundreds of words too many

@@ -76,11 +76,11 @@
       spans[letter].push(domain);
       if (!axis.title) continue;
       const title = typeof axis.title === "string" ? { text: axis.title } : axis.title;
-      const place = (domain[1] - domain[0]) * (letter === "x" ? inner : height) + (letter === "x" ? 20 : 10);
+      const place = (domain[1] - domain[0]) * (letter === "x" ? inner : height) - 2;
       out[key] = { ...axis, title: { ...title, text: wrap(title.text ?? "", place, title.font?.size ?? size * 1.08, family) } };
     }
     if (out.title?.text) {
-      out.title = { ...out.title, text: wrap(out.title.text, width - 12, out.title.font?.size ?? size, family) };
+      out.title = { ...out.title, text: wrap(out.title.text, inner - 8, out.title.font?.size ?? size, family) };
     }
     let above = 0;
     const highest = Math.max(...spans.y.map(([, top]) => top), 0.5);
@@ -190,7 +190,7 @@
 
   // Long names of lines break in the legend.
   const named = (data, width) => data.map((trace) =>
-    trace.name ? { ...trace, name: wrap(trace.name, width - 90, 13, getComputedStyle(document.body).fontFamily) } : trace);
+    trace.name ? { ...trace, name: wrap(trace.name, width - 120, 13, getComputedStyle(document.body).fontFamily) } : trace);
 
   // Another width has other margins, sizes and breaks: the figure is dressed anew.
   const widths = new WeakMap();

@@ -53,17 +53,15 @@ const fit = () => ({
       .map((b) => `${a.textContent} / ${b.textContent}`));
   }),
 });
-const closed = () => {
+const topOfPicture = () => {
   all("[data-opened]").forEach((d) => { d.open = false; });
   all("[data-unfolded]").forEach((d) => { d.classList.add("toggle-hidden"); });
   const kinds = [".al-figure", ".al-diagram", ".al-drawing", ".al-picture", ".al-overview", ".al-chart", "img"];
   const first = all(`.bd-article :is(${kinds.join()})`).find((n) => n.checkVisibility());
   const top = first ? Math.round(box(first).top + scrollY) : null;
-  const article = document.querySelector("article.bd-article") ?? document.body;
-  const code = all(".cell_input pre").reduce((sum, n) => sum + box(n).height, 0) / box(article).height;
   all("[data-opened]").forEach((d) => { d.open = true; });
   all("[data-unfolded]").forEach((d) => { d.classList.remove("toggle-hidden"); });
-  return { top, code };
+  return top;
 };
 """
 FITS = f"{COMMON}{FIT}return fit();"
@@ -101,7 +99,7 @@ const drawing = (figure) => new Promise((resolve) => {{
     wide: document.documentElement.scrollWidth > innerWidth
       ? [`by ${{document.documentElement.scrollWidth - innerWidth}} px`] : [],
     ...fit(),
-    closed: closed(),
+    top: topOfPicture(),
   }});
 }})();
 """
@@ -156,7 +154,6 @@ const tokens = () => {{
 
 
 FIRST_SCREEN = 900  # pixels from the top, within which the first picture of a page begins
-CODE = 1 / 3  # of the height of a page, at most, with cells folded as a reader finds them
 PICTURELESS = {  # pages to look things up in, which open with words: reason
     "api": "a table of modules",
     "bibliography": "a list of papers",
@@ -203,12 +200,10 @@ class Visit:
     def look(self, state: str) -> None:
         """Figures drawn, formulas typeset, images there, nothing that sticks out."""
         seen = self.browser.execute_async_script(READY)
-        self.figures, self.formulas, closed = (seen.pop(key) for key in ("figures", "formulas", "closed"))
+        self.figures, self.formulas, top = (seen.pop(key) for key in ("figures", "formulas", "top"))
         if of_chapter(self.address):
-            late = closed["top"] is None or closed["top"] > FIRST_SCREEN
-            seen["first picture"] = [f"not above {FIRST_SCREEN} px, but at {closed['top']}"] if late else []
-            much = closed["code"] > CODE and state == "desk"
-            seen["share of code"] = [f"{closed['code']:.2f} of the height"] if much else []
+            late = top is None or top > FIRST_SCREEN
+            seen["first picture"] = [f"not above {FIRST_SCREEN} px, but at {top}"] if late else []
         self.report(state, seen)
 
     def desk(self) -> None:
