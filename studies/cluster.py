@@ -15,7 +15,7 @@ from typing import Any
 from anatolab.errors import InputError
 
 PATIENCE = {  # what the processes of a cluster may take to start and to answer where a machine is busy
-    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_raylet_start_wait_time_s": "60",  # also passes where the node has died
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
     "RAY_gcs_server_port_wait_time_s": "600",
     "RAY_gcs_server_request_timeout_seconds": "600",
@@ -81,7 +81,10 @@ def run_all(
 
 
 def _start(ray: Any, address: str | None, variables: dict[str, str]) -> None:
-    """Joins a cluster, or starts one on this machine; Ray gives a node 30 seconds to register, so that is retried."""
+    """Joins a cluster, or starts one on this machine.
+
+    Ray's node dies where its agents need over 15 seconds to start, which no setting changes, so that is tried again.
+    """
     options = {"runtime_env": {"env_vars": variables}, "log_to_driver": False, "include_dashboard": False}
     for left in range(STARTS - 1, -1, -1):
         try:

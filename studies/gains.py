@@ -133,10 +133,9 @@ def init(data: Path, workdir: Path, updates: int = UPDATES) -> list[records.Reco
         raise RuntimeError(f"{hearts}: no cohort was written")
     held_out = ("--split-seed", "0", "--held-out", "1")
     source = trained(hearts, workdir / f"source-u{updates}", 0, updates, *held_out, method="supervised")
-    unchanged = measured([source], data)
     made = []
     for seed in SEEDS:
-        values: dict[str, Any] = {"source": unchanged}
+        values: dict[str, Any] = {}
         for name, budget in (("few", FEW), ("many", updates)):
             runs = [
                 trained(data, workdir / f"{start}-u{budget}-seed{seed}", seed, budget, *more)

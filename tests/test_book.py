@@ -251,6 +251,18 @@ def test_prose_and_tables_print_records(built: tuple[Mini, str, str]) -> None:
     assert "not run" in text
 
 
+def test_a_table_prints_a_study_that_was_made_and_one_that_was_not(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)
+    row = {"dice": {"mean": 0.8}, "gain": 0.02, "per_patient": {"gain": {"a": 0.01, "b": 0.03}}}
+    record(mini.records, "gains-ensemble", 0, 0.8, values={"both": row})
+    columns = "columns: [{name: gain, key: gain, format: .3f, patients: per_patient.gain}]\n```\n"
+    rows = "rows: [[made, gains-ensemble, both], [not made, gains-init, few.nothing]]\n"
+    (mini.root / "src" / "index.md").write_text("# Mini\n\n```{record-table}\n" + rows + columns)
+    status, text, html = mini.build()
+    assert status == 0, html
+    assert re.search(r"made 0\.020 \[0\.010, 0\.030\] not made not run", " ".join(text.split()))
+
+
 def test_a_table_shows_its_seeds_and_neither_one_seed_nor_a_missed_organ_passes_for_more(tmp_path: Path) -> None:
     mini = Mini(tmp_path)
     (mini.records / "demo-b" / "seed1.json").unlink()

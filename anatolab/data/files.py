@@ -138,7 +138,7 @@ def check_file(path: Path) -> None:
             "file here."
         )
     if not there:
-        raise InputError(f"{path}: this file is missing; copy it there, or take its case out of the folder and lists.")
+        raise InputError(f"{path}: this file is missing; check the path, or take its case out of the folder and lists.")
     if size == 0:
         raise InputError(f"{path}: this file has zero bytes; download or copy it again.")
     try:

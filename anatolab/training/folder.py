@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from anatolab import records
 from anatolab.data import FieldOfView
+from anatolab.data.files import PICTURES
 from anatolab.data.geometry import reoriented, slices_note
 from anatolab.files import write_atomically
 from anatolab.methods import METHODS
@@ -102,12 +103,12 @@ class RunInfo:
         """Returns limitations of a prediction for a case as stored, a sentence each."""
         name = case.source.name
         remarks = [f"{name}: {note}." for note in case.notes]
-        if case.affine is None:
+        if case.affine is None and case.source.suffix.lower() not in PICTURES:  # whose label is a picture, too
             lies = (
                 f", and it is taken to lie as the training images do ({self.orientation})" if self.orientation else ""
             )
             remarks.append(f"{name} carries no geometry, so its label volume has an identity affine{lies}.")
-        elif not self.patch:
+        elif case.affine is not None and not self.patch:
             remarks += [f"{name}: {note}." for note in slices_note(case.affine, self.orientation)]
         if self.patch and self.spacing and case.spacing:
             turned = reoriented(case, self.orientation).spacing or case.spacing

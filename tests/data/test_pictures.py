@@ -64,6 +64,7 @@ def test_a_color_run_is_trained_evaluated_and_predicts_pictures(
     assert "distances in voxels" in capsys.readouterr().out
     out = tmp_path / "out"
     assert main(["predict", "--run", str(run), "--images", str(data / "imagesTs"), "--out", str(out)]) == 0
+    assert "geometry" not in capsys.readouterr().out  # a picture has none, and its label is one
     label = np.asarray(Image.open(out / "cell_4.png"))
     assert (label.shape, label.dtype) == ((36, 40), np.uint8)
     assert set(np.unique(label)) <= {0, 1, 2}
