@@ -25,7 +25,7 @@ export ANATOLAB_DATA := $(abspath $(ANATOLAB_DATA))
 endif
 export ANATOLAB_REQUIRE_BROWSER
 
-.PHONY: help env book test lint unit doctest html executed pages notebooks site strip lock records campaign weights bench gpu clean
+.PHONY: help env book test lint unit doctest html executed pages notebooks site pdf zip strip lock records campaign weights bench gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## +/\1\t/' | while IFS=$$'\t' read -r t d; do printf 'make %-10s %s\n' "$$t" "$$d"; done
@@ -77,6 +77,12 @@ notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `mak
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
 	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist worksteal --durations 10 -m site
+
+pdf: html  ## all chapters as one PDF, printed by Chromium, linked on the front page
+	@$(BIN)/python tools/take_home.py pdf
+
+zip: html  ## the site as a ZIP that opens from disk, linked on the front page
+	@$(BIN)/python tools/take_home.py zip
 
 strip: env  ## remove outputs that no test compares from the notebooks
 	@$(BIN)/python tools/notebooks.py strip

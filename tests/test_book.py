@@ -103,8 +103,13 @@ def test_the_lint_knows_what_a_method_page_needs() -> None:
     text = (
         "# T\n" + "\n".join(f"## {s}\n" for s in lint.SECTIONS["method"]) + "\n```{page-card}\n```\n```{claim}\n```\n"
     )
-    exercise = "```{exercise}\n:label: a\n```\n```{solution} a\n```\n"
+    exercise = "```{exercise}\n:label: a\n```\n```{hint}\n```\n```{solution} a\n```\n"
+    text += "Change the code, and predict. Open question: why?\n"
     assert page(text + 3 * exercise, "method") == []
+    assert any(
+        "3 exercises and 2 hints" in f for f in page(text + (3 * exercise).replace("{hint}", "{note}", 1), "method")
+    )
+    assert any("'open question'" in f for f in page(text.replace("Open", "Shut") + 3 * exercise, "method"))
     assert any("0 exercises" in f for f in page(text, "method"))
     assert any("3 exercises and 0 solutions" in f for f in page(text + 3 * "```{exercise}\n```\n", "method"))
     assert any("'Look inside'" in f for f in page(text.replace("## Look inside", ""), "method"))
@@ -275,6 +280,19 @@ def test_a_table_shows_its_seeds_and_neither_one_seed_nor_a_missed_organ_passes_
     assert text.count("seeds") >= 2
     assert re.search(r"<strong>\s*<a [^>]*>0\.81</a>", html)
     assert not re.search(r"<strong>\s*<a [^>]*>[12]\.00</a>", html)
+
+
+def test_the_best_of_a_table_is_that_on_common_seeds(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)  # demo-a: .80 and .82 with seeds 0 and 1
+    record(mini.records, "lucky", 1, 0.81)
+    record(mini.records, "lucky", 2, 0.99)
+    columns = "columns: [{name: D, key: dice.mean, format: .2f, best: max}]\n```\n"
+    table = "# Mini\n\n```{record-table}\nrows: [[A, demo-a], [L, lucky], [B, demo-b]]\n" + columns
+    (mini.root / "src" / "index.md").write_text(table)
+    status, _, html = mini.build()
+    assert status == 0, html
+    assert re.findall(r"<strong>\s*<a [^>]*>([\d.]+)</a>", html) == ["0.81"]
+    assert ">0.90</a>" in html
 
 
 def test_a_statement_that_is_no_line_of_the_ledger_is_measured_and_gets_no_verdict(

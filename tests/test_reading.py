@@ -56,6 +56,12 @@ def test_plots_and_imports_are_folded(tmp_path: Path, source: str) -> None:
     assert page(tmp_path, "# T\n", ("y = viz.show(f)", [])) == {}
 
 
+def test_the_check_of_an_exercise_is_folded(tmp_path: Path) -> None:
+    asked = "# T\n\n```{exercise} One\n:label: ex\nHow many?\n```\n"
+    assert set(page(tmp_path, asked, ("answer = None\nprint(answer == 3)", []))) == {"unfolded"}
+    assert set(page(tmp_path, "# T\n", ("def check(answer):\n    return answer == 3", []))) == {"unfolded"}
+
+
 def test_counts_only_go_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = tmp_path / "reading.yml"
     allowed.write_text("# head\np: {sentences: 3, habits: 1}\ngone: {columns: 2}\n", encoding="utf-8")
@@ -86,3 +92,14 @@ def test_a_docstring_is_wrapped_and_a_literal_is_not() -> None:
     comment = tidy.wrap_words("x = None  # " + "word " * 20, 60).splitlines()
     assert comment[-1] == "x = None"
     assert all(line.startswith("# ") and len(line) <= 60 for line in comment[:-1])
+
+
+def test_pages_without_a_picture_exist_and_are_no_chapters() -> None:
+    from tests.site.visits import PICTURELESS, of_chapter
+
+    names = {path.stem for path in reading.pages()}
+    assert set(PICTURELESS) <= names
+    assert of_chapter("file:///x/notebooks/20_action.html")
+    assert not of_chapter("file:///x/book/glossary.html")
+    assert not of_chapter("http://localhost/anatolab/book/autoapi/anatolab/types/index.html")
+    assert not of_chapter("file:///x/search.html")

@@ -27,7 +27,7 @@ SECTIONS = {  # headings that a page of this kind has, in this order, by how the
         "The method",
         "Run it live",
         "Look inside",
-        "At full size",
+        "Recorded runs",
         "Paper claim against what we measured",
         "What goes wrong",
         "Exercises",
@@ -125,6 +125,10 @@ def problems(page: Page) -> list[str]:
         solved = len(re.findall(r"^[`:]{3,}\{solution(?:-start)?\}", page.prose, re.M))
         if count not in EXERCISES:
             messages.append(f"has {count} exercises, not {EXERCISES.start} to {EXERCISES.stop - 1}")
+        if (hints := len(re.findall(r"^[`:]{3,}\{hint\}", page.prose, re.M))) < count:
+            messages.append(f"has {count} exercises and {hints} hints")
+        missing = [kind for kind in ("change the code", "open question") if kind not in page.prose.lower()]
+        messages += [f"has no exercise of the kind {kind!r}" for kind in missing]
         if solved < count:
             messages.append(f"has {count} exercises and {solved} solutions")
     if page.kind == "method" and "{claim}" not in page.prose:

@@ -20,6 +20,7 @@ from tidy_notebooks import COLUMNS, FOLDED, to_fold
 
 ALLOWED = ROOT / "book" / "reading.yml"
 WORDS = 2500  # a page
+LINES = 240  # of code that is not folded: about a third of the height of a page
 SENTENCE = 35  # words
 REFERENCE = {  # pages to look things up in, which nobody reads through: reason
     "api": "a table of the library",
@@ -45,9 +46,13 @@ HABITS = {  # what the style guide of the book refuses: what to write instead
 }
 
 
-def text_of(path: Path) -> str:
-    """Returns the running text of a page: no fences, options, tables, formulas or literals."""
-    text = without_literals(read(path).prose)
+DROPDOWN = r"^([`:]{3,})\{\w+\}[^\n]*\n(?::[\w-]+:[^\n]*\n)*?:class: dropdown.*?^\1[ \t]*$"
+
+
+def text_of(path: Path, *, folded: bool = True) -> str:
+    """Returns the running text of a page: no fences, options, tables, formulas or literals; with what is folded."""
+    prose = read(path).prose
+    text = without_literals(prose if folded else re.sub(DROPDOWN, "", prose, flags=re.MULTILINE | re.DOTALL))
     text = re.sub(r"^[`:]{3,}.*$|^:[\w-]+:.*$|^<.*$|^\|.*$|^\([\w-]+\)=$", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
 
@@ -66,10 +71,13 @@ def broken(path: Path) -> dict[str, list[str]]:
     code = [c for c in cells if c["cell_type"] == "code"]
     lines = [line for source in (*fences, *("".join(c["source"]) for c in code)) for line in source.splitlines()]
     cases["columns"] = [line.strip()[:60] for line in lines if len(line) > COLUMNS]
-    folded = [c for c in code if to_fold(c) and not FOLDED & set(c["metadata"].get("tags", []))]
+    folded = [c for c in to_fold(cells) if not FOLDED & set(c["metadata"].get("tags", []))]
     cases["unfolded"] = ["".join(c["source"])[:60] for c in folded]
+    open_code = [c for c in code if not FOLDED & set(c["metadata"].get("tags", []))]
+    count = sum(len("".join(c["source"]).splitlines()) for c in open_code)
+    cases["code"] = [f"{count} open lines"] * max(0, -(-(count - LINES) // 20))  # scores of lines too many
     if path.stem not in REFERENCE:
-        count = len(text.split())
+        count = len(text_of(path, folded=False).split())
         cases["length"] = [f"{count} words"] * max(0, -(-(count - WORDS) // 100))  # hundreds of words too many
         cases["sentences"] = [s[:80] for s in sentences(text) if len(s.split()) > SENTENCE]
         cases["semicolons"] = [s[:80] for s in sentences(text) if s.count(";") > 1]

@@ -1,8 +1,8 @@
 """Tidies the code of notebooks for readers: `tidy_notebooks.py [FILE ...]`; without names, all notebooks of the book.
 
-Folds the cell of imports and cells that only draw (they end in `viz.show` or `viz.explorer`), splits string literals
-that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement changes:
-a cell whose syntax tree would differ is an error. `lint_pages.py` checks what this makes.
+Folds imports, cells that draw (they end in `viz.show` or `viz.explorer`) and the checks of exercises, splits string
+literals that do not fit a line of 88 columns, and formats with ruff at that width (notebooks/ruff.toml). No statement
+changes: a cell whose syntax tree would differ is an error. `lint_pages.py` checks what this makes.
 """
 
 from __future__ import annotations
@@ -45,17 +45,24 @@ def imports(source: str) -> bool:
     return bool(re.match(r"\s*(?:import|from)\s", source))
 
 
-def to_fold(cell: dict[str, Any]) -> bool:
-    """Returns whether readers should find the code of this cell folded."""
-    source = "".join(cell["source"])
-    return cell["cell_type"] == "code" and (draws(source) or imports(source))
+def to_fold(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the cells whose code readers should find folded: imports, plots, and the checks of exercises."""
+    chosen = []
+    for before, cell in zip([{"cell_type": "", "source": ""}, *cells], cells, strict=False):
+        source, text = "".join(cell["source"]), "".join(before["source"])
+        asked = before["cell_type"] == "markdown" and re.search(r"^[`:]{3,}\{exercise\}", text, re.MULTILINE)
+        checks = asked or re.search(r"^def check", source, re.MULTILINE)  # they hold the numbers that are asked for
+        if cell["cell_type"] == "code" and (draws(source) or imports(source) or checks):
+            chosen.append(cell)
+    return chosen
 
 
-def fold(cell: dict[str, Any]) -> None:
-    """Folds the code of a cell that draws or imports."""
-    tags = cell["metadata"].get("tags", [])
-    if to_fold(cell) and not FOLDED & set(tags):
-        cell["metadata"]["tags"] = [*tags, "hide-input"]
+def fold(cells: list[dict[str, Any]]) -> None:
+    """Folds the code of cells that draw, import or check."""
+    for cell in to_fold(cells):
+        tags = cell["metadata"].get("tags", [])
+        if not FOLDED & set(tags):
+            cell["metadata"]["tags"] = [*tags, "hide-input"]
 
 
 def pieces(body: str, width: int) -> list[str]:
@@ -155,8 +162,8 @@ def main(arguments: list[str]) -> int:
     for _ in range(2):  # ruff moves what was split
         for path in chosen:
             notebook = json.loads(path.read_text(encoding="utf-8"))
+            fold(notebook["cells"])
             for cell in notebook["cells"]:
-                fold(cell)
                 if cell["cell_type"] == "code":
                     code = split_strings("".join(cell["source"]))
                     cell["source"] = wrap_words(code).splitlines(keepends=True)

@@ -15,6 +15,7 @@ PARTS = (
     "anatolab_results",
     "anatolab_pages",
     "anatolab_bibliography",
+    "anatolab_answers",
     "anatolab_theme",
     "anatolab_api",
 )

@@ -1,11 +1,20 @@
-"""What every page gets without asking: its picture first, where a cell carries the tag ``hero``."""
+"""What pages get without asking: the picture of the cell tagged ``hero`` first, glossary links, text for the search."""
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+
+EXCERPT = 30_000  # letters a page that the search can quote
+PLAIN = {  # terms that are also everyday words, so that their first use need not be the term: {term} links them by hand
+    "assignment", "attribute", "bank", "cell", "cohort", "group", "key", "method", "query", "step", "view", "volume",
+}  # fmt: skip
 
 
 def outputs_of(cell: nodes.Element) -> nodes.Element | None:
@@ -44,7 +53,57 @@ def nb_element(node: nodes.Element) -> dict[str, Any]:
     return {"nb_element": node["nb_element"]} if "nb_element" in node else {}
 
 
+def terms(app: Sphinx) -> list[str]:
+    """Returns the terms of the glossary that pages link by themselves, the longest first."""
+    path = Path(app.srcdir) / "book" / "glossary.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    block = re.search(r"^```\{glossary\}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    listed = re.findall(r"^(?! )(\S.*?)\s*$", block[1], re.MULTILINE) if block else []
+    return sorted((t for t in listed if t not in PLAIN and not t.startswith(":")), key=len, reverse=True)
+
+
+def link_terms(app: Sphinx, doctree: nodes.document) -> None:
+    """Links the first use of each term of the glossary in the paragraphs of a page."""
+    docname = app.env.docname
+    if docname == "book/glossary" or docname.startswith("book/autoapi"):
+        return
+    linked = {x["reftarget"].lower() for x in doctree.findall(addnodes.pending_xref) if x.get("reftype") == "term"}
+    left = [term for term in terms(app) if term.lower() not in linked]
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.entry | nodes.term | nodes.definition):
+            continue
+        for text in [n for n in paragraph.children if isinstance(n, nodes.Text)]:
+            for term in left:
+                match = re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", str(text), re.IGNORECASE)
+                if not match:
+                    continue
+                whole, place = str(text), paragraph.index(text)
+                options = {"refdoc": docname, "refdomain": "std", "reftype": "term", "refexplicit": True}
+                shown = nodes.inline("", match[0], classes=["xref", "std", "std-term"])
+                link = addnodes.pending_xref("", shown, reftarget=term, refwarn=True, **options)
+                rest = nodes.Text(whole[match.end() :])
+                paragraph[place : place + 1] = [nodes.Text(whole[: match.start()]), link, rest]
+                left.remove(term)
+                break  # at most one new link in a piece of text
+
+
+def write_excerpts(app: Sphinx, error: Exception | None) -> None:
+    """Writes the running text of all pages but the API's, from which the search quotes without a request."""
+    if error or app.builder.format != "html":
+        return
+    texts = {}
+    for name in sorted(app.env.found_docs):
+        if not name.startswith("book/autoapi"):
+            paragraphs = (node.astext() for node in app.env.get_doctree(name).findall(nodes.paragraph))
+            texts[name] = " ".join(" ".join(paragraphs).split())[:EXCERPT]
+    path = Path(app.outdir) / "_static" / "anatolab-excerpts.js"
+    path.write_text(f"window.anatolabExcerpts = {json.dumps(texts, ensure_ascii=False)};", encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Registers the hooks."""
     app.connect("doctree-read", picture_first)
+    app.connect("doctree-read", link_terms)
+    app.connect("build-finished", write_excerpts)
+    app.add_js_file("anatolab-search.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

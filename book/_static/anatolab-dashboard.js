@@ -4,6 +4,61 @@
   const FILTERS = ["method", "data", "budget", "size"]; // columns with a choice of values
   const BOUNDS = ["Dice", "time (s)"]; // columns with a least or greatest value: Dice at least, time at most
 
+  const bundle = new URL("vendor/plotly/plotly-cartesian.min.js", document.currentScript.src).href;
+  const COLORS = ["#2b7fd0", "#b98a00", "#d0445f", "#457d57", "#a15895", "#a19558", "#5757fa", "#b24d1b"]; // viz.PALETTE
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
+
+  // Dice against seconds of training, a mark a record that the filters leave; a click on one keeps its method only.
+  const chart = (table, rows, column, choose) => {
+    const figure = document.createElement("figure");
+    figure.className = "al-chart";
+    const plot = document.createElement("div");
+    plot.className = "al-plot";
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-label", "Dice of each record in the table below against the seconds of its training.");
+    const caption = document.createElement("figcaption");
+    caption.textContent = "Dice against training time, a mark per record. Click a mark to keep its method.";
+    figure.append(plot, caption);
+    table.before(figure);
+    const [dice, seconds, method] = ["Dice", "time (s)", "method"].map(column);
+    const methods = [...new Set(rows.map((row) => text(row, method)))].sort();
+    const draw = () => {
+      if (!window.Plotly) return;
+      const dark = document.documentElement.dataset.theme === "dark";
+      const [ink, grid] = dark ? ["#ced6dd", "#3a424b"] : ["#323d48", "#e3e6ea"];
+      const shown = rows.filter((row) => !row.hidden && number(text(row, dice)) >= 0 && number(text(row, seconds)) > 0);
+      const traces = methods.map((name, i) => {
+        const points = shown.filter((row) => text(row, method) === name);
+        return {
+          name, type: "scatter", mode: "markers",
+          x: points.map((row) => number(text(row, seconds))), y: points.map((row) => number(text(row, dice))),
+          text: points.map((row) => text(row, 0)), hovertemplate: "%{text}<br>Dice %{y}, %{x} s<extra></extra>",
+          marker: { size: 8, color: COLORS[i % COLORS.length], symbol: SYMBOLS[Math.floor(i / COLORS.length) % SYMBOLS.length] },
+        };
+      }).filter((trace) => trace.x.length);
+      const axis = { gridcolor: grid, zeroline: false, automargin: true };
+      window.Plotly.react(plot, traces, {
+        height: 420, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: plot.clientWidth > 600,
+        font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
+        margin: { l: 56, r: 12, t: 12, b: 48 },
+        xaxis: { ...axis, type: "log", title: { text: "seconds of training" } },
+        yaxis: { ...axis, title: { text: "Dice" } },
+      }, { displayModeBar: false, responsive: false });
+      figure.dataset.marks = shown.length;
+    };
+    const script = document.createElement("script");
+    script.src = bundle;
+    script.onload = () => {
+      draw();
+      plot.on("plotly_click", (event) => choose(event.points[0].data.name));
+      new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+      let width = plot.clientWidth;
+      new ResizeObserver(() => { if (plot.clientWidth !== width) { width = plot.clientWidth; draw(); } }).observe(plot);
+    };
+    document.head.append(script);
+    return draw;
+  };
+
   const text = (row, column) => row.cells[column].textContent.trim();
   const number = (cell) => Number.parseFloat(cell.replaceAll(",", ""));
 
@@ -26,10 +81,12 @@
     form.setAttribute("aria-label", "Filter the table of records");
     form.addEventListener("submit", (event) => event.preventDefault());
     const tests = [];
+    const choices = {};
     for (const name of FILTERS) {
       const at = column(name);
       const select = labeled(form, name, document.createElement("select"));
       const values = [...new Set(rows.map((row) => text(row, at)))].sort();
+      choices[name] = select;
       for (const value of ["all", ...values]) select.append(new Option(value, value));
       tests.push((row) => select.value === "all" || text(row, at) === select.value);
     }
@@ -53,12 +110,18 @@
     const said = document.createElement("output");
     form.append(said);
 
+    let draw = () => {};
     const apply = () => {
       for (const row of rows) row.hidden = !tests.every((test) => test(row));
       said.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} records`;
+      draw();
     };
     form.addEventListener("input", apply);
     form.addEventListener("reset", () => setTimeout(apply));
+    draw = chart(table, rows, column, (method) => {
+      choices.method.value = method;
+      apply();
+    });
     table.before(form);
     apply();
 

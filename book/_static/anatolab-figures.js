@@ -76,11 +76,11 @@
       spans[letter].push(domain);
       if (!axis.title) continue;
       const title = typeof axis.title === "string" ? { text: axis.title } : axis.title;
-      const place = (domain[1] - domain[0]) * (letter === "x" ? inner : height) + (letter === "x" ? 20 : 10);
+      const place = (domain[1] - domain[0]) * (letter === "x" ? inner : height) - 2;
       out[key] = { ...axis, title: { ...title, text: wrap(title.text ?? "", place, title.font?.size ?? size * 1.08, family) } };
     }
     if (out.title?.text) {
-      out.title = { ...out.title, text: wrap(out.title.text, width - 12, out.title.font?.size ?? size, family) };
+      out.title = { ...out.title, text: wrap(out.title.text, inner - 8, out.title.font?.size ?? size, family) };
     }
     let above = 0;
     const highest = Math.max(...spans.y.map(([, top]) => top), 0.5);
@@ -116,7 +116,26 @@
     return Math.ceil(names.size / Math.max(1, Math.floor(width / widest)));
   };
 
-  // A text that still sticks out of the figure gets smaller.
+  // The axis of a panel gets longer where a text beside a mark sticks out of the figure.
+  const widen = (plot, frame) => {
+    const ranges = {};
+    for (const text of plot.querySelectorAll(".textpoint text")) {
+      const at = text.getBoundingClientRect();
+      const [left, right] = [frame.left - at.left, at.right - frame.right].map((by) => Math.max(0, by));
+      const [, id] = text.closest(".subplot")?.getAttribute("class").match(/\b(x\d*)y\d*\b/) ?? [];
+      const axis = id && plot._fullLayout[id.replace("x", "xaxis")];
+      if (!at.width || !axis || axis.type === "category" || left + right < 1) continue;
+      const [low, high] = ranges[axis._name] ?? axis.range;
+      const unit = (1.3 * (axis.range[1] - axis.range[0])) / axis._length;
+      ranges[axis._name] = [
+        Math.sign(unit) * Math.min(Math.sign(unit) * low, Math.sign(unit) * (axis.range[0] - unit * (left ? left + 4 : 0))),
+        Math.sign(unit) * Math.max(Math.sign(unit) * high, Math.sign(unit) * (axis.range[1] + unit * (right ? right + 4 : 0))),
+      ];
+    }
+    return Object.fromEntries(Object.entries(ranges).map(([name, range]) => [`${name}.range`, range]));
+  };
+
+  // A title that still sticks out of the figure gets smaller.
   const settle = async (plot) => {
     for (let pass = 0; pass < 3; pass += 1) {
       const frame = plot.getBoundingClientRect();
@@ -124,10 +143,11 @@
         const at = g.querySelector("text")?.getBoundingClientRect();
         return at?.width && (at.left < frame.left || at.right > frame.right);
       }).map((g) => Number(g.dataset.index));
-      if (!out.length) return;
-      const notes = plot.layout.annotations.map((note, i) => out.includes(i)
+      const longer = widen(plot, frame);
+      if (!out.length && !Object.keys(longer).length) return;
+      const notes = (plot.layout.annotations ?? []).map((note, i) => out.includes(i)
         ? { ...note, font: { ...note.font, size: 0.86 * (note.font?.size ?? plot.layout.font.size) } } : note);
-      await window.Plotly.relayout(plot, { annotations: notes });
+      await window.Plotly.relayout(plot, out.length ? { ...longer, annotations: notes } : longer);
     }
   };
 
@@ -170,7 +190,7 @@
 
   // Long names of lines break in the legend.
   const named = (data, width) => data.map((trace) =>
-    trace.name ? { ...trace, name: wrap(trace.name, width - 90, 13, getComputedStyle(document.body).fontFamily) } : trace);
+    trace.name ? { ...trace, name: wrap(trace.name, width - 120, 13, getComputedStyle(document.body).fontFamily) } : trace);
 
   // Another width has other margins, sizes and breaks: the figure is dressed anew.
   const widths = new WeakMap();

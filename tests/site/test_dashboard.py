@@ -40,6 +40,21 @@ def test_it_filters_and_sorts_by_keyboard(browser: Any, site: Path) -> None:
     assert browser.find_element("css selector", "th[aria-sort]").get_attribute("aria-sort") == "descending"
 
 
+def test_the_chart_follows_the_filters_and_a_click_keeps_a_method(browser: Any, site: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get((site / "book" / "dashboard.html").as_uri())
+    marks = "return Number(document.querySelector('.al-chart').dataset.marks ?? 0)"
+    WebDriverWait(browser, 20).until(lambda b: b.execute_script(marks) > 15)
+    everything = browser.execute_script(marks)
+    browser.execute_script(
+        "const plot = document.querySelector('.al-chart .al-plot');"
+        "plot.emit('plotly_click', {points: [{data: plot.data.find((trace) => trace.name === 'mona')}]})"
+    )
+    assert set(column(browser, "method")) == {"mona"}
+    assert 0 < browser.execute_script(marks) < everything
+
+
 def test_every_field_has_a_label(browser: Any, site: Path) -> None:
     browser.get((site / "book" / "dashboard.html").as_uri())
     fields = browser.find_elements("css selector", ".al-filters select, .al-filters input")

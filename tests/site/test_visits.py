@@ -119,3 +119,19 @@ def test_without_javascript_every_figure_is_a_picture(browser: Any, pages: list[
     record_property("site figures without JavaScript", count)
     assert count >= 2
     assert not bad, "\n" + "\n".join(bad)
+
+
+def test_search_from_disk_quotes_pages_and_ranks_chapters_before_the_api(browser: Any, site: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(f"{(site / 'search.html').as_uri()}?q=temperature")
+    items = "return [...document.querySelectorAll('ul.search > li')].map((li) => ["
+    items += "li.querySelector('a').getAttribute('href'), li.querySelector('.al-excerpt mark')?.textContent ?? ''])"
+    WebDriverWait(browser, 20).until(lambda b: "page(s)" in b.find_element("id", "search-results").text)
+    results = browser.execute_script(items)
+    chapters = [i for i, (link, _) in enumerate(results) if link.startswith("notebooks/")]
+    api = [i for i, (link, _) in enumerate(results) if link.startswith("book/autoapi/")]
+    assert len(chapters) >= 5
+    assert api
+    assert max(chapters[:5]) < min(api)
+    assert sum(mark.lower().startswith("temperature") for link, mark in results if "autoapi" not in link) >= 5

@@ -53,17 +53,18 @@ const fit = () => ({
       .map((b) => `${a.textContent} / ${b.textContent}`));
   }),
 });
-const late = () => {
+const topOfPicture = () => {
   all("[data-opened]").forEach((d) => { d.open = false; });
   all("[data-unfolded]").forEach((d) => { d.classList.add("toggle-hidden"); });
-  const pictures = all(".bd-article :is(.al-figure, .al-diagram, .al-drawing, .al-picture, .al-overview, img)");
-  const first = pictures.find((n) => n.checkVisibility());
-  const top = first ? Math.round(box(first).top + scrollY) : Infinity;
+  const kinds = [".al-figure", ".al-diagram", ".al-drawing", ".al-picture", ".al-overview", ".al-chart", "img"];
+  const first = all(`.bd-article :is(${kinds.join()})`).find((n) => n.checkVisibility());
+  const top = first ? Math.round(box(first).top + scrollY) : null;
   all("[data-opened]").forEach((d) => { d.open = true; });
   all("[data-unfolded]").forEach((d) => { d.classList.remove("toggle-hidden"); });
-  return [top];
+  return top;
 };
 """
+FITS = f"{COMMON}{FIT}return fit();"
 READY = f"""{COMMON}
 const loaded = (image) => image.complete ? null : new Promise((r) => {{ image.onload = image.onerror = r; }});
 const drawing = (figure) => new Promise((resolve) => {{
@@ -98,7 +99,7 @@ const drawing = (figure) => new Promise((resolve) => {{
     wide: document.documentElement.scrollWidth > innerWidth
       ? [`by ${{document.documentElement.scrollWidth - innerWidth}} px`] : [],
     ...fit(),
-    "first picture": late(),
+    top: topOfPicture(),
   }});
 }})();
 """
@@ -152,12 +153,39 @@ const tokens = () => {{
 """
 
 
+FIRST_SCREEN = 900  # pixels from the top, within which the first picture of a page begins
+PICTURELESS = {  # pages to look things up in, which open with words: reason
+    "api": "a table of modules",
+    "bibliography": "a list of papers",
+    "changelog": "a list of releases",
+    "cite": "a citation to copy",
+    "contributing": "rules of the repository",
+    "execution": "a table of run times",
+    "glossary": "a list of terms",
+    "notation": "a table of symbols",
+    "own-images": "commands to copy",
+    "page-template": "rules for pages",
+    "records-page": "a table of runs",
+    "reliability": "a table of faults",
+    "solutions": "made from the chapters",
+    "speed": "a table of contracts",
+    "troubleshooting": "symptoms to look up",
+    "workstation": "commands to copy",
+}
+
+
+def of_chapter(address: str) -> bool:
+    """Whether an address is that of a page that is read, not looked up in or made by Sphinx."""
+    folder, name = address.rsplit("/", 2)[-2:]
+    return folder in ("book", "notebooks") and name.removesuffix(".html") not in PICTURELESS
+
+
 class Visit:
     """What one visit of a page finds: ``bad``, a sentence for each broken rule, and how many ``checks`` were made."""
 
     def __init__(self, browser: Any, address: str) -> None:
         """Opens the page as a phone shows it."""
-        self.browser, self.bad, self.checks = browser, [], 0
+        self.browser, self.address, self.bad, self.checks = browser, address, [], 0
         self.figures = self.formulas = 0
         browser.get("about:blank")  # the page before must not follow the window
         browser.get_log("browser")
@@ -172,7 +200,10 @@ class Visit:
     def look(self, state: str) -> None:
         """Figures drawn, formulas typeset, images there, nothing that sticks out."""
         seen = self.browser.execute_async_script(READY)
-        self.figures, self.formulas = seen.pop("figures"), seen.pop("formulas")
+        self.figures, self.formulas, top = (seen.pop(key) for key in ("figures", "formulas", "top"))
+        if of_chapter(self.address):
+            late = top is None or top > FIRST_SCREEN
+            seen["first picture"] = [f"not above {FIRST_SCREEN} px, but at {top}"] if late else []
         self.report(state, seen)
 
     def desk(self) -> None:
@@ -214,7 +245,7 @@ def visit(browser: Any, address: str, *, axe: bool) -> Visit:
     if axe or page.figures:
         dark = page.theme("dark")
         same = [i for i, (a, b) in enumerate(zip(light, dark, strict=True)) if a and a == b]
-        page.report("desk, dark", {"figures that keep the ink of light": same})
+        page.report("desk, dark", {"figures that keep the ink of light": same, **browser.execute_script(FITS)})
     if axe:
         page.axe("desk, dark", colors=True)
     page.console()
