@@ -67,7 +67,7 @@ def moved(page: str, link: str, printed: set[str]) -> str:
 
 def article(site: Path, page: str, printed: set[str]) -> Any:
     """Returns the article of a built page with ids, links and images as the print needs them."""
-    soup = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    soup: Any = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
     body = soup.select_one("article") or soup.body
     for node in body.select(NEEDLESS):
         node.decompose()
@@ -87,7 +87,7 @@ def article(site: Path, page: str, printed: set[str]) -> Any:
 
 def one_page(site: Path, pages: list[str]) -> str:
     """Returns all pages as one, with the style sheets and the formulas of the site."""
-    front = BeautifulSoup((site / f"{pages[0]}.html").read_text(encoding="utf-8"), "html.parser")
+    front: Any = BeautifulSoup((site / f"{pages[0]}.html").read_text(encoding="utf-8"), "html.parser")
     sheets = [urljoin(f"{pages[0]}.html", n["href"]) for n in front.select("link[rel=stylesheet]")]
     math = [n for n in front.select("script") if "MathJax" in n.get_text() or "mathjax" in n.get("src", "")]
     for node in math:
@@ -125,7 +125,7 @@ def browser() -> Any:
     options.binary_location = binary
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver: Any = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_page_load_timeout(1800)
     driver.set_script_timeout(1800)
     driver.command_executor.client_config.timeout = 3600
