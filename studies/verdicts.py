@@ -171,7 +171,7 @@ def rates() -> records.Record:
     """Simulates tables of differences, and records how often the rule decides, with and without a difference."""
     clock, rng = Clock(), np.random.default_rng(0)
     (by_seed, by_patient, rest), pairs = recorded_components()
-    today, pairs_today = recorded_components(json.loads((records.root() / "earlier.json").read_text("utf-8")))
+    today, pairs_today = recorded_components(json.loads((records.root() / "earlier.json").read_text(encoding="utf-8")))
     tables = {}
     for seeds in SEED_COUNTS:
         for patients in PATIENT_COUNTS:

@@ -108,7 +108,7 @@ def test_a_run_starts_from_another_ones_network(
 ) -> None:
     out, seed = tmp_path / "tuned", ["--seed", "7", "--held-out", "1"]
     run_of(data, out, *seed, "--init", str(run))
-    assert "note: the network starts from that of a base run." in capsys.readouterr().out
+    assert "note: the network starts from the weights of a base run." in capsys.readouterr().out
     info = open_run(out)[1]
     assert info.start is not None
     assert (info.start["method"], info.start["replaced"]) == ("base", ())

@@ -82,7 +82,7 @@ def test_sources_are_those_of_the_bibliography_and_links_are_complete() -> None:
     bib = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
     for paper, source in BOOK.papers.items():
         entry = bib[bib.index(f"{{{paper},") :].split("\n@")[0]
-        assert f"arXiv:{source['arxiv']}" in entry
+        assert f"eprint = {{{source['arxiv']}}}" in entry
         assert re.fullmatch(r"PMC\d{8}", source.get("pmc", "PMC00000000"))
         assert re.fullmatch(r"charlesyou999648/\w+", source["code"])
 

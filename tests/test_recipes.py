@@ -145,6 +145,7 @@ def test_a_page_is_one_file_and_its_line_in_the_table_of_contents(tree: Path) ->
     write_notebook(tree / "notebooks" / "99_toy.ipynb", "print(round(2 / 3, 3))", "0.667\n")
     (tree / "book" / "toy.md").write_text("---\nkind: prose\n---\n# A toy page\n\nIt has one sentence.\n")
     assert checked(tree, "lint_pages.py") == (0, f"{toc.read_text().count('file:') + 1} pages, 0 problems")
+    assert checked(tree, "notebooks.py", "install")[0] == 0
     assert checked(tree, "notebooks.py", "check")[0] == 0
 
     write_notebook(tree / "notebooks" / "99_toy.ipynb", "print(round(2 / 3, 3))", None)

@@ -553,8 +553,8 @@ OWN: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no images": (without_images, "imagesTr", "holds no .nii"),
     "imagesTr a file": (
         lambda r: (shutil.rmtree(r / "imagesTr"), (r / "imagesTr").write_text("moved")),
-        "dataset.json",
-        "lists liver_2 under 'training'",
+        "imagesTr",
+        "is a file where a folder is expected",
     ),
     "non-ASCII name, truncated": (
         lambda r: (

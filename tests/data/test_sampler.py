@@ -95,7 +95,7 @@ def test_only_labeled_or_only_unlabeled_rows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([1], [], 1, 1), "1 unlabeled rows a batch are asked for, and there are no unlabeled rows"),
+        (([1], [], 1, 1), "1 unlabeled rows per batch are asked for, and there are no unlabeled rows"),
         (([], [1], 1, 1), "there are no labeled rows"),
         (([1], [1], 0, 0), "make no batch"),
         (([1], [1], -1, 2), "make no batch"),
