@@ -26,7 +26,7 @@ class Model:
     model: str = "scenes-vit"
     """Name of an open_clip model, a folder that holds one, or scenes-vit or scenes-rn of the package."""
     pretrained: str | None = None
-    """Weights of a named model: a tag such as openai, or a file."""
+    """Tag (such as openai) or file with the weights of a named model."""
     class_prompt: tuple[str, ...] = ()
     """A prompt for each class, in their order; by default the names of the classes."""
     group_prompt: tuple[str, ...] = ()

@@ -41,7 +41,7 @@ class Bench:
 
     @property
     def zero_shot_labels(self) -> Labels:
-        """Returns the labels that zero-shot uses: classes if class means replace the text, else none."""
+        """Returns the labels that zero-shot uses, which are the classes if class means replace the text."""
         return ("y",) if GROUP_PROMPTS not in self.names and "zero_shot" in self.names else ()
 
 
