@@ -51,7 +51,7 @@ class LedgerPicture(LedgerDirective):
         everything = [v for verdicts in rows.values() for v in verdicts]
         alt = escape(" ".join(f"{NAMES[p]}: {tally(v)}" for p, v in rows.items()))
         svg = (
-            f'<figure class="al-picture"><svg viewBox="0 0 {width} {height}" role="group" aria-label="{alt}">'
+            f'<figure class="al-picture"><svg viewBox="-1 -1 {width + 2} {height + 2}" role="group" aria-label="{alt}">'
             + "".join(marks)
             + "</svg></figure>"
         )
