@@ -169,6 +169,7 @@ PICTURELESS = {  # pages to look things up in, which open with words: reason
     "reliability": "a table of faults",
     "solutions": "made from the chapters",
     "speed": "a table of contracts",
+    "tool": "commands to copy",
     "troubleshooting": "symptoms to look up",
     "workstation": "commands to copy",
 }
