@@ -14,17 +14,14 @@ prints the same and exits with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import interleaved, milliseconds, ratio
+from timing import conclude, flags, interleaved, milliseconds, ratio
 
 from anatolab.training.settings import keep_memory
 from anatolab.transforms import Augmentation, strong_view, weak_view
@@ -146,11 +143,7 @@ PEERS = {"batchgenerators": batchgenerators, "monai": monai, "kornia": kornia}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=7, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 7).parse_args()
 
     keep_memory()
     device, table = torch.device("cpu"), []  # where the peers work
@@ -178,11 +171,7 @@ def main() -> int:
                 f"{'-' if row['floor'] is None else row['floor']:>7}"
             )
     passed = all(row["floor"] is None or row["ratio"] >= row["floor"] for row in table)
-    print("passed" if passed else "FAILED: a ratio is below its floor")
-    if args.json:
-        report = {"benchmark": "augmentation", "passed": passed, "rows": table}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if passed or args.report else 1
+    return conclude(args, "augmentation", passed, "a ratio is below its floor", rows=table)
 
 
 if __name__ == "__main__":

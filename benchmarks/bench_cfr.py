@@ -13,8 +13,6 @@ prints the same and exits with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -23,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timing import seconds
+from timing import conclude, flags, seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -73,11 +71,7 @@ def fits(folder: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 5).parse_args()
 
     print(f"cpu, {torch.get_num_threads()} threads, numpy {np.__version__}")
     rows, passed = [], True
@@ -93,11 +87,7 @@ def main() -> int:
         took = fits(Path(folder))
     print(f"fit on 4,800 cached features: ERM {took['erm']:.1f} s, CFR {took['cfr']:.1f} s (at most {SECONDS:.0f} s)")
     passed &= took["cfr"] <= SECONDS
-    print("passed" if passed else "FAILED: a limit was missed")
-    if args.json:
-        report = {"benchmark": "cfr", "passed": passed, "rows": rows, "fit_seconds": took}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if passed or args.report else 1
+    return conclude(args, "cfr", passed, "a limit was missed", rows=rows, fit_seconds=took)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ Parts are interleaved in one process; each ratio is the median over rounds. Exit
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from timing import interleaved, milliseconds, ratio
+from timing import conclude, flags, interleaved, milliseconds, ratio
 
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Action, ActionPP
@@ -159,11 +157,7 @@ def operations() -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=7, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 7).parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"{device.type}, {torch.get_num_threads()} threads")
@@ -189,13 +183,9 @@ def main() -> int:
     flops = operations()
     share = flops["ours"] / flops["released"]
     print(f"global pre-training step: {flops['ours']:.1f} GFLOP, released {flops['released']:.1f} ({share:.0%})")
-    print("passed" if passed else "FAILED: a floor was missed")
-    if args.json:
-        report = {"rows": rows, "apart": apart, "synchronizations": waits, "gflop": flops}
-        args.json.write_text(
-            json.dumps({"benchmark": "contrast", "passed": passed, **report}, indent=1) + "\n", encoding="utf-8"
-        )
-    return 0 if passed or args.report else 1
+    return conclude(
+        args, "contrast", passed, "a floor was missed", rows=rows, apart=apart, synchronizations=waits, gflop=flops
+    )
 
 
 if __name__ == "__main__":

@@ -22,19 +22,16 @@ prints the same and exits with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import seconds
+from timing import conclude, flags, seconds
 from torch import Tensor
 
 from anatolab.methods import Morse
@@ -142,11 +139,7 @@ def peak_mib(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=9, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 9).parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
@@ -206,11 +199,7 @@ def main() -> int:
         )
 
     passed = all(row["ratio"] <= row["floor"] for row in rows if row["floor"] is not None)
-    print("passed" if passed else "FAILED: a ratio is above its floor")
-    if args.json:
-        report = {"benchmark": "morse", "passed": passed, "rows": rows, "memory": memory}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if passed or args.report else 1
+    return conclude(args, "morse", passed, "a ratio is above its floor", rows=rows, memory=memory)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from pathlib import Path
 
 import torch
-from timing import interleaved, milliseconds, ratio
+from timing import conclude, flags, interleaved, milliseconds, ratio
 
 from anatolab.sampling import bin_pixels, sample_pixels
 
@@ -25,11 +22,7 @@ DRAWS = 131_072
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 30).parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     label = torch.zeros(1, 128, 128, dtype=torch.long, device=device)
@@ -56,12 +49,7 @@ def main() -> int:
         passed &= not limited or (times <= 3 if cpu else us <= 150)
         results.append({"part": name, "us": us, "ratio": times, "floor": floor})
         print(f"{name:<24}{us:>9.0f}{times:>8.2f}{floor:>10}")
-    print("passed" if passed else "FAILED: above its limit")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"benchmark": "sampling", "passed": passed, "rows": results}, indent=1) + "\n", encoding="utf-8"
-        )
-    return 0 if passed or args.report else 1
+    return conclude(args, "sampling", passed, "above its limit", rows=results)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 import tempfile
@@ -26,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timing import interleaved, ratio
+from timing import conclude, flags, interleaved, ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -94,11 +92,7 @@ def starts() -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 5).parse_args()
 
     table: list[Row] = []
     print(f"{'part':<34}{'what':<34}{'value':>8}{'limit':>7}")
@@ -115,11 +109,7 @@ def main() -> int:
     for name, seconds in starts().items():
         note(name, "CPU seconds of a start", seconds, {"--help": 0.5, "import torch": None}.get(name, 3.0))
     passed = all(row["limit"] is None or row["value"] <= row["limit"] for row in table)
-    print("passed" if passed else "FAILED: above a limit")
-    if args.json:
-        report = {"benchmark": "scaling", "passed": passed, "rows": table}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if passed or args.report else 1
+    return conclude(args, "scaling", passed, "above a limit", rows=table)
 
 
 if __name__ == "__main__":

@@ -19,16 +19,13 @@ with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timing import interleaved, milliseconds, ratio
+from timing import conclude, flags, interleaved, milliseconds, ratio
 from torch import Tensor, nn
 
 from anatolab.data import Rows, TwoStreamSampler, Volumes
@@ -155,12 +152,9 @@ def measured(case: str, name: str, device: torch.device, repeats: int) -> list[d
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=15, help="interleaved rounds; in 3-D a third of them")
+    parser = flags(__doc__, 15, "interleaved rounds; in 3-D a third of them")
     parser.add_argument("--only", choices=list(METHODS), action="append", help="only this method; may be repeated")
     parser.add_argument("--case", choices=list(CASES), action="append", help="only this case; may be repeated")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -179,12 +173,7 @@ def main() -> int:
                     flush=True,
                 )
     passed = all(row["floor"] is None or row["ratio"] <= row["floor"] for row in table)
-    print("passed" if passed else "FAILED: a ratio is above its limit")
-    if args.json:
-        args.json.write_text(
-            json.dumps({"benchmark": "step", "passed": passed, "rows": table}, indent=1) + "\n", encoding="utf-8"
-        )
-    return 0 if passed or args.report else 1
+    return conclude(args, "step", passed, "a ratio is above its limit", rows=table)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,14 @@ same and exits with 0.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from medpy.metric import binary as medpy
-from timing import interleaved, milliseconds, ratio
+from timing import conclude, flags, interleaved, milliseconds, ratio
 
 from anatolab.metrics import assd, hd95, surface_distances
 
@@ -116,13 +113,7 @@ def measure(name: str, pairs: list[Pair], repeats: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument(
-        "--repeats", type=int, default=7, help="interleaved rounds of the first case (others: at most 3)"
-    )
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
-    args = parser.parse_args()
+    args = flags(__doc__, 7, "interleaved rounds of the first case (others: at most 3)").parse_args()
 
     rows = []
     print(f"HD95 (pooled) + ASSD, {' x '.join(map(str, SHAPE))} voxels of {SPACING} mm, peer: medpy")
@@ -141,16 +132,13 @@ def main() -> int:
     ahead = all(row[peer] is None or row[peer] >= 1 for row in rows for peer in ("monai", "surface_distance"))
     passed = rows[0]["ratio"] >= FLOOR and equal and ahead
     print(f"worst case: {worst['case']}, {worst['ratio']:.1f}x")
-    print(
-        "passed"
-        if passed
-        else f"FAILED: at least {FLOOR:g}x on the first case, {TOLERANCE:g} on every value, ahead of the others"
+    return conclude(
+        args,
+        "surface",
+        passed,
+        f"at least {FLOOR:g}x on the first case, {TOLERANCE:g} on every value, ahead of the others",
+        rows=rows,
     )
-    if args.json:
-        args.json.write_text(
-            json.dumps({"benchmark": "surface", "passed": passed, "rows": rows}, indent=1) + "\n", encoding="utf-8"
-        )
-    return 0 if passed or args.report else 1
 
 
 if __name__ == "__main__":

@@ -12,15 +12,12 @@ an update. Exits with 1 below a floor; ``--report`` prints the same and exits wi
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import resource
 import statistics
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import timing
@@ -96,11 +93,8 @@ def measure(repeats: int, side: int) -> dict[str, list[tuple[float, int]]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
-    parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
+    parser = timing.flags(__doc__, 5)
     parser.add_argument("--side", type=int, default=256, help="of an image, in pixels")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
     args = parser.parse_args()
 
     native = resolve_precision("auto", "cpu", 2) != "32-true"
@@ -121,11 +115,9 @@ def main() -> int:
         print(f"{name:<12}{row['ms']:>9.0f}{row['ratio']:>8.2f}{floor:>7}{row['faults']:>13,.0f}")
     judged = [row for row in table if row["floor"] is not None]
     passed = all(row["ratio"] >= row["floor"] and row["faults"] < FAULTS for row in judged)
-    print("passed" if passed else f"FAILED: a ratio below its floor, or {FAULTS:,} page faults and more")
-    if args.json:
-        report = {"benchmark": "update", "passed": passed, "rows": table}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if passed or args.report else 1
+    return timing.conclude(
+        args, "update", passed, f"a ratio below its floor, or {FAULTS:,} page faults and more", rows=table
+    )
 
 
 if __name__ == "__main__":

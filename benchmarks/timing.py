@@ -1,4 +1,4 @@
-"""What the benchmarks measure time with: CPU time of one thread, in interleaved rounds, of which the median counts.
+"""What the benchmarks share: time (CPU time of one thread, interleaved rounds, their median), flags, and their end.
 
 Wall-clock time says what else the machine did, and several threads that wait for each other burn CPU time while they
 do: so one thread, waits that sleep, and the two sides of a ratio in the same process, round after round.
@@ -6,10 +6,13 @@ do: so one thread, waits that sleep, and the two sides of a ratio in the same pr
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of use where torch is not imported yet
@@ -53,3 +56,21 @@ def milliseconds(rounds: list[dict[str, float]], part: str) -> float:
 def ratio(rounds: list[dict[str, float]], part: str, over: str) -> float:
     """Returns the median of the ratios of each round, which neither the best nor the worst round decides."""
     return statistics.median(r[part] / r[over] for r in rounds)
+
+
+def flags(doc: str, repeats: int, rounds: str = "interleaved rounds") -> argparse.ArgumentParser:
+    """Returns a parser of the flags of every benchmark, to which a script may add its own."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
+    parser.add_argument("--repeats", type=int, default=repeats, help=rounds)
+    parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    return parser
+
+
+def conclude(args: argparse.Namespace, benchmark: str, passed: bool, missed: str, **report: Any) -> int:
+    """Prints whether a benchmark passed or what it missed, writes its report, and returns the exit status."""
+    print("passed" if passed else f"FAILED: {missed}")
+    if args.json:
+        text = json.dumps({"benchmark": benchmark, "passed": passed, **report}, indent=1)
+        args.json.write_text(text + "\n", encoding="utf-8")
+    return 0 if passed or args.report else 1
