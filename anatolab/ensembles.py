@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,24 @@ def averaged(predict: Callable[[Tensor], Tensor], moves: Sequence[Move]) -> Call
         return (total / len(moves)).clamp_min(LEAST).log()
 
     return mean
+
+
+def member_of(run: Path, method: Any, info: Any, *, average: bool = False) -> Member:
+    """Returns a trained run as a member of an ensemble, with the rules of its training.
+
+    Args:
+        run: Its folder, for the message.
+        method: Its trained method.
+        info: Its description, as given by :func:`anatolab.training.open_run`.
+        average: Average over the flips and turns of its training.
+
+    Raises:
+        InputError: ``average``, and the run was trained without flips and turns.
+    """
+    predict, rules = method.predict, info.rules
+    if average:
+        moves = moves_of(info.config.get("augmentation") or {}, info.size)
+        if len(moves) < 2:
+            raise InputError(f"--average: {run} was trained without flips and quarter turns; leave it out.")
+        predict = averaged(predict, moves)
+    return Member(predict, info.size, rules["field_of_view"], rules["precision"])

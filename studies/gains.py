@@ -23,7 +23,7 @@ from recording import Clock, rounded
 from anatolab import postprocess, records
 from anatolab.cli import main as anatolab
 from anatolab.data import open_cohort, split_sha256
-from anatolab.ensembles import Member, averaged, moves_of, predict_ensemble
+from anatolab.ensembles import member_of, predict_ensemble
 from anatolab.errors import InputError
 from anatolab.metrics import evaluate_volume, summarize
 from anatolab.training import open_run
@@ -64,14 +64,9 @@ def measured(runs: Sequence[Path], data: Path, *, average: bool = False) -> dict
     info = opened[0][1]
     cohort = info.adapted(open_cohort(data))
     refs = cohort.of(info.split.validation)
-    members = []
-    for method, about in opened:
+    members = [member_of(run, *one, average=average) for run, one in zip(runs, opened, strict=True)]
+    for method, _ in opened:
         method.eval()
-        predict: Any = method.predict
-        if average:
-            predict = averaged(predict, moves_of(about.config["augmentation"], about.size))
-        rules = about.rules
-        members.append(Member(predict, about.size, rules["field_of_view"], rules["precision"]))
     cases, seconds = {}, 0.0
     for ref in refs:
         case = ref.load()

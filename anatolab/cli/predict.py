@@ -78,7 +78,7 @@ def predict(
     from anatolab import postprocess
     from anatolab.data import pictures
     from anatolab.data.geometry import restored
-    from anatolab.ensembles import predict_ensemble
+    from anatolab.ensembles import member_of, predict_ensemble
     from anatolab.viz.colors import class_color
     from anatolab.writing import write_label_names, write_map, write_nifti
 
@@ -94,7 +94,7 @@ def predict(
     if window != "constant" and not any(i.patch for i in infos):
         raise InputError("--window: this run was trained on slices, over which no window slides; leave it out.")
     keep = largest_component or (not every_component and _agreed_component(run, infos))
-    members = [_member(path, method, i, average) for path, method, i in zip(run, methods, infos, strict=True)]
+    members = [member_of(path, method, i, average=average) for path, method, i in zip(run, methods, infos, strict=True)]
     jobs = of_folder(data, info, on) if data is not None else of_images(images or [], info, out)
     targets = [_targets(out, job.name, info.classes, probabilities, uncertainty, len(run)) for job in jobs]
     if twice := sorted({t["label"].name for t in targets if [u["label"] for u in targets].count(t["label"]) > 1}):
@@ -184,19 +184,6 @@ def _agreed_component(run: Sequence[Path], infos: Sequence[Any]) -> bool:
             "--largest-component or --no-largest-component."
         )
     return rules[0]
-
-
-def _member(path: Path, method: Any, info: Any, average: bool) -> Any:
-    """Makes a run a member of an ensemble, with test-time augmentation where wanted."""
-    from anatolab.ensembles import Member, averaged, moves_of
-
-    predict, rules = method.predict, info.rules
-    if average:
-        moves = moves_of(info.config.get("augmentation") or {}, info.size)
-        if len(moves) < 2:
-            raise InputError(f"--average: {path} was trained without flips and quarter turns; leave it out.")
-        predict = averaged(predict, moves)
-    return Member(predict, info.size, rules["field_of_view"], rules["precision"])
 
 
 def _targets(
