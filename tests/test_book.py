@@ -263,6 +263,26 @@ def test_a_table_prints_a_study_that_was_made_and_one_that_was_not(tmp_path: Pat
     assert re.search(r"made 0\.020 \[0\.010, 0\.030\] not made not run", " ".join(text.split()))
 
 
+def test_dots_lie_where_the_values_are_and_none_off_the_axis(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)  # demo-a: .80 and .82
+    body = "key: dice.mean\naxis: [0.6, {high}]\nticks: [0.7]\nrows:\n  - '*Three* labels'\n"
+    body += "  - [A, demo-a]\n  - [mean teacher, acdc96-3-mean-teacher]\n```\n"
+    page = "# Mini\n\n```{record-dots} Of ten patients\n"
+    (mini.root / "src" / "index.md").write_text(page + body.format(high=1.0))
+    status, text, html = mini.build()
+    assert status == 0, html
+    dots = re.findall(r'<span style="left:([\d.]+)%"></span>', html)
+    assert dots == ["50.0", "55.0"]
+    assert re.findall(r'<b style="left:([\d.]+)%">', html) == ["52.5"]
+    assert re.findall(r'<i style="left:([\d.]+)%">', html) == ["25.0"] * 2
+    assert 'aria-label="seeds: 0.800, 0.820"' in html
+    assert re.search(r"Three labels A 0\.81 mean teacher not run 0\.7 Of ten patients", " ".join(text.split()))
+    (mini.root / "src" / "index.md").write_text(page + body.format(high=0.81))
+    status, _, html = mini.build()
+    assert status != 0
+    assert "0.820 lies off the axis from 0.6 to 0.81" in html
+
+
 def test_a_table_shows_its_seeds_and_neither_one_seed_nor_a_missed_organ_passes_for_more(tmp_path: Path) -> None:
     mini = Mini(tmp_path)
     (mini.records / "demo-b" / "seed1.json").unlink()

@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 
 PARTS = (
     "anatolab_numbers",
+    "anatolab_dots",
     "anatolab_cards",
     "anatolab_claims",
     "anatolab_overview",
