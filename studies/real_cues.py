@@ -104,6 +104,7 @@ def picture(root: Path) -> None:
     for i, file in enumerate(chosen):
         sheet.paste(Image.open(file), (116 * i, 0))
     path = records.root() / "figures" / "cue-conflict.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
     sheet.quantize(128).save(path, optimize=True)
     print(path, path.stat().st_size, "bytes:", ", ".join(file.stem for file in chosen))
 
