@@ -105,6 +105,17 @@ def compared(birds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_one_folder_is_enough(birds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["robust", "compare", str(birds), *FEW]) == 0
+    assert (tmp_path / f"{birds.name}-compared" / "table.md").is_file()
+    assert main(["robust", "compare", str(birds), "--data", str(birds), *FEW]) == 1
+    assert main(["robust", "compare", *FEW]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "one folder of images, as FOLDER or as --data, not 2" in first
+    assert "not 0" in second
+
+
 def test_the_table_lists_every_method_with_the_labels_that_it_sees(compared: Path) -> None:
     report = json.loads((compared / "table.json").read_text())
     sees = {m["name"]: (m["sees"]["training"], m["sees"]["selection"]) for m in report["methods"]}

@@ -164,11 +164,13 @@ class Attribute:
 class Compare:
     """Fit every method, and write one table, one picture and all heads."""
 
-    data: Path
-    """Folder of images, as for fit."""
-    out: Path
-    """Folder for table.md, table.json, groups.png and heads."""
     model: Model
+    folder: tyro.conf.Positional[Path | None] = None
+    """Folder of images, as for fit; or give it as --data."""
+    data: Path | None = None
+    """Folder of images, as for fit."""
+    out: Path | None = None
+    """Folder for table.md, table.json, groups.png and heads; by default FOLDER-compared, here."""
     method: tuple[str, ...] = ("all",)
     """Methods of anatolab.robust, or all."""
     seeds: int = 3
@@ -190,10 +192,15 @@ class Compare:
 
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds}: must be at least 1.")
-        files = {name: self.out / name for name in ("table.md", "table.json", "groups.png")}
+        folders = [folder for folder in (self.folder, self.data) if folder is not None]
+        if len(folders) != 1:
+            raise InputError(f"robust compare takes one folder of images, as FOLDER or as --data, not {len(folders)}.")
+        (folder,) = folders
+        out = Path(f"{folder.resolve().name}-compared") if self.out is None else self.out
+        files = {name: out / name for name in ("table.md", "table.json", "groups.png")}
         for file in files.values():
             check_target(file, overwrite=self.overwrite)
-        images, make = _opened(self.data, self.model)
+        images, make = _opened(folder, self.model)
         pick_methods(self.method, images.grouped and not self.no_groups)
         data = make(("train", "val", "test"))
         results, notes = compare(
@@ -205,12 +212,12 @@ class Compare:
             progress=(lambda title: None) if self.json else (lambda title: print(f"fitting {title}", flush=True)),
         )
         if not results:
-            raise InputError(f"{self.data}: no method could be fitted: {' '.join(notes)}")
+            raise InputError(f"{folder}: no method could be fitted: {' '.join(notes)}")
         for result in results:
             card = _card(data, self.model, result.name, result.sees, result.settings, {"test": result.scores}, 0)
-            _save(self.out / "heads" / result.name, result.head, card, self.overwrite)
+            _save(out / "heads" / result.name, result.head, card, self.overwrite)
         about = {
-            "data": self.data,
+            "data": folder,
             "name": images.name,
             "model": self.model.model,
             "pretrained": self.model.pretrained,
@@ -231,7 +238,7 @@ class Compare:
             print_json(report)
         else:
             print(table)
-            print(f"written: {', '.join(str(file) for file in files.values())}, heads in {self.out / 'heads'}")
+            print(f"written: {', '.join(str(file) for file in files.values())}, heads in {out / 'heads'}")
         return 0
 
 
