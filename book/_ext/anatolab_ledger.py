@@ -179,6 +179,7 @@ def read(file: Path | None = None) -> Ledger:
 # The seeds of each study beside the trainings.
 STUDIES = {
     "attribution-rn": range(6),
+    "cfr-cells": range(10, 20),
     "cfr-cost": range(1),
     "robust-fair-vit": range(10, 20),
     "variance-acdc": range(2),
