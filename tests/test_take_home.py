@@ -45,11 +45,20 @@ def test_all_pages_are_one_and_links_lead_inside(site: Path) -> None:
     assert inside <= ids
     assert {"book-intro", "notebooks-10_a", "book-intro--top"} <= ids
     assert 'href="https://example.org"' in html
-    assert 'href="book/glossary.html"' in html
+    assert "not printed" in html
+    assert "glossary.html" not in html
     assert 'src="_images/x.png"' in html
     assert 'href="_static/a.css"' in html
     assert "<script>x" not in html
     assert "headerlink" not in html
+
+
+def test_what_is_not_printed_is_linked_where_the_site_is_published(site: Path) -> None:
+    page = site / "book" / "intro.html"
+    text = page.read_text(encoding="utf-8").replace("glossary.html", "glossary.html#term")
+    canonical = '<link rel="canonical" href="https://example.org/lab/book/intro.html">'
+    page.write_text(text.replace("<head>", f"<head>{canonical}"), encoding="utf-8")
+    assert 'href="https://example.org/lab/book/glossary.html#term"' in home.one_page(site, PAGES)
 
 
 def test_every_chapter_is_printed_in_order() -> None:

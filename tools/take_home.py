@@ -35,7 +35,7 @@ article { break-before: page; }
 article:first-of-type { break-before: auto; }
 details.hide { display: none; }
 figure, table, pre, .math { break-inside: avoid; }
-h1, h2, h3 { break-after: avoid; }
+h1, h2, h3 { break-after: avoid; padding-top: 1px; } /* without it, Chromium doubles bookmarks at the top of a page */
 img { max-width: 100%; }
 pre { white-space: pre-wrap; font-size: 8.5pt; }
 body { font-size: 10.5pt; line-height: 1.45; max-width: none; }
@@ -54,20 +54,21 @@ def anchor(page: str, name: str = "") -> str:
     return re.sub(r"[^\w-]", "-", f"{page}--{name}" if name else page)
 
 
-def moved(page: str, link: str, printed: set[str]) -> str:
-    """Returns a link of a page as the print must write it: inside it, or relative to the folder of the site."""
+def moved(page: str, link: str, printed: set[str], address: str) -> str | None:
+    """Returns a link of a page as the print must write it: inside it, or to the published site; None if to neither."""
     if re.match(r"[a-z]+:", link):
         return link
     target, name = urldefrag(urljoin(f"{page}.html", link))
-    name, target = unquote(name), unquote(target)
-    if target.removesuffix(".html") in printed:
-        return "#" + anchor(target.removesuffix(".html"), name)
-    return target
+    if unquote(target).removesuffix(".html") in printed:
+        return "#" + anchor(unquote(target).removesuffix(".html"), unquote(name))
+    return urljoin(address, f"{target}#{name}" if name else target) if address else None
 
 
 def article(site: Path, page: str, printed: set[str]) -> Any:
     """Returns the article of a built page with ids, links and images as the print needs them."""
     soup: Any = BeautifulSoup((site / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+    canonical = soup.select_one("link[rel=canonical]")  # where a published address is set
+    address = canonical["href"].removesuffix(f"{page}.html") if canonical else ""
     body = soup.select_one("article") or soup.body
     for node in body.select(NEEDLESS):
         node.decompose()
@@ -76,7 +77,11 @@ def article(site: Path, page: str, printed: set[str]) -> Any:
     for node in body.select("[hidden], .toggle-hidden"):
         del node["hidden"]
     for node in body.select("a[href]"):
-        node["href"] = moved(page, node["href"], printed)
+        link = moved(page, node["href"], printed, address)
+        if link is None:  # to a file beside the site, which a PDF has not
+            node.unwrap()
+        else:
+            node["href"] = link
     for node in body.select("img[src]"):
         if not node["src"].startswith("data:"):
             node["src"] = urljoin(f"{page}.html", node["src"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
 
+from tests.scripts import script
 from tests.site.built import Reader, name_of, one_page_a_part
 from tests.site.visits import READY, THEME, visit
 
@@ -135,3 +137,12 @@ def test_search_from_disk_quotes_pages_and_ranks_chapters_before_the_api(browser
     assert api
     assert max(chapters[:5]) < min(api)
     assert sum(mark.lower().startswith("temperature") for link, mark in results if "autoapi" not in link) >= 5
+
+
+def test_each_heading_of_the_print_is_one_bookmark(browser: Any, site: Path) -> None:
+    home = script("tools/take_home.py")
+    pages = ["book/intro", "book/field"]
+    titles = re.findall(r"/Title \(([^)\\]*)\)", home.print_pdf(site, pages).decode("latin-1"))
+    headings = re.findall(r"<h[123]>([^<]*)", home.one_page(site, pages))
+    assert {"Why it matters", "What the book does", "The field today"} <= set(headings) & set(titles)
+    assert [title for title in titles if title[: len(title) // 2] == title[len(title) // 2 :]] == []
