@@ -76,7 +76,7 @@ def read(path: Path) -> Page:
 def without_literals(prose: str) -> str:
     """Returns prose without fenced blocks, inline literals, roles, formulas and quoted tables of a paper."""
     prose = re.sub(
-        r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal).*?^\1\s*$", "", prose, flags=re.M | re.S
+        r"^(`{3,}|:{3,})\{?(?:code|claim|page-card|record|bibl|literal|math).*?^\1\s*$", "", prose, flags=re.M | re.S
     )
     prose = re.sub(r"^(`{3,})(\{?).*?^\1[ \t]*$", lambda m: m[0] if m[2] else "", prose, flags=re.M | re.S)
     return re.sub(r"\{[\w:-]+\}`[^`]*`|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$", "", prose, flags=re.S)
