@@ -283,6 +283,18 @@ def test_a_refused_training_changes_nothing(
     assert contents(run) == before
 
 
+def test_a_held_out_copy_of_a_training_image_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = patients(tmp_path / "d")
+    run_of(folder, tmp_path / "a")
+    assert "is a copy of" not in capsys.readouterr().out
+    split = open_run(tmp_path / "a")[1].split
+    trained, other = (open_cohort(folder).of([part[0]])[0] for part in (split.train, split.validation))
+    shutil.copyfile(trained.source, other.source)
+    run_of(folder, tmp_path / "b")
+    sentence = f"note: {other.name} is held out, and is a copy of {trained.name}, which is trained on."
+    assert capsys.readouterr().out.count(sentence) == 1
+
+
 def test_flips_that_exchange_sides_and_classes_that_nobody_has_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

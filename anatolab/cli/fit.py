@@ -53,7 +53,7 @@ def fit(
         rules = {k: info.rules[k] for k in ("field_of_view", "largest_component")}
         validation = Validation(cohort.of(split.validation), cohort.classes, info.size, rules)
     notes = [*cohort.provenance.get("notes", ()), *_headers(cohort, split), *_mirrored(cohort.classes, config)]
-    notes += _absent(rows, split.labeled_patients, cohort.classes)
+    notes += [*_absent(rows, split.labeled_patients, cohort.classes), *_copies(cohort, split)]
     if info.start is not None:
         fresh = ", ".join(info.start["replaced"])
         replaced = f"; as the classes differ, these start afresh: {fresh}" if fresh else ""
@@ -120,6 +120,26 @@ def _headers(cohort: Cohort, split: Split) -> list[str]:
     return sentences + [
         f"{names[0]}{f' ({len(names)} such)' * (len(names) > 1)}: {note}." for note, names in noted.items()
     ]
+
+
+def _copies(cohort: Cohort, split: Split) -> list[str]:
+    """Returns a note for each held-out image whose file is a copy of a training image; files of one size are read."""
+    import hashlib
+
+    held_out = cohort.of((*split.development, *split.validation, *split.test))
+    bytes_of = {ref.name: ref.source.stat().st_size for ref in cohort.refs if ref.source.is_file()}
+    held_out_bytes = {bytes_of.get(ref.name) for ref in held_out} - {None}
+    trained: dict[str, str] = {}
+    notes = []
+    for ref in (*cohort.of(split.train), *held_out):
+        if bytes_of.get(ref.name) in held_out_bytes:
+            with ref.source.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if ref.patient in split.train:
+                trained.setdefault(digest, ref.name)
+            elif digest in trained:
+                notes.append(f"{ref.name} is held out, and is a copy of {trained[digest]}, which is trained on.")
+    return notes
 
 
 def _absent(rows: Any, labeled: Sequence[str], classes: Sequence[str]) -> list[str]:
