@@ -42,7 +42,7 @@ def cohort(kind: Any, out: tyro.conf.Positional[Path], patients: int = 24, seed:
     check_target(out / "cohort", overwrite=False)
     _write_cohort(kind, out, patients, seed)
     made = open_cohort(out)
-    train = f"anatolab train --data {out} --out runs/{kind} --split-seed 0 --labeled-patients 3 mean-teacher"
+    train = f"anatolab train --data {out} --out runs/{kind} --split-seed 0 --labeled-patients 3 base"
     if json:
         about = {"kind": kind, "folder": out, "patients": patients, "seed": seed, "layout": made.layout}
         print_json({**about, "next": train})
