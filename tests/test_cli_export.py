@@ -96,6 +96,34 @@ def test_exports_of_other_weights_and_of_unfinished_runs_are_refused(
     assert "give --data" in complaint(capsys, "evaluate", "--run", _again(other, tmp_path), "--on", "all")
 
 
+def test_an_export_of_an_export_keeps_what_the_card_says(
+    run: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = result(capsys, "export", out, tmp_path / "x", "--json")
+    assert (card["training_patients"], card["labeled_patients"], card["license"]) == (4, 2, "CC BY 4.0")
+    assert (tmp_path / "x" / "README.md").read_text() == (out / "README.md").read_text()
+    card = result(capsys, "export", out, tmp_path / "y", "--license", "MIT", "--json")
+    assert card["license"] == "MIT"
+
+
+@pytest.mark.parametrize("rest", ["configs/metadata.json", "models/model.pt", "models/model.onnx"])
+def test_no_file_of_other_weights_stays_beside_an_export(
+    run: Path, tmp_path: Path, rest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "x" / rest
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    flag = "--onnx" if rest.endswith("onnx") else "--bundle"
+    for more in ((), ("--overwrite",)):
+        said = complaint(capsys, "export", run, tmp_path / "x", *more)
+        assert f"{rest}: belongs to an earlier export; give {flag} and --overwrite to replace it, or" in said
+    assert "exists and is not replaced" in complaint(capsys, "export", run, tmp_path / "x", flag)
+    assert list(contents(tmp_path / "x")) == [rest]
+    if flag == "--bundle":  # the package onnx may be missing
+        assert main(["export", str(run), str(tmp_path / "x"), "--overwrite", flag]) == 0
+        assert old.read_bytes() != b"old"
+
+
 def _again(run: Path, folder: Path) -> Path:
     assert main(["export", str(run), str(folder / "again")]) == 0
     return folder / "again"

@@ -18,7 +18,7 @@ COMMANDS = {  # each a module beside this one, imported when it is asked for
     "check": "Describe a folder of patients and list all its problems.",
     "train": "Train a method; the same command resumes an interrupted run.",
     "evaluate": "Measure a run on annotated patients.",
-    "predict": "Write the label volume of each image as NIfTI.",
+    "predict": "Write the label volume of each image, as NIfTI, PNG or TIFF.",
     "robust": "Fit and compare group-robust classifiers on frozen features.",
     "embed": "Draw the features of a run with t-SNE or UMAP, as one page.",
     "export": "Write the weights of a run with a model card, for sharing.",

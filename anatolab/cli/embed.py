@@ -77,7 +77,8 @@ def embed(
     if not patients:
         raise InputError(f"{cohort.root}: none of the {on} patients is annotated; name others with --on.")
     result = make(run, cohort, patients, of=of, layout=layout, per_class=per_class, seed=seed, dims=dims)
-    title = f"{layout}, {dims}-D, of {len(result.points)} {_things(of)} of {len(patients)} {on} patients"
+    whose = "annotated" if on == "all" else on
+    title = f"{layout}, {dims}-D, of {len(result.points)} {_things(of)} of {len(patients)} {whose} patients"
     trained = sum(patient in info.split.train for patient in patients)
     if trained:
         title += f", {trained} of whom the run was trained on"

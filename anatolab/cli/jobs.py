@@ -34,10 +34,8 @@ def of_folder(data: Path, info: Any, on: str) -> list[Job]:
 def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
     """Returns the cases of image files and of folders of them."""
     from anatolab.data import pairs
-    from anatolab.data.dicom import dicom_folders
-    from anatolab.data.files import list_images
 
-    files = [file for path in images for file in (dicom_folders(path) or list_images(path))]
+    files = [file for path in images for file in _inputs(path)]
     if single := [file for file in files if file.suffix.lower() == ".dcm" and file.is_file()]:
         raise InputError(f"{single[0]}: is one file of a DICOM series; name the folder of the series.")
     groups: dict[str, tuple[Path, ...]] = {label_name(file): (file,) for file in files}
@@ -54,10 +52,42 @@ def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
     inputs = {file.resolve() for file in files}
     if replaced := [name for name in groups if (out / name).resolve() in inputs]:
         raise InputError(f"{out}: the label volume would replace the image {replaced[0]}; give another folder.")
-    return [
-        Job(name, partial(pairs.load_case, name, group, None, info.classes, channels=info.in_channels))
-        for name, group in groups.items()
-    ]
+    return [Job(name, partial(_load, name, group, info)) for name, group in groups.items()]
+
+
+def _inputs(path: Path) -> list[Path]:
+    """Returns the images that a path names: a file, DICOM folders, or the images of a folder."""
+    from anatolab.data.dicom import dicom_folders
+    from anatolab.data.files import entries, is_image, list_images
+    from anatolab.data.layouts import LAYOUTS
+
+    if folders := dicom_folders(path):
+        return [*folders, *(file for file in entries(path) if is_image(file) and file.is_file())]
+    try:
+        return list_images(path)
+    except InputError:
+        if path.is_dir() and any(layout.recognizes(path) for layout in LAYOUTS):
+            raise InputError(
+                f"{path}: is a data set whose images lie deeper; give this folder with --data, or name its images."
+            ) from None
+        raise
+
+
+def _load(name: str, images: tuple[Path, ...], info: Any) -> Case:
+    """Reads a case; refuses one of class numbers, which folders of data sets hold beside the images."""
+    import numpy as np
+
+    from anatolab.data import pairs
+
+    case = pairs.load_case(name, images, None, info.classes, channels=info.in_channels)
+    most = len(info.classes)
+    sparse = len(np.unique(case.image[..., ::7]))  # decides for an image, at a seventh of the time
+    if sparse <= most and 1 < (values := len(np.unique(case.image))) <= most:
+        raise InputError(
+            f"{images[0]}: holds only {values} values, like an annotation; name images alone, or give a data set with "
+            "--data."
+        )
+    return case
 
 
 def label_name(image: Path, case: str | None = None) -> str:

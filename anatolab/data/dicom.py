@@ -13,11 +13,13 @@ from anatolab.data.itk import _ras
 from anatolab.types import InputError
 
 UNEVEN = 0.02  # largest deviation of the slice distance, as a share of it
+SHEAR = 0.05  # largest shift of a slice within its plane against the one before, as a share of their distance
+INDEX = "DICOMDIR"  # the index of a disc, which is no slice
 
 
 def holds_dicom(folder: Path) -> bool:
     """Returns whether one of the first files of a folder is a DICOM file."""
-    files = [path for path in entries(folder) if path.is_file() and not hidden(path)]
+    files = sorted(_files_in(folder), key=lambda path: path.suffix.lower() != ".dcm")
     return any(_is_dicom(path) for path in files[:3])
 
 
@@ -35,7 +37,8 @@ def read_dicom(folder: Path) -> tuple[np.ndarray, np.ndarray, Spacing]:
         folder: Holds the files of one series, and may hold others.
 
     Raises:
-        InputError: The folder holds no series or several, slices are missing or unevenly spaced, or a file is damaged.
+        InputError: The folder holds no series or several, a slice is missing or damaged, or slices are unevenly spaced,
+            shifted against each other or in several orientations.
     """
     import SimpleITK as sitk
 
@@ -74,7 +77,18 @@ def _files_of(folder: Path) -> list[str]:
         raise InputError(f"{folder}: holds no DICOM series with images; name the folder of its slices.")
     if len(series) > 1:
         raise InputError(f"{folder}: holds {len(series)} DICOM series; copy the one you mean to a folder of its own.")
-    return list(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    files = list(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    listed = {Path(file).name for file in files}
+    for path in _files_in(folder):  # GDCM leaves out what it cannot read
+        if path.name not in {*listed, INDEX} and (path.suffix.lower() == ".dcm" or _is_dicom(path)):
+            raise InputError(
+                f"{path}: is not a readable slice of the series beside it; copy it again, or take it out of the folder."
+            )
+    return files
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.is_file() and not hidden(path)]
 
 
 def _header(file: str) -> Any:
@@ -87,16 +101,27 @@ def _header(file: str) -> Any:
 
 
 def _check_even(folder: Path, headers: list[Any]) -> None:
-    """Refuses a series with unevenly spaced slices, which SimpleITK would treat as evenly spaced."""
+    """Refuses slices that make no box of evenly spaced ones, which SimpleITK would treat as such a box."""
+    turns = np.array([header.GetDirection() for header in headers])
+    if not np.allclose(turns, turns[0], atol=1e-3):
+        raise InputError(
+            f"{folder}: its slices lie in several orientations; copy those of one volume to a folder of their own."
+        )
     if len(headers) < 3:
         return
-    normal = np.reshape(headers[0].GetDirection(), (3, 3))[:, 2]
-    places = np.array([np.dot(header.GetOrigin(), normal) for header in headers])
-    steps = np.abs(np.diff(places))
+    normal = turns[0].reshape(3, 3)[:, 2]
+    moves = np.diff([header.GetOrigin() for header in headers], axis=0)
+    steps = np.abs(moves @ normal)
     if steps.min() <= 0 or (np.abs(steps - np.median(steps)) > UNEVEN * np.median(steps)).any():
         raise InputError(
             f"{folder}: its slices lie {steps.min():.4g} to {steps.max():.4g} mm apart; a slice is missing or exists "
             "twice: copy the series again."
+        )
+    aside = np.linalg.norm(moves - np.outer(moves @ normal, normal), axis=1)
+    if (aside > SHEAR * steps).any():
+        raise InputError(
+            f"{folder}: its slices are shifted against each other by up to {aside.max():.4g} mm, as under a tilted "
+            "gantry; resample the series to a straight grid first."
         )
 
 

@@ -88,9 +88,11 @@ def load_case(
     if channels == 1 and len(volumes) == 3 and (volumes == volumes[:1]).all():
         volumes = volumes[:1]
     if len(volumes) != channels:
+        count = len(volumes)
         raise InputError(
-            f"{images[0]}: holds {len(volumes)} channels where {channels} are expected; name as many channels in "
-            "dataset.json, three for color."
+            f"{images[0]}: holds {count} channel{'s (color)' if count == 3 else 's' * (count > 1)}, and {channels} "
+            f"{'is' if channels == 1 else 'are'} expected; give {'gray ' * (channels == 1)}{'color ' * (channels == 3)}"
+            f"pictures, or name {count} in the dataset.json of a training."
         )
     image = checks.check_image(volumes, images[0])
     mask = None

@@ -27,6 +27,8 @@ from anatolab.training import exported
 from anatolab.training.folder import RunInfo, open_run
 from anatolab.types import InputError
 
+BUNDLE = ("configs/metadata.json", "configs/inference.json", "models/model.pt")
+ONNX = "models/model.onnx"
 METRICS = ("dice", "jaccard", "hd95", "assd", "nsd")
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
@@ -53,7 +55,13 @@ def network(folder: str) -> Predictor:
     return Predictor(open_run(folder)[0]).eval()
 
 
-def card_of(method: nn.Module, info: RunInfo, evaluation: Mapping[str, Any] | None, license: str) -> dict[str, Any]:
+def card_of(
+    method: nn.Module,
+    info: RunInfo,
+    evaluation: Mapping[str, Any] | None,
+    license: str | None,
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Returns the model card, without patient ids and paths.
 
     Args:
@@ -61,21 +69,23 @@ def card_of(method: nn.Module, info: RunInfo, evaluation: Mapping[str, Any] | No
         info: The description of its run.
         evaluation: The content of the file of ``anatolab evaluate --json-file``, if any.
         license: License of the weights.
+        earlier: The card of an export that is exported again; it holds what ``info`` lacks there.
 
     Raises:
         InputError: The evaluation is that of other weights.
     """
     described = {k: v for k, v in records.plain(info).items() if k not in ("split", "data")}
     digest = exported.sha256_of(exported.weights_of(method))
+    known = earlier or {"training_patients": len(info.split.train), "labeled_patients": info.split.labeled}
     return {
         "format": exported.FORMAT,
         "info": described,
         "title": METHODS[info.method].title,
-        "training_patients": len(info.split.train),
-        "labeled_patients": info.split.labeled,
-        "license": license,
+        "training_patients": known["training_patients"],
+        "labeled_patients": known["labeled_patients"],
+        "license": license or known.get("license", "not stated"),
         "weights_sha256": digest,
-        "evaluation": _evaluated(evaluation, digest) if evaluation is not None else None,
+        "evaluation": known.get("evaluation") if evaluation is None else _evaluated(evaluation, digest),
     }
 
 
@@ -156,11 +166,11 @@ def write_bundle(
 
     Its ``run`` calls ``anatolab predict``.
     """
-    for path, content in (("metadata", _metadata(card, authors)), ("inference", _inference())):
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / "configs" / f"{path}.json", text, overwrite=overwrite)
+    metadata, inference, weights = (folder / name for name in BUNDLE)
+    for path, content in ((metadata, _metadata(card, authors)), (inference, _inference())):
+        write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
     state = {f"net.{k}": v for k, v in exported.weights_of(method).items()}
-    write_atomically(folder / "models" / "model.pt", lambda file: torch.save(state, file), overwrite=overwrite)
+    write_atomically(weights, lambda file: torch.save(state, file), overwrite=overwrite)
 
 
 def _metadata(card: Mapping[str, Any], authors: str) -> dict[str, Any]:

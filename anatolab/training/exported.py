@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anatolab.training import checkpoint
 from anatolab.types import InputError
 
 WEIGHTS = "model.safetensors"
@@ -50,6 +51,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
             f"{path}: holds no description of format {FORMAT} of an anatolab run; name what `anatolab export` wrote."
         )
     return card, tensors
+
+
+def card(folder: Path) -> dict[str, Any] | None:
+    """Returns the card of an export; None for the folder of a run, which has no card."""
+    return read(folder / WEIGHTS)[0] if exists(folder) and not checkpoint.exists(folder) else None
 
 
 def network_of(method: nn.Module) -> nn.Module:

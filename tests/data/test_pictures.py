@@ -69,7 +69,7 @@ def test_a_color_run_is_trained_evaluated_and_predicts_pictures(
     assert (label.shape, label.dtype) == ((36, 40), np.uint8)
     assert set(np.unique(label)) <= {0, 1, 2}
     said = complaint(capsys, "predict", "--run", run, "--images", data / "labelsTr", "--out", tmp_path / "x")
-    assert "cell_0.png: holds 1 channels where 3 are expected" in said
+    assert "cell_0.png: holds 1 channel, and 3 are expected; give color pictures, or name 1 in the dataset.json" in said
 
 
 def test_pages_are_slices_palettes_are_numbers_and_what_is_odd_is_refused(tmp_path: Path) -> None:
@@ -106,7 +106,14 @@ def test_a_preview_beside_volumes_is_no_case(tmp_path: Path) -> None:
 TURN = (0.0, 1.0, 0.0, 0.8, 0.0, -0.6)  # rows to the back, columns oblique
 
 
-def series(folder: Path, volume: np.ndarray, uid: str = "1.2.3", skip: int | None = None) -> np.ndarray:
+def series(
+    folder: Path,
+    volume: np.ndarray,
+    uid: str = "1.2.3",
+    skip: int | None = None,
+    turn: tuple[float, ...] = TURN,
+    shift: float = 0.0,
+) -> np.ndarray:
     """Writes (z, y, x) as a DICOM series with a name in it; returns the affine in LPS."""
     folder.mkdir(parents=True, exist_ok=True)
     normal = np.cross(TURN[:3], TURN[3:])
@@ -116,14 +123,14 @@ def series(folder: Path, volume: np.ndarray, uid: str = "1.2.3", skip: int | Non
             continue
         image = sitk.GetImageFromArray(plane.astype(np.int16))
         image.SetSpacing(spacing[:2])
-        place = origin + z * spacing[2] * normal
+        place = origin + z * spacing[2] * normal + z * shift * np.array(TURN[:3])
         tags = {
             "0008|0060": "CT",
             "0010|0010": "DOE^JANE",
             "0020|000e": uid,
             "0020|000d": "1.2",
             "0020|0032": "\\".join(f"{v:.6f}" for v in place),
-            "0020|0037": "\\".join(map(str, TURN)),
+            "0020|0037": "\\".join(map(str, turn)),
             "0020|0013": str(z + 1),
             "0018|0050": "8",
             "0028|1052": "-1024",
@@ -159,6 +166,58 @@ def test_a_series_with_a_gap_or_of_two_is_refused(tmp_path: Path) -> None:
     series(tmp_path / "two", volume, uid="1.2.4")
     with pytest.raises(InputError, match=r"two: holds 2 DICOM series; copy the one you mean"):
         read_dicom(tmp_path / "two")
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 128 + b"DICM and nothing more"])
+def test_a_damaged_slice_is_named_even_the_outermost(tmp_path: Path, left: bytes) -> None:
+    series(tmp_path / "s", np.random.default_rng(0).integers(0, 500, (6, 7, 6)))
+    (tmp_path / "s" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")  # the index of a disc
+    assert read_dicom(tmp_path / "s")[0].shape == (6, 7, 6)
+    (tmp_path / "s" / "1.2.3-099.dcm").write_bytes(left)
+    with pytest.raises(InputError, match=r"1.2.3-099.dcm: is not a readable slice of the series"):
+        read_dicom(tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("turn", "shift", "message"),
+    [((0.0, 1.0, 0.0, 1.0, 0.0, 0.0), 0.0, "several orientations"), (TURN, 1.5, "are shifted against each other")],
+)
+def test_slices_that_make_no_box_are_refused(
+    tmp_path: Path, turn: tuple[float, ...], shift: float, message: str
+) -> None:
+    volume = np.random.default_rng(0).integers(0, 500, (4, 7, 6))
+    series(tmp_path / "s", volume, shift=shift)
+    series(tmp_path / "s", volume[:1], turn=turn, shift=shift)
+    with pytest.raises(InputError, match=message):
+        read_dicom(tmp_path / "s")
+
+
+def test_volumes_beside_folders_of_dicom_are_predicted_too_and_annotations_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = patients(tmp_path / "d", count=4)
+    run = run_of(data, tmp_path / "r")
+    mixed = tmp_path / "mixed"
+    series(mixed / "scan", discs(7)[0].T)
+    (mixed / "case.nii.gz").write_bytes((data / "imagesTr" / "case_00_0000.nii.gz").read_bytes())
+    series(tmp_path / "both", discs(7)[0].T)
+    (tmp_path / "both" / "case_2.nii.gz").write_bytes((mixed / "case.nii.gz").read_bytes())
+    command = ["predict", "--run", str(run), "--out", str(tmp_path / "out"), "--images"]
+    assert main([*command, str(mixed), str(tmp_path / "both")]) == 0
+    names = ["both.nii.gz", "case.nii.gz", "case_2.nii.gz", "scan.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    said = complaint(capsys, *command, data / "labelsTr")
+    assert "case_00.nii.gz: holds only 3 values, like an annotation; name images alone" in said
+    assert "give this folder with --data" in complaint(capsys, *command, data)
+
+
+def test_color_and_gray_are_told_apart_in_a_sentence_that_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(write(tmp_path / "gray", ".png"), tmp_path / "r")
+    color = write(tmp_path / "color", ".png", color=True)
+    said = complaint(capsys, "predict", "--run", run, "--images", color / "imagesTr", "--out", tmp_path / "p")
+    assert "holds 3 channels (color), and 1 is expected; give gray pictures, or " in said
 
 
 def test_a_run_predicts_dicom_and_trains_on_it_without_labels(
@@ -207,3 +266,6 @@ def test_embed_writes_one_page_that_needs_no_network(
         assert name in text
         assert name in printed
     assert "exists and is not replaced" in complaint(capsys, *command)
+    capsys.readouterr()
+    assert main([*command, "--overwrite", "--on", "all"]) == 0
+    assert " pixels of 4 annotated patients, 2 of whom the run was trained on" in capsys.readouterr().out
