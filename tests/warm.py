@@ -50,8 +50,8 @@ def python(
             child.kill()
             child.join()
             raise subprocess.TimeoutExpired(command, timeout)
-        printed, said = (p.read_text("utf-8") if p.exists() else "" for p in (out, err))
-    return subprocess.CompletedProcess(command, child.exitcode, printed, said)
+        printed, complaints = (p.read_text("utf-8") if p.exists() else "" for p in (out, err))
+    return subprocess.CompletedProcess(command, child.exitcode, printed, complaints)
 
 
 def _child(arguments: Sequence[str], folder: str, env: dict[str, str], out: str, err: str) -> None:
