@@ -47,7 +47,7 @@ lint: env  ## ruff, ruff format, mypy, the rules for pages
 	@$(BIN)/python tools/lint_reading.py
 
 unit: env  ## unit tests
-	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile -m "not site" --durations 10
+	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not site" --durations 10
 
 doctest: env  ## the examples in the docstrings
 	@$(PYTEST) -q -p no:nbval -n $(JOBS) --doctest-modules --durations 10 anatolab

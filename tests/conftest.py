@@ -35,9 +35,32 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(config.anatolab_cache, ignore_errors=True)
 
 
+# The files that take longest. `make unit` deals them out first, so that no worker ends alone with one.
+LONG = (
+    "faults/test_faults.py",
+    "methods/test_action.py",
+    "test_carry.py",
+    "test_solutions.py",
+    "test_readme.py",
+    "methods/test_today.py",
+    "analysis/test_embeddings.py",
+    "test_ledger_pages.py",
+    "training/test_ddp.py",
+    "training/test_folder.py",
+    "test_startup.py",
+    "test_sampling_strata.py",
+    "training/test_ddp_cli.py",
+    "test_book.py",
+    "test_cli_methods.py",
+    "test_recipes.py",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what lies in tests/site and tests/gpu by its folder."""
+    """Marks what lies in tests/site and tests/gpu by its folder; puts long files first."""
+    order = {ROOT / "tests" / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))  # within a file, and among the others, as before
     for item in items:
         for folder in ("site", "gpu"):
             if item.path.is_relative_to(ROOT / "tests" / folder):

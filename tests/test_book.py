@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
+from tests import warm
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,11 +219,9 @@ class Mini:
             record(self.records, "demo-b", seed, 0.60)
 
     def build(self) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "src", "out"]
-        env = os.environ | {"ANATOLAB_RECORDS": str(self.records), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-        done = subprocess.run(
-            command, cwd=self.root, env=env, capture_output=True, encoding="utf-8", timeout=120, check=False
-        )
+        env = os.environ | {"ANATOLAB_RECORDS": str(self.records), "NO_COLOR": "1"}
+        command = ("-m", "sphinx", "-W", "--keep-going", "-q", "src", "out")
+        done = warm.python(*command, folder=self.root, env=env, timeout=120)
         page = self.root / "out" / "index.html"
         html = page.read_text() if page.exists() else ""
         return done.returncode, re.sub(r"<[^>]+>", "", html), html + done.stdout + done.stderr

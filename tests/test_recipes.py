@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 from anatolab.methods import METHODS
 from anatolab.staleness import closure_sha256
+from tests import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 USE = """
@@ -70,9 +69,7 @@ def tree(tmp_path: Path) -> Path:
 
 def run(tree: Path, code: str) -> str:
     """What Python code prints by the package of a tree."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "120"}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, encoding="utf-8", check=False)
+    result = warm.python("-c", code, folder=tree, path=tree, env={**os.environ, "COLUMNS": "120"})
     assert "Traceback" not in result.stderr, result.stderr[-2000:]
     return result.stdout
 
@@ -171,7 +168,6 @@ def write_notebook(path: Path, source: str, printed: str | None) -> None:
 
 def checked(tree: Path, tool: str, *arguments: str) -> tuple[int, str]:
     """The exit status of one of the tree's tools, and what it prints."""
-    command = [sys.executable, str(tree / "tools" / tool), *arguments]
-    result = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", check=False)
+    result = warm.python(str(tree / "tools" / tool), *arguments, folder=tree, path=tree)
     assert "Traceback" not in result.stderr, result.stderr[-2000:]
     return result.returncode, result.stdout.strip()

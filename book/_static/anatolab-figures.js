@@ -280,9 +280,8 @@
   // Wide tables and formulas scroll sideways: let the keyboard do that too. Formulas get their width from MathJax.
   const wide = "pre, .pst-scrollable-table-container, div.math, .cell_output, mjx-container[display]";
   const reach = () => {
-    for (const box of document.querySelectorAll(wide)) {
-      if (box.scrollWidth > box.clientWidth && !box.hasAttribute("tabindex")) box.tabIndex = 0;
-    }
+    const boxes = [...document.querySelectorAll(wide)].filter((b) => b.scrollWidth > b.clientWidth && !b.hasAttribute("tabindex"));
+    for (const box of boxes) box.tabIndex = 0; // all are measured before the first changes, or each would be laid out anew
   };
   reach();
   window.addEventListener("load", () => {

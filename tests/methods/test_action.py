@@ -113,7 +113,7 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
     }
     optimizer = torch.optim.Adam(step.trainable, 1e-2)  # no matter how small the term is
     values = []
-    for _ in range(50):
+    for _ in range(25):  # of the 50 that it may take
         for key, rows in frozen.items():
             if len(rows):
                 getattr(method.distiller, key).push(rows)  # the anchors stay the same
@@ -124,14 +124,14 @@ def test_each_term_alone_lowers_itself_in_50_steps(kind: type, term: str) -> Non
         values.append(value.item())
         if term == "aaco_class":  # its keys are the teacher's: it can fall no further than they let it
             method.teacher.net.load_state_dict(method.student.state_dict())
-    assert sum(values[-5:]) < 0.97 * sum(values[:5]), values[::7]
+    assert sum(values[-5:]) < 0.97 * sum(values[:5]), values[::4]
 
 
 @EACH
 @pytest.mark.parametrize("profile", ["recommended", "staged"])
 def test_every_term_moves_the_backbone_after_warm_up(kind: type, profile: str) -> None:
     staged = profile == "staged"
-    method = make(kind, pretraining=STAGED if staged else None, updates=240 if staged else 100)
+    method = make(kind, pretraining=STAGED if staged else None, updates=120 if staged else 50)
     rows = [batch(seed=s) for s in range(4)]
     for step in method.stages():
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(step.trainable, 0.002, weight_decay=0.02)
@@ -226,8 +226,8 @@ SETTINGS = Settings(optimizer="sgd", precision="32-true", lr=0.05, accelerator="
 
 @functools.cache
 def uninterrupted(kind: type) -> dict[str, Any]:
-    """Returns the state after 40 updates: 10 global, 10 local, 20 of contrast, before which the teacher restarts."""
-    method = make(kind, pretraining=STAGED, restart_teacher=True)
+    """Returns the state after 16 updates: 4 global, 4 local, 8 of contrast, before which the teacher restarts."""
+    method = make(kind, pretraining=STAGED, restart_teacher=True, updates=16)
     train(method, ROWS, SPLIT, SETTINGS, progress=False)
     return method.state_dict()
 
@@ -237,9 +237,9 @@ class Stop(Exception):
 
 
 @EACH
-@pytest.mark.parametrize("updates", [3, 10, 13, 20, 27])  # inside each stage, and between two
+@pytest.mark.parametrize("updates", [2, 4, 6, 8, 11])  # inside each stage, and between two
 def test_a_run_stopped_inside_any_stage_goes_on_bitwise(kind: type, updates: int, tmp_path: Path) -> None:
-    halted, count = make(kind, pretraining=STAGED, restart_teacher=True), 0
+    halted, count = make(kind, pretraining=STAGED, restart_teacher=True, updates=16), 0
     after = halted.after_step
 
     def stopping() -> None:
@@ -252,10 +252,10 @@ def test_a_run_stopped_inside_any_stage_goes_on_bitwise(kind: type, updates: int
     halted.after_step = stopping
     with pytest.raises(Stop):
         train(halted, ROWS, SPLIT, SETTINGS, out=tmp_path, progress=False)
-    resumed = make(kind, pretraining=STAGED, seed=9, restart_teacher=True)
+    resumed = make(kind, pretraining=STAGED, seed=9, restart_teacher=True, updates=16)
     run = train(resumed, ROWS, SPLIT, SETTINGS, out=tmp_path, progress=False)
     assert run.finished
-    assert run.step == 40
+    assert run.step == 16
     state = resumed.state_dict()
     for key, value in uninterrupted(kind).items():
         same = torch.equal(value, state[key]) if isinstance(value, torch.Tensor) else str(value) == str(state[key])

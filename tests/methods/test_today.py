@@ -94,14 +94,14 @@ def test_each_term_alone_lowers_itself_in_50_steps(name: str, term: str) -> None
             part.net = reinitialized(part.net).requires_grad_(False)
     optimizer = torch.optim.Adam(students(method), 0.01)
     values = []
-    for _ in range(50):
+    for _ in range(25):  # of the 50 that it may take
         value = method.training_step(batch(), 0.5).terms[term]
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         method.after_step()
         values.append(value.item())
-    assert sum(values[-5:]) < 0.8 * sum(values[:5]), values[::7]
+    assert sum(values[-5:]) < 0.8 * sum(values[:5]), values[::4]
 
 
 @EACH

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from anatolab.nn import light_unet
 from anatolab.training import NonFiniteError, RunInfo, Settings, checkpoint, open_run, train
 from anatolab.training.folder import mirror, pseudonym
 from anatolab.types import Batch, Case, InputError, Losses, Split
+from tests import warm
 from tests.training import toy
 
 CPU = Settings(optimizer="sgd", precision="32-true", accelerator="cpu", checkpoint_every=4, log_every=2)
@@ -288,14 +287,13 @@ def test_geometry_that_is_missing_or_other_is_remarked() -> None:
 
 def test_a_process_that_is_killed_does_not_keep_the_folder(tmp_path: Path) -> None:
     code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(Path.cwd())!r})
+import os, signal
 from pathlib import Path
 from tests.training.test_folder import fit, checkpoint
 checkpoint.save = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 fit(Path({str(tmp_path)!r}))
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
+    assert warm.python("-c", code).returncode == -9
     assert (tmp_path / ".lock").exists()
     fit(tmp_path)
     assert open_run(tmp_path)[1].finished
