@@ -62,8 +62,13 @@ def test_the_record_names_the_file_and_its_recipe(name: str, study: ModuleType, 
     assert file.stat().st_size <= 1e6
     card, tensors = read_checkpoint(file)
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
-    assert card["config"] == record.config["methods"][name] == records.plain(study.config_of(name, study.UPDATES))
-    assert (card["method"], card["updates"]) == (name, study.UPDATES)
+    assert (
+        card["config"]
+        == record.config["methods"][name]
+        == records.plain(study.config_of(name, study.UPDATES, **study.GO_ON))
+    )
+    assert (card["method"], card["first"]) == (name, 300)
+    assert values["checkpoint"]["updates"] == 300 + study.UPDATES
 
 
 def test_from_random_weights_the_base_reaches_its_target_in_300_updates(
