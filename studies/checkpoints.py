@@ -103,7 +103,15 @@ def measured(name: str, folder: Path = WEIGHTS, updates: int = UPDATES) -> dict[
     network, start = trained(name, stem_unet(1, len(CLASSES), widths=WIDTHS), config_of(name, SIZE.updates), hearts)
     config = config_of(name, updates, **GO_ON)
     network, end = trained(name, network.requires_grad_(True), config, hearts)
-    recipe = {"method": name, "widths": WIDTHS, "first": SIZE.updates, "config": config, "settings": SETTINGS}
+    code = records.code_of(METHODS[name].__module__)
+    recipe = {
+        "method": name,
+        "code": code,
+        "widths": WIDTHS,
+        "first": SIZE.updates,
+        "config": config,
+        "settings": SETTINGS,
+    }
     path = file_of(name, folder)
     write_checkpoint(path, network, records.plain(recipe))
     end |= {"dice": hearts.dice(Supervised(load_checkpoint(name, folder))), "updates": SIZE.updates + updates}
@@ -130,6 +138,7 @@ def recorded(values: dict[str, Any], clock: Clock, updates: int) -> records.Reco
         values=rounded(values),
         title="small networks trained on generated hearts, three labeled patients",
         kind="checkpoints",
+        code=records.code_of(METHODS["arco"].__module__),  # with what all five share
         config=records.plain(
             {
                 "cohort": cardiac.provenance(SIZE.patients, 0, 2 * SIZE.side),
