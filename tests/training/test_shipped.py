@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,8 +21,9 @@ import torch
 from anatolab import records
 from anatolab.data import split_sha256
 from anatolab.methods import METHODS, Supervised
-from anatolab.training import load_checkpoint
+from anatolab.training import load_checkpoint, train
 from anatolab.training.shipped import CHECKPOINTS, WEIGHTS, file_of, read_checkpoint, write_checkpoint
+from anatolab.training.start import backbone_of
 from anatolab.types import InputError
 from tests.scripts import script
 
@@ -83,19 +88,19 @@ def test_from_random_weights_the_base_reaches_its_target_in_300_updates(
     assert all(v["random_start"]["updates"] == 300 for v in record.values.values())
 
 
-def cells_that_split(page: str) -> dict[str, Any]:
-    """The names that a page's cells define up to and with the one that holds patients out."""
+def names_of(page: str, until: str = "") -> dict[str, Any]:
+    """What the setup of a page defines and, with a name, the later cells about the cohort up to that of the name."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{page}.ipynb", as_version=4)
     cells = [c for c in notebook.cells if c.cell_type == "code"]
     names: dict[str, Any] = {}
     setup = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
     exec(setup.source, names)
-    for cell in cells:
-        if "cardiac_cohort(" in cell.source and cell is not setup:
+    for cell in cells[cells.index(setup) + 1 :]:
+        if not until or until in names:
+            break
+        if re.search(r"^(?:cohort|split) = ", cell.source, re.MULTILINE):
             exec(cell.source, names)
-            if "split" in names:
-                return names
-    raise AssertionError(f"{page} has no cell that splits patients")
+    return names
 
 
 @pytest.mark.parametrize("page", ["12_baselines", *PAGES])
@@ -103,7 +108,7 @@ def test_the_patients_that_a_page_scores_are_in_no_training(
     page: str, record: records.Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANATOLAB_SIZE", "tiny")
-    names = cells_that_split(page)
+    names = names_of(page, "split")
     split, trained = names["split"], set(record.config["train"])
     assert split_sha256(split) == record.split_sha256
     assert not trained & set(split.validation)
@@ -113,12 +118,34 @@ def test_the_patients_that_a_page_scores_are_in_no_training(
 
 
 @pytest.mark.parametrize(("page", "name"), PAGES.items())
+def test_a_continuation_moves_the_weights_and_keeps_the_dice(
+    page: str, name: str, hearts: Any, study: ModuleType, record: records.Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANATOLAB_SIZE", "tiny")
+    setup = names_of(page)
+    changes = setup["live"] | setup.get("go_on", {}) | {"updates": 15}
+    torch.manual_seed(0)
+    method = METHODS[name](load_checkpoint(name), replace(METHODS[name].Config().for_size(setup["size"]), **changes))
+    train(method, hearts.rows, hearts.split, study.SETTINGS, progress=False)
+    for network in (method.student.net, method.teacher.net):
+        state, before = backbone_of(network).state_dict(), load_checkpoint(name).state_dict()
+        assert not any(torch.equal(state[k], before[k]) for k in before if k.endswith(("weight", "bias", "mean")))
+    assert hearts.dice(method)["mean"] > records.get(record, f"{name}.checkpoint.dice.mean") - 0.03
+
+
+@pytest.mark.parametrize(("page", "name"), PAGES.items())
 def test_a_page_loads_the_checkpoint_of_its_method(page: str, name: str) -> None:
     source = (ROOT / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8")
     assert f'load_checkpoint(\\"{name}\\")' in source
+    assert "from_checkpoint = tiny  # False: " in source
 
 
-def test_all_checkpoints_together_are_small_and_lie_in_the_package() -> None:
+def test_all_checkpoints_together_are_small_and_lie_in_the_wheel() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert WEIGHTS.relative_to(ROOT).parts[0] in wheel["wheel"]["only-include"]
+    assert not [p for p in wheel["wheel"]["exclude"] if WEIGHTS.match(p)]
+    ignored = ["git", "check-ignore", *map(str, WEIGHTS.iterdir())]  # what git ignores, the build leaves out
+    assert not (ROOT / ".git").exists() or subprocess.run(ignored, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 1
     assert {p.name for p in WEIGHTS.iterdir()} == {file_of(name).name for name in CHECKPOINTS}
     assert sum(p.stat().st_size for p in WEIGHTS.iterdir()) < 6e6
 
