@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -95,7 +97,7 @@ def trained(name: str, network: nn.Module, config: Any, hearts: Hearts) -> tuple
     return backbone_of(network_of(method)), about
 
 
-def measured(name: str, folder: Path = WEIGHTS, updates: int = UPDATES) -> dict[str, Any]:
+def measured(name: str, folder: Path, updates: int = UPDATES) -> dict[str, Any]:
     """Trains a method, writes its checkpoint and returns what the record says of it."""
     torch.set_num_threads(1)
     hearts = Hearts.drawn()
@@ -165,13 +167,17 @@ def main() -> int:
     args = parser.parse_args()
     clock, began = Clock(), time.monotonic()
     values: dict[str, Any] = {}
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        runs = {name: pool.submit(measured, name, args.folder, args.updates) for name in CHECKPOINTS}
+    with TemporaryDirectory() as folder, ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        runs = {name: pool.submit(measured, name, Path(folder), args.updates) for name in CHECKPOINTS}
         for name, run in runs.items():
             values[name] = run.result()
             dice = {part: round(values[name][part]["dice"]["mean"], 3) for part in TARGETS}
             print(f"{name}: {dice}, {time.monotonic() - began:.0f} s", flush=True)
-    print(records.write(recorded(values, clock, args.updates)))
+        record = recorded(values, clock, args.updates)  # before the new files change the checkout
+        args.folder.mkdir(parents=True, exist_ok=True)
+        for name in values:
+            shutil.move(file_of(name, Path(folder)), file_of(name, args.folder))
+    print(records.write(record))
     for line in missed(values):
         print(f"missed: {line}")
     return 1 if missed(values) else 0
