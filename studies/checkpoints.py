@@ -29,7 +29,7 @@ from recording import Clock, rounded
 from torch import nn
 
 from anatolab import records
-from anatolab.data import Rows, find_field_of_view, prepare, split_sha256
+from anatolab.data import Rows, Volumes, find_field_of_view, prepare, split_sha256
 from anatolab.data.phantoms import cardiac, cardiac_cohort
 from anatolab.inference import evaluate
 from anatolab.methods import METHODS, Supervised
@@ -64,7 +64,7 @@ class Hearts:
     cohort: Cohort
     split: Split
     view: Any  # the field of view, from the labels of the three patients
-    rows: Rows
+    rows: Rows | Volumes
 
     @classmethod
     def drawn(cls) -> Hearts:
