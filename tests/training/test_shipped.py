@@ -88,13 +88,13 @@ def test_from_random_weights_the_base_reaches_its_target_in_300_updates(
     assert all(v["random_start"]["updates"] == 300 for v in record.values.values())
 
 
-def names_of(page: str, until: str = "") -> dict[str, Any]:
+def names_of(page: str, until: str = "", start: str = "tiny") -> dict[str, Any]:
     """What the setup of a page defines and, with a name, the later cells about the cohort up to that of the name."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{page}.ipynb", as_version=4)
     cells = [c for c in notebook.cells if c.cell_type == "code"]
     names: dict[str, Any] = {}
     setup = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
-    exec(setup.source, names)
+    exec(setup.source.replace("from_checkpoint = tiny", f"from_checkpoint = {start}"), names)
     for cell in cells[cells.index(setup) + 1 :]:
         if not until or until in names:
             break
@@ -131,6 +131,15 @@ def test_a_continuation_moves_the_weights_and_keeps_the_dice(
         state, before = backbone_of(network).state_dict(), load_checkpoint(name).state_dict()
         assert not any(torch.equal(state[k], before[k]) for k in before if k.endswith(("weight", "bias", "mean")))
     assert hearts.dice(method)["mean"] > records.get(record, f"{name}.checkpoint.dice.mean") - 0.03
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_one_variable_brings_random_weights_and_all_updates_back(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANATOLAB_SIZE", "tiny")
+    for start, changed in (("tiny", {"updates", "ramp", "ramp_updates", "ema_warm_up"}), ("False", set())):
+        setup = names_of(page, start=start)
+        assert set(setup["live"] | setup.get("go_on", {})) - {"labeled", "augmentation"} == changed
+        assert bool(setup["before"]) == bool(setup["from_checkpoint"]) == bool(changed)
 
 
 @pytest.mark.parametrize(("page", "name"), PAGES.items())
