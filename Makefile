@@ -104,9 +104,10 @@ records: env  ## make missing and stale records at HEAD, in a checkout of their 
 campaign: env  ## go on with the fault campaign behind the page on reliability (nice 10; ARGS="--limit 600")
 	@PYTHONPATH="$(CURDIR)" nice -n 10 $(BIN)/python -W ignore studies/campaign.py $(ARGS)
 
-weights: env  ## pre-train the small CLIP models of the book anew (6 minutes on a core)
+weights: env  ## train the small CLIP models and the checkpoints on hearts of the book anew (a quarter of an hour on a core)
 	@$(BIN)/python studies/weights.py scenes-vit
 	@$(BIN)/python studies/weights.py scenes-rn
+	@$(BIN)/python studies/checkpoints.py
 
 bench: env  ## every performance contract with peer, ratio and target: CPU time of one thread (half an hour)
 	@OMP_WAIT_POLICY=PASSIVE PYTHONPATH="$(CURDIR)" $(BIN)/python benchmarks/targets.py $(ARGS)
