@@ -1,24 +1,16 @@
-"""How a page reads: `lint_reading.py [FILE ...] | lower`. Columns, folded cells, length, words and sentences.
-
-A rule that a page still breaks stands with its count in book/reading.yml, and counts only go down: a page that breaks
-a rule more often fails, and `lower` writes the counts of today where they are smaller.
-"""
+"""How a page reads: `lint_reading.py [FILE ...]`. Columns, folded cells, length, words and sentences."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from lint_pages import ROOT, pages, read, without_literals
+from lint_pages import pages, read, without_literals
 from tidy_notebooks import COLUMNS, FOLDED, to_fold
 
-ALLOWED = ROOT / "book" / "reading.yml"
 WORDS = 2500  # a page
 LINES = 240  # of code that is not folded: about a third of the height of a page
 SENTENCE = 35  # words
@@ -87,38 +79,13 @@ def broken(path: Path) -> dict[str, list[str]]:
     return {rule: each for rule, each in cases.items() if each}
 
 
-def allowed() -> dict[str, dict[str, int]]:
-    """Returns how often each page may still break each rule."""
-    return yaml.safe_load(ALLOWED.read_text(encoding="utf-8")) or {}
-
-
-def problems(path: Path, may: dict[str, dict[str, int]]) -> list[str]:
-    """Lists the rules that a page breaks more often than it may, with the cases."""
-    return [
-        f"{path.name}: {rule}: {len(cases)}, at most {may.get(path.stem, {}).get(rule, 0)}: {cases}"
-        for rule, cases in broken(path).items()
-        if len(cases) > may.get(path.stem, {}).get(rule, 0)
-    ]
-
-
-def lower() -> dict[str, dict[str, int]]:
-    """Returns what each page may break from now on: today's counts where they are smaller."""
-    may, now = allowed(), {path.stem: broken(path) for path in pages()}
-    counts = {p: {r: min(n, len(now.get(p, {}).get(r, []))) for r, n in rules.items()} for p, rules in may.items()}
-    kept = {page: {r: n for r, n in rules.items() if n} for page, rules in counts.items()}
-    return {page: rules for page, rules in kept.items() if rules}
-
-
 def main(arguments: list[str]) -> int:
-    """Lints the pages named, or all of them, or lowers the counts; the exit status."""
-    if arguments == ["lower"]:
-        head = ALLOWED.read_text(encoding="utf-8").partition("\n")[0]
-        ALLOWED.write_text(f"{head}\n{yaml.safe_dump(lower(), default_flow_style=None)}", encoding="utf-8")
-        return 0
+    """Lints the pages named, or all of them; the exit status."""
     chosen = [Path(a) for a in arguments] or pages()
-    messages = [message for path in chosen for message in problems(path, allowed())]
-    left = Counter({rule: n for rules in allowed().values() for rule, n in rules.items()})
-    print("\n".join([*messages, f"{len(chosen)} pages, {len(messages)} problems; allowed in {sorted(left)}"]))
+    messages = [
+        f"{path.name}: {rule}: {len(cases)}: {cases}" for path in chosen for rule, cases in broken(path).items()
+    ]
+    print("\n".join([*messages, f"{len(chosen)} pages, {len(messages)} problems"]))
     return bool(messages)
 
 
