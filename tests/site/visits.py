@@ -176,7 +176,6 @@ PICTURELESS = {  # pages to look things up in, which open with words: reason
     "execution": "a table of run times",
     "glossary": "a list of terms",
     "notation": "a table of symbols",
-    "own-images": "commands to copy",
     "page-template": "rules for pages",
     "records-page": "a table of runs",
     "reliability": "a table of faults",
