@@ -124,7 +124,7 @@ def _headers(cohort: Cohort, split: Split) -> list[str]:
 
 def _copies(cohort: Cohort, split: Split) -> list[str]:
     """Returns a note for each held-out image whose file is a copy of a training image; files of one size are read."""
-    import hashlib
+    from anatolab.files import sha256_of_file
 
     held_out = cohort.of((*split.development, *split.validation, *split.test))
     bytes_of = {ref.name: ref.source.stat().st_size for ref in cohort.refs if ref.source.is_file()}
@@ -133,8 +133,7 @@ def _copies(cohort: Cohort, split: Split) -> list[str]:
     notes = []
     for ref in (*cohort.of(split.train), *held_out):
         if bytes_of.get(ref.name) in held_out_bytes:
-            with ref.source.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of_file(ref.source)
             if ref.patient in split.train:
                 trained.setdefault(digest, ref.name)
             elif digest in trained:

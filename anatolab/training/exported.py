@@ -24,6 +24,18 @@ def exists(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
+def opened(path: Path, device: torch.device | str = "cpu") -> tuple[str | None, dict[str, Tensor]]:
+    """Reads the text under our key in the header of a safetensors file, or None, and the tensors.
+
+    Raises:
+        SafetensorError, OSError: The file cannot be read.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads the card and the tensors of an export, without running any code stored in it.
 
@@ -34,12 +46,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
     Raises:
         InputError: The file cannot be read, or is not an export that this version knows.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            text = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        text, tensors = opened(path, device)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
     try:

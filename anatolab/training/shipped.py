@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from anatolab.files import write_atomically
 from anatolab.nn import stem_unet
 from anatolab.records import seal
 from anatolab.training import exported
@@ -65,12 +66,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         InputError: The file cannot be read, or differs from what was written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get(exported.KEY, "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+        text, tensors = exported.opened(path)
+        card = json.loads(text or "{}")
         intact = seal({k: v for k, v in card.items() if k != "seal"}) == card["seal"]
         intact = intact and exported.sha256_of(tensors) == card["tensors"]
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -88,11 +88,10 @@ def write_checkpoint(path: Path, network: nn.Module, recipe: dict[str, Any]) -> 
         network: A stem U-Net.
         recipe: How it was trained, as JSON; ``widths`` are those of :func:`anatolab.nn.stem_unet`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     card = {**recipe, "tensors": exported.sha256_of(half)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(half, path, metadata={exported.KEY: json.dumps({**card, "seal": seal(card)})})
-    path.chmod(0o644)
+    content = save(half, {exported.KEY: json.dumps({**card, "seal": seal(card)})})
+    write_atomically(path, content, overwrite=True)
