@@ -28,12 +28,15 @@ def opened(path: Path, device: torch.device | str = "cpu") -> tuple[str | None, 
     """Reads the text under our key in the header of a safetensors file, or None, and the tensors.
 
     Raises:
-        SafetensorError, OSError: The file cannot be read.
+        InputError: The file cannot be read.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -46,12 +49,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any]
     Raises:
         InputError: The file cannot be read, or is not an export that this version knows.
     """
-    from safetensors import SafetensorError
-
-    try:
-        text, tensors = opened(path, device)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
+    text, tensors = opened(path, device)
     try:
         card = json.loads(text or "null")
     except ValueError:
