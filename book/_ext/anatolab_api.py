@@ -44,6 +44,18 @@ def skip_mechanics(app: Sphinx, what: str, name: str, obj: Any, skip: bool, opti
     return True if name.rpartition(".")[2] in MECHANICS else None
 
 
+def ending_in(app: Sphinx, last: str) -> list[str]:
+    """Returns the documented names with this last part; the index is made anew when names have been added."""
+    objects = app.env.get_domain("py").objects
+    size, index = getattr(app, "anatolab_names", (-1, {}))
+    if size != len(objects):
+        index = {}
+        for name in objects:
+            index.setdefault(name.rpartition(".")[2], []).append(name)
+        app.anatolab_names = (len(objects), index)  # type: ignore[attr-defined]
+    return index.get(last, [])
+
+
 def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
     """Resolves a name by its last part: a re-export (anatolab.data.Rows), or a type alias of the module."""
     target = node.get("reftarget", "")
@@ -59,7 +71,7 @@ def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.
     if "." not in target and node.get("reftype") in ("class", "obj"):  # an annotation, whose module autoapi lost
         scopes.append("anatolab")
     for scope in scopes:
-        names = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
+        names = [n for n in ending_in(app, last) if n.startswith(scope + ".")]
         if scope and len(names) == 1:
             entry = objects[names[0]]
             uri = app.builder.get_relative_uri(node["refdoc"], entry.docname) + "#" + entry.node_id
