@@ -46,14 +46,15 @@ def skip_mechanics(app: Sphinx, what: str, name: str, obj: Any, skip: bool, opti
 
 def ending_in(app: Sphinx, last: str) -> list[str]:
     """Returns the documented names with this last part; the index is made anew when names have been added."""
-    objects = app.env.get_domain("py").objects
-    size, index = getattr(app, "anatolab_names", (-1, {}))
-    if size != len(objects):
-        index = {}
+    domain: Any = app.env.get_domain("py")
+    objects = domain.objects
+    kept: tuple[int, dict[str, list[str]]] = getattr(app, "anatolab_names", (-1, {}))
+    if kept[0] != len(objects):
+        kept = (len(objects), {})
         for name in objects:
-            index.setdefault(name.rpartition(".")[2], []).append(name)
-        app.anatolab_names = (len(objects), index)  # type: ignore[attr-defined]
-    return index.get(last, [])
+            kept[1].setdefault(name.rpartition(".")[2], []).append(name)
+        app.anatolab_names = kept  # type: ignore[attr-defined]
+    return kept[1].get(last, [])
 
 
 def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
