@@ -76,7 +76,7 @@ notebooks: env  ## notebook tests: stored outputs against fresh ones (needs `mak
 	done
 
 site: env  ## checks of the built site (needs `make book` before, and Chromium for most of them)
-	@$(PYTEST) -q -p no:nbval -n $(JOBS) --dist worksteal --durations 10 -m site
+	@$(PYTEST) -q -p no:nbval -n $$(($(JOBS) + 1)) --dist worksteal --durations 10 -m site
 
 pdf: html  ## all chapters as one PDF, printed by Chromium, linked on the front page
 	@$(BIN)/python tools/take_home.py pdf

@@ -118,6 +118,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--force-prefers-reduced-motion",
     "--window-size=1280,1000",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
 )

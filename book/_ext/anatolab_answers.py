@@ -14,6 +14,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,13 @@ def collect(paths: list[Path]) -> dict[str, list[dict[str, Any]]]:
 
 def stored() -> dict[str, list[dict[str, Any]]]:
     """Returns the hashed numbers that are stored."""
-    return (yaml.safe_load(STORED.read_text(encoding="utf-8")) if STORED.exists() else None) or {}
+    return parsed(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+
+
+@cache
+def parsed(text: str) -> dict[str, list[dict[str, Any]]]:
+    """Returns the numbers in the text of the file, which every page asks for."""
+    return yaml.safe_load(text) or {}
 
 
 def shown(name: str) -> str:

@@ -44,6 +44,19 @@ def skip_mechanics(app: Sphinx, what: str, name: str, obj: Any, skip: bool, opti
     return True if name.rpartition(".")[2] in MECHANICS else None
 
 
+def ending_in(app: Sphinx, last: str) -> list[str]:
+    """Returns the documented names with this last part; the index is made anew when names have been added."""
+    domain: Any = app.env.get_domain("py")
+    objects = domain.objects
+    kept: tuple[int, dict[str, list[str]]] = getattr(app, "anatolab_names", (-1, {}))
+    if kept[0] != len(objects):
+        kept = (len(objects), {})
+        for name in objects:
+            kept[1].setdefault(name.rpartition(".")[2], []).append(name)
+        app.anatolab_names = kept  # type: ignore[attr-defined]
+    return kept[1].get(last, [])
+
+
 def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.Node | None:
     """Resolves a name by its last part: a re-export (anatolab.data.Rows), or a type alias of the module."""
     target = node.get("reftarget", "")
@@ -59,7 +72,7 @@ def reexported(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> nodes.
     if "." not in target and node.get("reftype") in ("class", "obj"):  # an annotation, whose module autoapi lost
         scopes.append("anatolab")
     for scope in scopes:
-        names = [n for n in objects if n.startswith(scope + ".") and n.rpartition(".")[2] == last]
+        names = [n for n in ending_in(app, last) if n.startswith(scope + ".")]
         if scope and len(names) == 1:
             entry = objects[names[0]]
             uri = app.builder.get_relative_uri(node["refdoc"], entry.docname) + "#" + entry.node_id

@@ -19,6 +19,7 @@ PARTS = (
     "anatolab_answers",
     "anatolab_theme",
     "anatolab_api",
+    "anatolab_speed",
 )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import anatolab_ledger as ledger
-from anatolab_numbers import RecordTable, badge, earlier, runs, stale
+from anatolab_numbers import RecordTable, badge, earlier, runs, stale, stamps
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -47,6 +48,12 @@ def read() -> ledger.Ledger:
     return read_once(ledger.path().stat().st_mtime_ns)
 
 
+@cache
+def judged(changed: int, paper: str, _records: tuple[tuple[Path, int, int], ...]) -> list[ledger.Verdict]:
+    """Returns the verdicts on a paper's claims, which many lines of a page share, for these files."""
+    return ledger.judge(read_once(changed), paper)
+
+
 class LedgerDirective(RecordTable):
     """A directive that reads and judges claims, and notes the records that the page depends on."""
 
@@ -63,7 +70,7 @@ class LedgerDirective(RecordTable):
                     runs(self.env, experiment)
                 except records.RecordError:
                     continue  # judge() says which may be missing
-        return ledger.judge(self.book(), paper)
+        return judged(ledger.path().stat().st_mtime_ns, paper, stamps())
 
     def to_page(self, page: str, text: str) -> list[nodes.Node]:
         """Returns a link to another page, if the book has it."""

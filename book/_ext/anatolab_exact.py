@@ -45,6 +45,7 @@ def _variance_ratios(kind: str) -> dict[str, float]:
     return ratios
 
 
+@cache
 def _bank_memory() -> Comparison:
     """Megabytes of ACTION's two banks at the published widths, less those of the network that it trains."""
     import torch

@@ -70,10 +70,22 @@ def wanted_configuration(experiment: str) -> dict[str, Any] | None:
     return config_of(by_id(experiment))
 
 
+def stamps(experiment: str = "*") -> tuple[tuple[Path, int, int], ...]:
+    """Returns the files of an experiment's records, or of all, with their times and sizes."""
+    files = sorted(records.root().glob(f"{experiment}/seed*.json"))
+    return tuple((path, (status := path.stat()).st_mtime_ns, status.st_size) for path in files)
+
+
 def fingerprint(experiment: str) -> str:
     """Returns a hash that changes when a run of the experiment appears, disappears, is rewritten or becomes stale."""
+    return fingerprint_of(stamps(experiment))
+
+
+@cache
+def fingerprint_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Returns the hash over these files; the code, on which staleness depends, is that of this build."""
     digest = hashlib.sha256()
-    for path in sorted((records.root() / experiment).glob("seed*.json")):
+    for path, *_ in files:
         digest.update(path.name.encode() + path.read_bytes())
         digest.update(str(stale(records.read(path))).encode())
     return digest.hexdigest()

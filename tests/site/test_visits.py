@@ -32,7 +32,27 @@ def test_the_page_from_disk(browser: Any, page: Path, record_property: Count) ->
     for name, count in (("pages", 1), ("checks of pages from disk", seen.checks), ("figures", seen.figures)):
         record_property(f"site {name}", count)
     record_property("site formulas", seen.formulas)
+    record_property("site looks of text", seen.looks)
     assert not seen.bad, "\n" + "\n".join(seen.bad)
+
+
+AMID = "<p>well</p><p>well</p>{}<p>well</p><p>well</p>"
+LIGHT, DARK = (f"desk, {theme}: axe, colors: ['color-contrast x 1" for theme in ("light", "dark"))
+FAULTS = {  # rule: what breaks it
+    "tables wider than their box": '<div><table style="min-width: 90em"><tr><td>wide</td></tr></table></div>',
+    "image-alt x 1": '<img src="../_static/favicon.svg">',
+    LIGHT: '<pre><span class="k">def</span> <span class="n" style="color: #bbb !important">token</span></pre>',
+    DARK: '<style>[data-theme="dark"] .faint { color: #333 !important }</style><p class="faint">in the dark</p>',
+}
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_a_fault_is_seen(browser: Any, site: Path, tmp_path: Path, rule: str) -> None:
+    whole = (site / "book" / "cite.html").read_text(encoding="utf-8")
+    before, end, after = whole.rpartition("</h1>")
+    based = before.replace("<head>", f'<head><base href="{(site / "book" / "cite.html").as_uri()}">', 1)
+    (tmp_path / "cite.html").write_text(f"{based}{end}{AMID.format(FAULTS[rule])}{after}", encoding="utf-8")
+    assert rule in "\n".join(visit(browser, (tmp_path / "cite.html").as_uri(), axe=True).bad)
 
 
 @pytest.mark.parametrize("name", one_page_a_part())
