@@ -32,7 +32,6 @@ def test_the_page_from_disk(browser: Any, page: Path, record_property: Count) ->
     for name, count in (("pages", 1), ("checks of pages from disk", seen.checks), ("figures", seen.figures)):
         record_property(f"site {name}", count)
     record_property("site formulas", seen.formulas)
-    record_property("site looks of text", seen.looks)
     assert not seen.bad, "\n" + "\n".join(seen.bad)
 
 

@@ -6,7 +6,7 @@ Nothing waits by the clock: figures, formulas, images, fonts, transitions and re
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # Of the theme, and harmless: printed once where a reader has not chosen light or dark.
 KNOWN_CONSOLE = ("Got invalid theme mode",)
@@ -118,69 +118,40 @@ THEME = f"""{COMMON}
   done(ticks.map((t) => t && getComputedStyle(t).fill));
 }})();
 """
-# Rules that see colors read, of all text that looks alike, the first, the middle and the last, and of code one token: a
-# page has some dozens of looks, and thousands of tokens, links and cells. Alike is the same ink, size and weight on the
-# same backgrounds. Text in a positioned element may lie on anything, and is alike only within that element.
-# Code of which no token is read becomes plain text while axe reads: a span with nothing but a class means nothing to
-# axe's other rules, and tokens are half the nodes of a page. HTML is taken only where axe complains: axe spent a fifth
-# of its time on keeping the HTML of every node, with all that is inside.
+# Of the tokens of code that look alike, one stands for all: axe would compare each of thousands with its ground. Code
+# that holds no such token becomes plain text while axe reads, for a span with nothing but a class means nothing to its
+# other rules, and tokens are half the nodes of a page. HTML is taken only where axe complains: axe spends a fifth of
+# its time on keeping the HTML of every node, with all that is inside.
 LINT = f"""{COMMON}
-const [runs, names] = arguments;
+const [colors, names] = arguments;
 axe.configure({{ noHtml: true }});
-const violations = async (colors, context) => (await axe.run(context, {{
+const violations = async (context) => (await axe.run(context, {{
   resultTypes: ["violations"], elementRef: true, preload: false, // from disk, axe cannot read the sheets anyway
   ...(colors ? {{ runOnly: {{ type: "rule", values: names }} }}
     : {{ rules: Object.fromEntries(names.map((name) => [name, {{ enabled: false }}])) }}),
 }})).violations.map((v) => ({{
   id: v.id, impact: v.impact, nodes: v.nodes.map((n) => ({{ html: n.element.outerHTML.slice(0, 160) }})),
 }}));
-const kept = (f) => {{
-  const values = new Map();
-  return (node) => {{
-    if (!values.has(node)) values.set(node, f(node));
-    return values.get(node);
-  }};
+const ground = (node) => {{
+  for (; node; node = node.parentElement) {{
+    const color = getComputedStyle(node).backgroundColor;
+    if (!/, 0\\)$|transparent/.test(color)) return color;
+  }}
 }};
-const style = kept((node) => getComputedStyle(node));
-const grounds = kept((node) => {{
-  const {{ backgroundColor, backgroundImage }} = node ? style(node) : {{}};
-  const clear = /, 0\)$|transparent/.test(backgroundColor) && backgroundImage === "none";
-  if (clear) return grounds(node.parentElement);
-  const whole = !node || (/^rgb\(/.test(backgroundColor) && backgroundImage === "none");
-  return whole ? backgroundColor : `${{backgroundColor}} ${{backgroundImage}} ${{grounds(node.parentElement)}}`;
-}});
-const faint = kept((node) => (node ? style(node).opacity * faint(node.parentElement) : 1));
-const carriers = [];
-const carrier = kept((node) => {{
-  if (!node) return -1;
-  if (!["absolute", "fixed", "sticky"].includes(style(node).position)) return carrier(node.parentElement);
-  return carriers.push(node);
-}});
-const inked = (node) => {{
-  const s = style(node);
-  const letters = [s.color, s.fill, s.fontSize, s.fontWeight, s.fontStyle, s.textDecoration, s.textShadow];
-  return [...letters, s.borderBottom, s.visibility, grounds(node), faint(node)].join();
-}};
-const look = kept((node) => {{
-  const link = node.closest("a[href]");
-  return [inked(node), carrier(node), link ? [inked(link), inked(link.parentElement)] : ""].join();
-}});
-const written = (node) => node.matches("input, select, textarea")
-  || [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
-const ofCode = (nodes) => {{
-  const left = new Set(nodes.map(look));
-  const rich = ([, a], [, b]) => new Set(b.map(look)).size - new Set(a.map(look)).size;
-  const blocks = [...Map.groupBy(nodes, (n) => n.closest("pre"))].sort(rich); // few blocks hold all looks
-  return blocks.flatMap(([, tokens]) => tokens.filter((token) => left.delete(look(token))));
-}};
-const looks = () => {{
-  const shown = all("body *").filter((n) => written(n) && n.checkVisibility() && n.getClientRects().length);
-  const {{ code = [], prose = [] }} = Object.groupBy(shown, (n) => (n.closest("pre") ? "code" : "prose"));
-  const some = (n) => [...new Set([n[0], n[n.length >> 1], n.at(-1)])];
-  return [...ofCode(code), ...[...Map.groupBy(prose, look).values()].flatMap(some)];
+const tokens = () => {{
+  const alike = new Map();
+  for (const pre of all("pre")) {{
+    for (const node of [pre, ...pre.querySelectorAll("*")]) {{
+      if (![...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim())) continue;
+      const s = getComputedStyle(node);
+      const key = [s.color, s.opacity, s.fontSize, s.fontWeight, s.visibility, ground(node)].join();
+      if (!alike.has(key)) alike.set(key, node);
+    }}
+  }}
+  return [...alike.values()];
 }};
 const isToken = (n) => n.localName === "span" && [...n.attributes].every((a) => a.name === "class");
-const flattened = (read) => all("pre").filter((pre) => !read.some((node) => pre.contains(node)))
+const flattened = (kept) => all("pre").filter((pre) => !kept.some((node) => pre.contains(node)))
   .filter((pre) => [...pre.querySelectorAll("*")].every(isToken))
   .map((pre) => {{
     const nodes = [...pre.childNodes];
@@ -188,13 +159,10 @@ const flattened = (read) => all("pre").filter((pre) => !read.some((node) => pre.
     return () => pre.replaceChildren(...nodes);
   }});
 (async () => {{
-  const read = runs.includes("colors") ? looks() : [];
-  const undo = flattened(read);
-  const found = {{}};
+  const code = colors ? tokens() : [];
+  const undo = flattened(code);
   try {{
-    if (runs.includes("all but colors")) found["all but colors"] = await violations(false, document);
-    if (runs.includes("colors")) found.colors = await violations(true, {{ include: read }});
-    done({{ found, looks: read.length }});
+    done(await violations(colors ? {{ include: [document.documentElement, ...code], exclude: [["pre"]] }} : document));
   }} finally {{
     undo.forEach((f) => f());
   }}
@@ -235,7 +203,7 @@ class Visit:
     def __init__(self, browser: Any, address: str) -> None:
         """Opens the page as a phone shows it."""
         self.browser, self.address, self.bad, self.checks = browser, address, [], 0
-        self.figures = self.formulas = self.looks = 0
+        self.figures = self.formulas = 0
         browser.get("about:blank")  # the page before must not follow the window
         browser.get_log("browser")
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
@@ -263,16 +231,13 @@ class Visit:
         """Turns light or dark; the color of each figure's ticks."""
         return self.browser.execute_async_script(THEME, name)
 
-    def axe(self, state: str, *runs: Literal["colors", "all but colors"]) -> None:
-        """Runs the rules of axe that see colors, all others, or both; serious and critical violations count."""
+    def axe(self, state: str, *, colors: bool) -> None:
+        """Rules of axe, those that see colors or all others; serious and critical violations count."""
         self.browser.execute_script("if (!window.axe) (0, eval)(arguments[0])", AXE)
-        seen = self.browser.execute_async_script(LINT, runs, COLOR)
-        self.looks += seen["looks"]
-        for run in runs:
-            found = seen["found"][run]
-            bad = [v for v in found if v["impact"] in ("serious", "critical") and v["id"] not in KNOWN_AXE]
-            words = [f"{v['id']} x {len(v['nodes'])}: {[node['html'] for node in v['nodes'][:3]]}" for v in bad]
-            self.report(state, {f"axe, {run}": words})
+        found = self.browser.execute_async_script(LINT, colors, COLOR)
+        bad = [v for v in found if v["impact"] in ("serious", "critical") and v["id"] not in KNOWN_AXE]
+        words = [f"{v['id']} x {len(v['nodes'])}: {[node['html'] for node in v['nodes'][:3]]}" for v in bad]
+        self.report(state, {"axe, colors" if colors else "axe, all but colors": words})
 
     def console(self) -> None:
         """Nothing that the page complained about, but for the known lines."""
@@ -286,18 +251,19 @@ def visit(browser: Any, address: str, *, axe: bool) -> Visit:
     try:
         page.look("phone")
         if axe:
-            page.axe("phone", "all but colors")
+            page.axe("phone", colors=False)
     finally:
         page.desk()
     page.look("desk")
     light = page.theme("light")
     if axe:
-        page.axe("desk, light", "all but colors", "colors")
+        page.axe("desk", colors=False)
+        page.axe("desk, light", colors=True)
     if axe or page.figures:
         dark = page.theme("dark")
         same = [i for i, (a, b) in enumerate(zip(light, dark, strict=True)) if a and a == b]
         page.report("desk, dark", {"figures that keep the ink of light": same, **browser.execute_script(FITS)})
     if axe:
-        page.axe("desk, dark", "colors")
+        page.axe("desk, dark", colors=True)
     page.console()
     return page
