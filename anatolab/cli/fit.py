@@ -9,7 +9,7 @@ from typing import Any
 
 from anatolab.cli.common import one_of_these, print_json
 from anatolab.errors import InputError
-from anatolab.types import Cohort, Split
+from anatolab.types import Cohort, Split, Stage
 
 FOLDERS = {"--data": "DATA", "--out": "OUT", "--init": "RUN", "--config": "RUN_JSON"}
 
@@ -68,7 +68,8 @@ def fit(
             print(f"note: {note}")
     torch.manual_seed(settings.seed)
     method = build(info, weights)
-    for stage in method.stages():  # refuses batches before processes start, each of which would say so
+    stages: list[Stage] = method.stages()  # type: ignore[operator]
+    for stage in stages:  # refuses batches before processes start, each of which would say so
         shard(torch.zeros(sum(stage.batch)), stage.batch[0], 0, settings.devices * settings.nodes)
     run = train(method, rows, split, settings, out=out, info=info, validation=validation)
     state = "finished" if run.finished else "stopped; the same command continues"
