@@ -57,9 +57,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ValueError:
         card = None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: holds no description of format {FORMAT} of an anatolab run; name what `anatolab export` wrote."
-        )
+        raise InputError(f"{path}: holds no description of format {FORMAT} of an anatolab run; export the run again.")
     if card.pop("seal", None) != seal(card) or card.get("weights_sha256") != sha256_of(tensors):
         raise InputError(
             f"{path}: differs from what was exported (its checksum is wrong); download or copy it again, or export the "
