@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def test_exports_of_other_weights_and_of_unfinished_runs_are_refused(
     said = complaint(capsys, "predict", "--run", tmp_path / "x", "--data", data, "--out", tmp_path / "p")
     assert "model.safetensors: cannot be read as safetensors" in said
     assert "give --data" in complaint(capsys, "evaluate", "--run", _again(other, tmp_path), "--on", "all")
+
+
+def test_an_export_of_which_one_byte_was_changed_is_refused(
+    out: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = (out / "model.safetensors").read_bytes()
+    for place in (content.index(b"outer"), len(content) - 1000):  # a class name of the card, a weight
+        copy = Path(shutil.copytree(out, tmp_path / str(place)))
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (copy / "model.safetensors").write_bytes(changed)
+        said = complaint(capsys, "predict", "--run", copy, "--data", data, "--out", tmp_path / "p")
+        assert "model.safetensors: differs from what was exported (its checksum is wrong); download or copy it" in said
+    assert not (tmp_path / "p").exists()
 
 
 def test_an_export_of_an_export_keeps_what_the_card_says(

@@ -30,6 +30,17 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*plain, flips]
 
 
+def test_a_file_that_is_no_image_is_named_as_such(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, "predict", "--run", runs[0], "--images", runs[0] / "run.json", "--out", tmp_path / "p")
+    assert "run.json: is no image; name .nii.gz, .nii, .nrrd, .mha, .mhd, .png, .jpg, .jpeg, .tif, .tiff, .bmp" in said
+    said = complaint(
+        capsys, "predict", "--run", runs[0], "--run", runs[0], "--images", tmp_path, "--out", tmp_path / "p"
+    )
+    assert f"{runs[0]}: is given twice; name each run once" in said
+
+
 def volume(path: Path) -> np.ndarray:
     return nib.load(path).get_fdata()
 

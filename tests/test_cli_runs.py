@@ -504,6 +504,7 @@ def test_values_are_written_where_they_can_be_and_known_before_anything_is_measu
         (["--side", "100000"], "--side 100000: stem_unet_small needs multiples of 16, from 16 to 4096"),
         (["--labeled-patients", "0"], "--labeled-patients must be a whole number of at least 1, not 0."),
         (["--labeled-patients", "99"], "99"),
+        (["--devices", "3"], "2 labeled and 0 unlabeled rows do not divide over 3 processes; choose multiples of 3."),
         (["--held-out", "99"], "99 validation patients cannot be held out of 6 annotated ones"),
         (["--development", "99"], "99 development patients"),
     ],

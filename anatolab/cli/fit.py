@@ -9,7 +9,7 @@ from typing import Any
 
 from anatolab.cli.common import one_of_these, print_json
 from anatolab.errors import InputError
-from anatolab.types import Cohort, Split
+from anatolab.types import Cohort, Split, Stage
 
 FOLDERS = {"--data": "DATA", "--out": "OUT", "--init": "RUN", "--config": "RUN_JSON"}
 
@@ -40,6 +40,7 @@ def fit(
     """
     import torch
 
+    from anatolab.data import shard
     from anatolab.methods import METHODS
     from anatolab.training import Validation, train
     from anatolab.training.folder import build, from_plain
@@ -66,7 +67,11 @@ def fit(
         for note in notes:
             print(f"note: {note}")
     torch.manual_seed(settings.seed)
-    run = train(build(info, weights), rows, split, settings, out=out, info=info, validation=validation)
+    method = build(info, weights)
+    stages: list[Stage] = method.stages()  # type: ignore[operator]
+    for stage in stages:  # refuses batches before processes start, each of which would say so
+        shard(torch.zeros(sum(stage.batch)), stage.batch[0], 0, settings.devices * settings.nodes)
+    run = train(method, rows, split, settings, out=out, info=info, validation=validation)
     state = "finished" if run.finished else "stopped; the same command continues"
     if rank == 0 and json:
         counts = {part: len(getattr(split, part)) for part in ("train", "development", "validation", "test")}

@@ -34,9 +34,10 @@ def of_folder(data: Path, info: Any, on: str) -> list[Job]:
 def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
     """Returns the cases of image files and of folders of them."""
     from anatolab.data import pairs
+    from anatolab.data.dicom import is_dicom
 
     files = [file for path in images for file in _inputs(path)]
-    if single := [file for file in files if file.suffix.lower() == ".dcm" and file.is_file()]:
+    if single := [file for file in files if file.is_file() and is_dicom(file)]:
         raise InputError(f"{single[0]}: is one file of a DICOM series; name the folder of the series.")
     groups: dict[str, tuple[Path, ...]] = {label_name(file): (file,) for file in files}
     if info.in_channels > 1:
@@ -50,6 +51,8 @@ def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{out}: two images have the name {twice}; predict them into folders of their own.")
     inputs = {file.resolve() for file in files}
+    if out.resolve() in inputs:
+        raise InputError(f"{out}: holds a DICOM series, which label volumes do not belong to; give another folder.")
     if replaced := [name for name in groups if (out / name).resolve() in inputs]:
         raise InputError(f"{out}: the label volume would replace the image {replaced[0]}; give another folder.")
     return [Job(name, partial(_load, name, group, info)) for name, group in groups.items()]
@@ -57,10 +60,13 @@ def of_images(images: Sequence[Path], info: Any, out: Path) -> list[Job]:
 
 def _inputs(path: Path) -> list[Path]:
     """Returns the images that a path names: a file, DICOM folders, or the images of a folder."""
-    from anatolab.data.dicom import dicom_folders
-    from anatolab.data.files import entries, is_image, list_images
+    from anatolab.data.dicom import dicom_folders, is_dicom
+    from anatolab.data.files import ENDINGS, PICTURES, entries, is_image, list_images
     from anatolab.data.layouts import LAYOUTS
+    from anatolab.data.pictures import is_picture
 
+    if path.is_file() and not is_image(path) and not is_picture(path) and not is_dicom(path):
+        raise InputError(f"{path}: is no image; name {', '.join((*ENDINGS, *PICTURES))} files, or a DICOM folder.")
     if folders := dicom_folders(path):
         return [*folders, *(file for file in entries(path) if is_image(file) and file.is_file())]
     try:

@@ -88,6 +88,8 @@ def predict(
         raise InputError("--on: names a part of a folder of patients; give --data.")
     if largest_component and every_component:
         raise InputError("--largest-component, --no-largest-component: give one of the two.")
+    if again := [path for k, path in enumerate(run) if path.resolve() in [other.resolve() for other in run[:k]]]:
+        raise InputError(f"{again[0]}: is given twice; name each run once.")
     methods, infos = _opened(run, device := device_of(accelerator))
     info = infos[0]
     stride = check_stride(stride, next((i.patch for i in infos if i.patch), None))

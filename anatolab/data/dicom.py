@@ -20,7 +20,7 @@ INDEX = "DICOMDIR"  # the index of a disc, which is no slice
 def holds_dicom(folder: Path) -> bool:
     """Returns whether one of the first files of a folder is a DICOM file."""
     files = sorted(_files_in(folder), key=lambda path: path.suffix.lower() != ".dcm")
-    return any(_is_dicom(path) for path in files[:3])
+    return any(_has_mark(path) for path in files[:3])
 
 
 def dicom_folders(folder: Path) -> list[Path]:
@@ -80,7 +80,7 @@ def _files_of(folder: Path) -> list[str]:
     files = list(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
     listed = {Path(file).name for file in files}
     for path in _files_in(folder):  # GDCM leaves out what it cannot read
-        if path.name not in {*listed, INDEX} and (path.suffix.lower() == ".dcm" or _is_dicom(path)):
+        if path.name not in {*listed, INDEX} and is_dicom(path):
             raise InputError(
                 f"{path}: is not a readable slice of the series beside it; copy it again, or take it out of the folder."
             )
@@ -125,7 +125,12 @@ def _check_even(folder: Path, headers: list[Any]) -> None:
         )
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
+    """Returns whether a file is one of a DICOM series, by its name or its content."""
+    return path.suffix.lower() == ".dcm" or _has_mark(path)
+
+
+def _has_mark(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

@@ -97,6 +97,8 @@ def load_case(
     image = checks.check_image(volumes, images[0])
     mask = None
     if label is not None:
+        if label.suffix.lower() in (".jpg", ".jpeg"):
+            raise InputError(f"{label}: is a JPEG, which does not keep class numbers; save the annotation as PNG.")
         values = read_picture(label)
         if len(values) > 1 and (values != values[:1]).any():
             raise InputError(f"{label}: is a color picture where class numbers are expected; save one channel of them.")

@@ -108,7 +108,7 @@ def write_weights(method: nn.Module, card: Mapping[str, Any], folder: Path, *, o
     """Writes ``model.safetensors`` with the card in its header, and the card as ``README.md`` for people."""
     from safetensors.torch import save
 
-    content = save(exported.weights_of(method), {exported.KEY: json.dumps(card, sort_keys=True), "format": "pt"})
+    content = save(exported.weights_of(method), exported.header(card))
     write_atomically(folder / exported.WEIGHTS, content, overwrite=overwrite)
     write_atomically(folder / "README.md", readme(card), overwrite=overwrite)
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from anatolab.records import seal
 from anatolab.training import checkpoint
 from anatolab.types import InputError
 
 WEIGHTS = "model.safetensors"
-FORMAT = 1  # raised when the required content of the card changes
+FORMAT = 2  # raised when the required content of the card changes
 KEY = "anatolab"  # the header's key of the card
 
 
@@ -39,24 +40,28 @@ def opened(path: Path, device: torch.device | str = "cpu") -> tuple[str | None, 
         raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
 
 
-def read(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
+def header(card: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the header of an export: its card, with a seal over it."""
+    return {KEY: json.dumps({**card, "seal": seal(card)}, sort_keys=True), "format": "pt"}
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads the card and the tensors of an export, without running any code stored in it.
 
-    Args:
-        path: The file.
-        device: Device for the tensors.
-
     Raises:
-        InputError: The file cannot be read, or is not an export that this version knows.
+        InputError: The file cannot be read, is not an export that this version knows, or differs from what was written.
     """
-    text, tensors = opened(path, device)
+    text, tensors = opened(path)
     try:
         card = json.loads(text or "null")
     except ValueError:
         card = None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise InputError(f"{path}: holds no description of format {FORMAT} of an anatolab run; export the run again.")
+    if card.pop("seal", None) != seal(card) or card.get("weights_sha256") != sha256_of(tensors):
         raise InputError(
-            f"{path}: holds no description of format {FORMAT} of an anatolab run; name what `anatolab export` wrote."
+            f"{path}: differs from what was exported (its checksum is wrong); download or copy it again, or export the "
+            "run again."
         )
     return card, tensors
 

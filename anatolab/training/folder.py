@@ -222,8 +222,12 @@ def open_run(folder: Path | str, device: torch.device | str = "cpu") -> tuple[nn
     folder = Path(folder)
     if not checkpoint.exists(folder) and exported.exists(folder):
         return _open_export(folder / exported.WEIGHTS, device)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; check the path.")
     if not checkpoint.exists(folder):
-        raise InputError(f"{folder}: holds no {checkpoint.LAST}, so it is not a run; name the --out of a training.")
+        raise InputError(
+            f"{folder}: holds no {checkpoint.LAST}, so it is not a run; name the --out of a training, or an export."
+        )
     payload = checkpoint.newest(folder, device)
     path = folder / checkpoint.LAST
     if not payload.get("info"):

@@ -72,6 +72,15 @@ def test_a_color_run_is_trained_evaluated_and_predicts_pictures(
     assert "cell_0.png: holds 1 channel, and 3 are expected; give color pictures, or name 1 in the dataset.json" in said
 
 
+def test_class_numbers_in_a_jpeg_are_refused_even_where_they_are_classes(tmp_path: Path) -> None:
+    data = write(tmp_path / "d", ".jpg", color=False)
+    for label in (data / "labelsTr").iterdir():
+        Image.new("L", Image.open(label).size).save(label.with_suffix(".jpg"))  # background, as in no other class
+        label.unlink()
+    with pytest.raises(InputError, match=r"cell_0.jpg: is a JPEG, which does not keep class numbers; save .* as PNG"):
+        open_cohort(data).refs[0].load()
+
+
 def test_pages_are_slices_palettes_are_numbers_and_what_is_odd_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pages = rng.integers(0, 60_000, (3, 8, 9)).astype(np.uint16)
@@ -237,7 +246,10 @@ def test_a_run_predicts_dicom_and_trains_on_it_without_labels(
     assert label.shape == (30, 28, 4)
     np.testing.assert_allclose(label.affine, np.diag([-1, -1, 1, 1]) @ lps, atol=1e-4)
     assert b"DOE" not in (out / "scan_7.nii.gz").read_bytes()
-    one = next((data / "imagesTs" / "scan_7").iterdir())
+    folder = data / "imagesTs" / "scan_7"
+    said = complaint(capsys, "predict", "--run", run, "--images", folder, "--out", folder)
+    assert "scan_7: holds a DICOM series, which label volumes do not belong to; give another folder." in said
+    one = next(folder.iterdir())
     said = complaint(capsys, "predict", "--run", run, "--images", one, "--out", tmp_path / "x")
     assert "is one file of a DICOM series; name the folder of the series" in said
 

@@ -230,6 +230,8 @@ def test_a_description_that_cannot_be_built_is_one_sentence(run: Path, tmp_path:
 def test_a_folder_without_a_checkpoint_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no last.pt, so it is not a run; name the --out of a training"):
         open_run(tmp_path)
+    with pytest.raises(InputError, match=r"absent: there is no such folder; check the path"):
+        open_run(tmp_path / "absent")
 
 
 def test_two_trainings_do_not_write_to_one_folder(tmp_path: Path) -> None:
