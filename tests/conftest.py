@@ -20,6 +20,9 @@ os.environ.setdefault("ANATOLAB_SIZE", "tiny")
 import numpy as np
 import pytest
 
+# jsonschema, which nbformat imports, would take 1.5 s for a parser of IRIs; no schema here has one.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -50,11 +50,17 @@ def organ(kind: str) -> Tensor:
 ORGANS = ("ring", "disc", "crescent", "thin", "tiny", "scattered")
 
 
+def repeated(strata: Strata, num: int, kind: str, generator: torch.Generator, repeats: int) -> Tensor:
+    """Samples of the only class, ``(repeats, num)``: at once, as those of as many classes with the same candidates."""
+    start, count = (cells.expand(repeats, -1) for cells in (strata.start, strata.count))
+    return sample_pixels(Strata(strata.order, start, count), num, kind, generator)  # type: ignore[arg-type]
+
+
 def moments(field: Tensor, label: Tensor, num: int, kind: str, repeats: int, grid: int = 4) -> tuple[float, float]:
     """Mean and variance of the estimate over many draws."""
     strata = bin_pixels(label, 1, grid=grid)
     generator = torch.Generator().manual_seed(1)
-    means = torch.stack([field[sample_pixels(strata, num, kind, generator)[0]].mean() for _ in range(repeats)])
+    means = field[repeated(strata, num, kind, generator, repeats)].mean(1)
     return means.mean().item(), means.var().item()
 
 
@@ -75,7 +81,7 @@ def test_the_mean_over_draws_is_unbiased_on_irregular_masks(shape: str, kind: st
 def test_every_candidate_has_the_same_chance_and_no_other_pixel_is_drawn(kind: str) -> None:
     label = organ("crescent")
     strata, generator = bin_pixels(label, 1), torch.Generator().manual_seed(0)
-    drawn = torch.cat([sample_pixels(strata, 250, kind, generator)[0] for _ in range(2000)])
+    drawn = repeated(strata, 250, kind, generator, 2000).flatten()
     count = torch.bincount(drawn, minlength=label.numel())
     inside = label.flatten() == 0
     assert count[~inside].sum() == 0
@@ -165,7 +171,7 @@ def test_cells_get_their_share_of_the_draws_up_to_one_and_on_average_exactly() -
     count = torch.tensor([5, 0, 1, 30, 2, 62])
     start = count.cumsum(0) - count
     strata, generator = Strata(torch.arange(100), start[None], count[None]), torch.Generator().manual_seed(0)
-    drawn = torch.stack([sample_pixels(strata, 7, "stratified", generator)[0] for _ in range(20_000)])
+    drawn = repeated(strata, 7, "stratified", generator, 20_000)
     cell = torch.searchsorted(count.cumsum(0), drawn, right=True)
     got = (cell[..., None] == torch.arange(6)).sum(1)
     share = count * 7 / 100
@@ -235,7 +241,7 @@ def test_the_variance_of_a_contrastive_gradient_is_exact_too_and_falls() -> None
     assert sag < naive
     generator, repeats = torch.Generator().manual_seed(0), 2000
     for kind, exact in zip(KINDS, (naive, sg, sag), strict=True):
-        means = torch.stack([gradient[sample_pixels(strata, 64, kind, generator)[0]].mean(0) for _ in range(repeats)])
+        means = gradient[repeated(strata, 64, kind, generator, repeats)].mean(1)
         assert means.var(0).sum().item() == pytest.approx(exact, rel=0.1)
     noise = torch.randn(1024, 64, dtype=torch.float64)
     assert exact_variance(noise, strata, 64, "stratified") == pytest.approx(

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HEAVY = ["torch", "torch._dynamo", "monai.networks.nets", "tyro", "sphinx.cmd.build", "myst_parser.sphinx_ext.main"]
-HEAVY += ["plotly.graph_objects", "scipy.stats", "sphinxcontrib.bibtex"]  # none of them imports anatolab
+HEAVY += ["plotly.graph_objects", "scipy.stats", "sphinxcontrib.bibtex", "nbformat"]  # none of them imports anatolab
 ROOT = Path(__file__).resolve().parents[1]
 
 

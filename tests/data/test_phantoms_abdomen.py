@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -16,6 +14,7 @@ from anatolab.data.phantoms import abdomen_cohort, draw_abdomen, write_abdomen
 from anatolab.data.phantoms.abdomen import CODES, VERSION, draw_abdomens
 from anatolab.data.phantoms.fields import chain, ellipsoid, rotation
 from anatolab.data.phantoms.trunk import ORGANS, PHASES
+from tests import warm
 
 SIZE = 72
 DRAWN = 30
@@ -46,7 +45,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_abdomen; d = draw_abdomen(5, 2, size=48); "
         "print(hashlib.sha256(d.image.tobytes() + d.label.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
+    other = warm.python("-c", code, timeout=120)
     assert other.stdout.strip() == digest(draw_abdomen(5, 2, size=48))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +14,7 @@ from anatolab.data import dims_for
 from anatolab.data.phantoms import atrium_cohort, draw_atrium, write_atrium
 from anatolab.data.phantoms.atrium import VERSION
 from anatolab.data.phantoms.fields import smooth_min, tube, volume_field
+from tests import warm
 
 SIZE = 48
 DRAWN = 24
@@ -39,7 +38,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_atrium; d = draw_atrium(5, 2, size=32); "
         "print(hashlib.sha256(d.image.tobytes() + d.label.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
+    other = warm.python("-c", code, timeout=120)
     assert other.stdout.strip() == digest(draw_atrium(5, 2, size=32))
 
 

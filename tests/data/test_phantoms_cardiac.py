@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
@@ -16,6 +14,7 @@ from scipy import ndimage
 from anatolab.data.phantoms import cardiac_cohort, draw_cohort, draw_patient, write_cardiac
 from anatolab.data.phantoms.cardiac import PATHOLOGIES, VERSION
 from anatolab.data.phantoms.fields import Grid
+from tests import warm
 
 SIZE = 96
 DRAWN = 25
@@ -54,7 +53,7 @@ def test_another_process_draws_the_same_bits():
         "import hashlib; from anatolab.data.phantoms import draw_patient; d = draw_patient(5, 2, size=64); "
         "print(hashlib.sha256(b''.join(a.tobytes() for p in ('ED', 'ES') for a in d.frames[p])).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
+    other = warm.python("-c", code, timeout=120)
     assert other.stdout.strip() == digest(draw_patient(5, 2, size=64))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from anatolab.data.phantoms.scenes import (
     recombined_scenes,
 )
 from anatolab.types import InputError
+from tests import warm
 from tests.scene_files import write_scenes
 
 PINNED = (0.110543, 105.1114)  # mean mask and mean pixel of finch_or_duck((40, 8, 8), seed=7)
@@ -45,7 +44,7 @@ def test_another_process_draws_the_same_bits_and_another_seed_others() -> None:
         "import hashlib; from anatolab.data.phantoms.scenes import pretraining_scenes; "
         "print(hashlib.sha256(pretraining_scenes(30, seed=5).images.tobytes()).hexdigest())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=120)
+    other = warm.python("-c", code, timeout=120)
     assert other.stdout.strip() == digest(pretraining_scenes(30, seed=5).images)
     assert other.stdout.strip() != digest(pretraining_scenes(30, seed=6).images)
 

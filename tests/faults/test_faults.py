@@ -6,8 +6,6 @@ import errno
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,11 @@ from typing import Any
 import pytest
 
 from anatolab.errors import InputError
+from tests import warm
 from tests.faults import claims, injected, kills, mutations, rot, writers
 from tests.faults.child import Ended, command, fork, is_sentence, refused, refusing
 from tests.faults.tally import Tally
 
-ROOT = Path(__file__).resolve().parents[2]
 LINUX = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="children are ended through pidfd, as on Linux")
 LEAST = {
     kills.KIND: 18,
@@ -37,8 +35,8 @@ LEAST = {
 def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the short form counts, in a process of its own: children are forks of one that has computed nothing."""
     out = tmp_path_factory.mktemp("faults") / "counts.json"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.faults", str(out)], cwd=ROOT, timeout=900)
-    assert done.returncode == 0
+    done = warm.python("-m", "tests.faults", str(out), timeout=900)
+    assert done.returncode == 0, done.stderr
     return json.loads(out.read_text())
 
 

@@ -36,15 +36,16 @@ def make(
     return kind(light_unet(1, 3, spatial_dims=dims, width=4, depth=4), config).train()
 
 
-def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1) -> Batch:
-    """Images in which the brightness of a box tells its class, on a darker ground."""
+def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1, side: int = 0) -> Batch:
+    """Images in which the brightness of a box tells its class, on a darker ground; planes of 32, volumes of 16."""
     generator = torch.Generator().manual_seed(seed)
-    sides = [32] * dims
+    side = side or (32 if dims == 2 else 16)
+    sides, box = [side] * dims, side * 11 // 32
     label = torch.zeros(labeled + unlabeled, *sides, dtype=torch.long)
     for row in label:
         for c in (1, 2):
-            corner = torch.randint(2, 18, (dims,), generator=generator).tolist()
-            row[tuple(slice(a, a + 11) for a in corner)] = c
+            corner = torch.randint(2, side * 18 // 32, (dims,), generator=generator).tolist()
+            row[tuple(slice(a, a + box) for a in corner)] = c
     image = label[:, None] / 3 + 0.15 * torch.rand(len(label), 1, *sides, generator=generator)
     label[labeled:] = IGNORE
     return Batch(image.clamp(0, 1), label, labeled)

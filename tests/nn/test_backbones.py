@@ -83,7 +83,7 @@ def test_morse_attaches_learns_and_reaches_the_backbone(name: str, dims: int) ->
 
     optimizer = torch.optim.Adam(method.parameters(), 3e-3)
     values: list[float] = []
-    for step in range(20):
+    for step in range(12):
         losses = method.training_step(given, 0.9)
         optimizer.zero_grad()
         losses.total.backward()

@@ -1,4 +1,4 @@
-"""Trains in two processes on the CPU; run under torchrun by test_ddp.py. Usage: ddp.py FOLDER"""
+"""Trains in two processes on the CPU; run as under torchrun by test_ddp.py. Usage: ddp.py FOLDER"""
 
 from __future__ import annotations
 

@@ -1,25 +1,40 @@
-import subprocess
-import sys
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from anatolab.training import train
 from anatolab.types import InputError
+from tests import warm
 from tests.training import toy
 from tests.training.ddp import SETTINGS, Plain
 
-ROOT = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What two processes end with, in the environment that torchrun gives; test_ddp_cli.py starts torchrun itself."""
     folder = tmp_path_factory.mktemp("ddp")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.training.ddp"]
-    subprocess.run([sys.executable, *launch, str(folder)], cwd=ROOT, check=True, timeout=280)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+
+    def started(rank: int) -> CompletedProcess[str]:
+        env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
+        return warm.python("-m", "tests.training.ddp", str(folder), env=env, timeout=280)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(started, range(2)):
+            assert done.returncode == 0, done.stderr
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 
