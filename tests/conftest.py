@@ -40,22 +40,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 # The files that take longest. `make unit` deals them out first, so that no worker ends alone with one.
 LONG = (
-    "faults/test_faults.py",
-    "methods/test_action.py",
-    "test_carry.py",
-    "test_solutions.py",
     "test_readme.py",
-    "methods/test_today.py",
-    "analysis/test_embeddings.py",
-    "test_ledger_pages.py",
-    "training/test_ddp.py",
-    "training/test_folder.py",
-    "test_startup.py",
-    "test_sampling_strata.py",
+    "methods/test_action.py",
+    "test_solutions.py",
+    "faults/test_faults.py",
     "training/test_ddp_cli.py",
-    "test_book.py",
+    "test_startup.py",
+    "nn/test_backbones.py",
     "test_cli_methods.py",
+    "methods/test_today.py",
+    "test_ledger_pages.py",
+    "test_carry.py",
+    "analysis/test_embeddings.py",
     "test_recipes.py",
+    "test_cli_robust.py",
+    "test_book.py",
+    "methods/test_mona.py",
+    "training/test_folder.py",
+    "test_cli.py",
+    "training/test_ddp.py",
+    "test_cli_export.py",
 )
 
 
