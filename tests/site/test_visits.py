@@ -156,6 +156,9 @@ def test_search_from_disk_quotes_pages_and_ranks_chapters_before_the_api(browser
     assert api
     assert max(chapters[:5]) < min(api)
     assert sum(mark.lower().startswith("temperature") for link, mark in results if "autoapi" not in link) >= 5
+    opened = visit(browser, (site / "notebooks" / "60_centers.html").as_uri(), axe=True)
+    assert browser.find_elements("css selector", "span.highlighted")
+    assert not opened.bad, "\n" + "\n".join(opened.bad)
 
 
 def test_each_heading_of_the_print_is_one_bookmark(browser: Any, site: Path) -> None:
