@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from anatolab.records import seal
@@ -25,7 +24,7 @@ def exists(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file()
 
 
-def opened(path: Path, device: torch.device | str = "cpu") -> tuple[str | None, dict[str, Tensor]]:
+def opened(path: Path) -> tuple[str | None, dict[str, Tensor]]:
     """Reads the text under our key in the header of a safetensors file, or None, and the tensors.
 
     Raises:
@@ -34,7 +33,7 @@ def opened(path: Path, device: torch.device | str = "cpu") -> tuple[str | None, 
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: cannot be read as safetensors ({error}); download or copy it again.") from error
