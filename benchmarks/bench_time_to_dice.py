@@ -5,9 +5,9 @@ generated hearts, and no target). The networks of every 250th update are kept wh
 on the validation patients afterwards, so that the curve costs the run nothing; its learning rate falls over all
 updates, so a point within the curve is lower than a run of that length would end. One process, one thread: CPU seconds
 of another machine differ, ratios less. Exits with 1 if the target takes longer than ten CPU minutes; ``--report``
-prints the same and exits with 0.
+prints the same and exits with 0. ``--record`` writes a record a seed, which chapter 14 draws and ``targets.py`` judges.
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_time_to_dice.py [--report] [--seeds 0 1 2] [--updates 5000] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/bench_time_to_dice.py [--report] [--seeds 0 1 2] [--updates 5000] [--record]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anatolab import records
 from anatolab.data import find_field_of_view, open_cohort, phantoms, prepare, split_patients
 from anatolab.inference import evaluate
 from anatolab.methods import METHODS
@@ -126,6 +127,19 @@ def run(name: str, seed: int, updates: int | None) -> dict[str, Any]:
     return {"seed": seed, "seconds": seconds, "curve": curve, "dice": last, "reached_s": reached}
 
 
+def record(name: str, measured: dict[str, Any], data: str, made: dict[str, Any]) -> Path:
+    """Writes the record of one training: seconds by stage, and its curve."""
+    seconds, updates, dice = zip(*measured["curve"], strict=True)
+    curve = {"cpu_s": seconds, "updates": updates, "dice": dice}
+    reached = measured["reached_s"] if math.isfinite(measured["reached_s"]) else None
+    values = {"dice": measured["dice"], "reached_s": reached, "seconds": measured["seconds"], "curve": curve}
+    config = {"data": data, "method": name, "target": TARGET, "time": "CPU seconds of one thread, files to table"}
+    what = f"time to Dice, {name}"
+    return records.write(
+        records.Record(f"time-to-dice-{name}", measured["seed"], values, what, "benchmark", config, made)
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", action="store_true", help="print, and exit with 0 whatever was measured")
@@ -133,7 +147,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one training each")
     parser.add_argument("--updates", type=int, help="of the training; those of size demo where not given")
     parser.add_argument("--json", type=Path, help="write the numbers to this file as well")
+    parser.add_argument("--record", action="store_true", help="write a record of each seed")
     args = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "studies"))
+    import recording
 
     torch.set_num_threads(1)
     name = "ACDC" if os.environ.get("ANATOLAB_DATA") else "generated hearts"
@@ -141,7 +158,11 @@ def main() -> int:
         runs = []
         for seed in args.seeds:
             os.environ["ANATOLAB_CACHE"] = str(Path(cache) / str(seed))  # nothing is prepared beforehand
+            provenance = recording.Clock().provenance
             runs.append(run(args.method, seed, args.updates))
+            if args.record:
+                made = {**provenance(), "device": f"cpu ({recording.processor()}), one thread"}
+                print(record(args.method, runs[-1], name, made))
             stages = ", ".join(f"{stage} {s:.0f} s" for stage, s in runs[-1]["seconds"].items())
             print(f"{name}, {args.method}, seed {seed}: Dice {runs[-1]['dice']:.3f}; {stages}", flush=True)
     for points in zip(*(r["curve"] for r in runs), strict=True):

@@ -1,9 +1,11 @@
-"""Helpers of all studies: a clock that gives the provenance, and rounding."""
+"""Helpers of studies and benchmarks: a clock that gives the provenance, the processor, and rounding."""
 
 from __future__ import annotations
 
+import platform
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +26,14 @@ class Clock:
         return records.provenance(
             started=self.started, wall_s=seconds, device="cpu", threads=threads, before=self.before
         )
+
+
+def processor() -> str:
+    """Returns the name of the processor, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def rounded(value: Any) -> Any:

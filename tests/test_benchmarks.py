@@ -25,9 +25,22 @@ STEPS: dict[str, Any] = {
 
 def test_every_script_has_a_contract_and_every_contract_its_script() -> None:
     scripts = {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")}
-    assert {c.script for c in targets.CONTRACTS if c.script} == scripts - {"time_to_dice"}
+    assert {c.script for c in targets.CONTRACTS if c.script} == scripts
     assert all(c.read is None or c.script for c in targets.CONTRACTS)
     assert all(c.reason for c in targets.CONTRACTS if c.read is None)
+
+
+@pytest.mark.parametrize(
+    ("ends", "words", "met"),
+    [
+        ([(0.86, 540.0), (0.85, 480.0)], "8.5 min", True),
+        ([(0.86, 540.0), (0.85, 720.0)], "10.5 min", False),  # the mean alone would hide a seed
+        ([(0.86, 540.0), (0.84, None)], "0.860 after 11.0 min, 0.840 after 11.0 min", False),
+    ],
+)
+def test_the_time_to_a_dice_is_judged_by_its_slowest_seed(ends: Any, words: str, met: bool) -> None:
+    runs = [{"dice": d, "reached_s": s, "curve": {"cpu_s": [60.0, 660.0]}} for d, s in ends]
+    assert targets.reached({"runs": runs}) == (words, met)
 
 
 @pytest.mark.parametrize(
