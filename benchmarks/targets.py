@@ -352,8 +352,6 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     names = args.only or scripts
     reports = {n: measured(n, args.out, quick=args.quick, keep=args.keep) for n in names}
-        name: measured(name, args.out, quick=args.quick, keep=args.keep) for name in args.only or scripts
-    }
     if records.exists("time-to-dice-base"):
         reports[RECORDED] = {"runs": [r.values for r in records.load("time-to-dice-base")]}
     rows = list(judged(CONTRACTS, reports))
