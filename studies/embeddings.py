@@ -1,15 +1,16 @@
-"""Follows how five methods embed the same validation pixels during training; writes records.
+"""Follows how six methods embed the same validation pixels during training; writes records.
 
     python studies/embeddings.py                # trains what is missing, then writes the record embeddings-cardiac
     python studies/embeddings.py --method mona  # trains this one alone
     python studies/embeddings.py --updates 2000 --folder runs/long  # the budget of the other records
 
-Each method is trained on the generated hearts with three labeled patients, at the demo preset for 1,000 updates; at the
-tiny preset the staged methods learn almost nothing. At six moments the student reads the same 400 pixels of the ten
+Each method is trained on the generated hearts with three labeled patients, at the demo preset for 1,000 updates, in the
+field of view of these three. The four papers' methods add their terms to the base after two stages that pre-train, each
+a quarter of the updates, as the papers have them. At six moments the student reads the same 400 pixels of the ten
 validation patients, 10 of each class in each patient. `runs/embeddings` keeps their decoder vectors, their
-representations if the method has them, and the Dice of all validation slices. The record holds t-SNE maps, each
-initialized from the one before and aligned to it, and their quality, with the range over maps with random starts. A
-record per method, embeddings-cardiac-<method>, has the values per patient by which claims are judged.
+representations if the method has them, and the Dice of its predictions on all validation slices. The record holds t-SNE maps,
+each initialized from the one before and aligned to it, and their quality, with the range over maps with random starts.
+A record per method, embeddings-cardiac-<method>, has the values per patient by which claims are judged.
 """
 
 from __future__ import annotations
@@ -27,21 +28,18 @@ from recording import Clock
 
 from anatolab import records
 from anatolab.analysis.embeddings import Points, aligned_maps, hits, measure, read_features
-from anatolab.data import prepare, split_sha256
+from anatolab.data import Rows, find_field_of_view, prepare, split_sha256
 from anatolab.methods import METHODS
-from anatolab.nn import NETWORKS, light_unet
+from anatolab.nn import NETWORKS
 from anatolab.presets import SIZES
 from anatolab.training import Settings, train
 from anatolab.types import Size
 
 UPDATES, SHARES = 1_000, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # of which the moments are
-METHODS_SHOWN = ("supervised", "action", "actionpp", "mona", "arco")
+METHODS_SHOWN = ("supervised", "base", "action", "actionpp", "mona", "arco")
+STAGES = (0.25, 0.25)  # shares of the two stages of pre-training
 PER_CLASS, SEED, STARTS = 100, 0, 5  # pixels; of the training and of the choice; random starts of a map
 PERPLEXITY, NEIGHBORS = 30.0, 15
-
-
-# A few hundred updates need larger steps, and images of 64 pixels one level less of the network.
-TINY: dict[str, Any] = {"lr": 0.1}
 
 
 @torch.no_grad()
@@ -67,13 +65,15 @@ def follow(name: str, size: Size, updates: int, folder: Path) -> None:
     clock = Clock()
     cohort, split_of = COHORTS["cardiac"]()
     split = split_of(3)
-    config = replace(METHODS[name].Config().for_size(size), updates=updates)
-    tiny = size.name == "tiny"
-    rows = prepare(cohort, split.train, size=(size.side, size.side))
-    held_out = prepare(cohort, split.validation, size=(size.side, size.side))
+    config: Any = replace(METHODS[name].Config().for_size(size), updates=updates)
+    if hasattr(config, "pretraining"):
+        config = replace(config, pretraining=replace(config.pretraining, shares=STAGES))
+    view = find_field_of_view(cohort, split.labeled_patients)
+    rows = prepare(cohort, split.train, size=size.image, field_of_view=view)
+    held_out = prepare(cohort, split.validation, size=size.image, field_of_view=replace(view, margin=1.0))
+    assert isinstance(held_out, Rows)
     torch.manual_seed(SEED)
-    network = light_unet(1, len(cohort.classes), depth=4) if tiny else NETWORKS[size.network](1, len(cohort.classes))
-    method: Any = METHODS[name](network, config)
+    method: Any = METHODS[name](NETWORKS[size.network](1, len(cohort.classes)), config)
     moments = [round(share * updates) for share in SHARES]
     read: dict[str, Any] = {"decoder": [], "representation": [], "dice": []}
 
@@ -98,7 +98,7 @@ def follow(name: str, size: Size, updates: int, folder: Path) -> None:
             torch.set_rng_state(state)
 
     method.after_step = after_step
-    settings = Settings(seed=SEED, accelerator="cpu", **(TINY if tiny else {}))
+    settings = Settings(seed=SEED, accelerator="cpu")
     run = train(method, rows, split, settings, progress=False)
     if not run.finished:
         raise KeyboardInterrupt  # a stopped training leaves nothing
@@ -200,7 +200,7 @@ def main() -> None:
             "trainings": {name: read["made"] | {"code": read["code"]} for name, read in reads.items()},
         }
     )
-    titles = {"": "maps of validation pixels along five trainings"}
+    titles = {"": "maps of validation pixels along six trainings"}
     parts = {"": values}
     for name, read in reads.items():
         parts[f"-{name.replace('_', '-')}"] = {"per_patient": by_patient(read), "dice": read["dice"][-1]}
