@@ -8,9 +8,9 @@ Each method is trained on the generated hearts with three labeled patients, at t
 field of view of these three. The four papers' methods add their terms to the base after two stages that pre-train, each
 a quarter of the updates, as the papers have them. At six moments the student reads the same 400 pixels of the ten
 validation patients, 10 of each class in each patient. `runs/embeddings` keeps their decoder vectors, their
-representations if the method has them, and the Dice of its predictions on all validation slices. The record holds t-SNE maps,
-each initialized from the one before and aligned to it, and their quality, with the range over maps with random starts.
-A record per method, embeddings-cardiac-<method>, has the values per patient by which claims are judged.
+representations if the method has them, and the Dice of its predictions on all validation slices. The record holds t-SNE
+maps, each initialized from the one before and aligned to it, and their quality, with the range over maps with random
+starts. A record per method, embeddings-cardiac-<method>, has the values per patient by which claims are judged.
 """
 
 from __future__ import annotations

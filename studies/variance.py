@@ -2,8 +2,9 @@
 
     python studies/variance.py --data acdc --seeds 0 1 2        # writes the records variance-acdc; or cardiac
 
-ARCO with naive draws is trained at the demo preset for 600 updates. At the start, the middle and the end of its last
-stage a fixed batch is read once, keys and negatives are fixed, and the pixels of three contrasts are drawn anew:
+ARCO with naive draws is trained at the demo preset for 600 updates, in the field of view of its labeled patients. At
+the start, the middle and the end of its last stage a fixed batch is read once, keys and negatives are fixed, and the
+pixels of three contrasts are drawn anew:
 
 * `action`: anatomical contrast, anchors are the hard pixels of each class, as ACTION draws them;
 * `info_nce`: plain pixel InfoNCE, anchors are all labeled pixels, the positive is the teacher's same pixel;
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from anatolab import records
 from anatolab.analysis import exact_variance
-from anatolab.data import prepare, split_sha256
+from anatolab.data import find_field_of_view, prepare, split_sha256
 from anatolab.losses import anatomical_contrast, class_means
 from anatolab.methods import Arco
 from anatolab.methods._teacher_student import TeacherStudentOutput, forward_pair
@@ -146,7 +147,8 @@ def along_training(data: str, seed: int, updates: int) -> records.Record:
     size = SIZES["demo"]
     cohort, split_of = COHORTS[data]()
     split = split_of(3)
-    rows = prepare(cohort, split.train, size=(size.side, size.side))
+    view = find_field_of_view(cohort, split.labeled_patients)
+    rows = prepare(cohort, split.train, size=size.image, field_of_view=view)
     torch.manual_seed(seed)
     config = replace(Arco.Config(pixel_sampler="naive").for_size(size), updates=updates)
     method: Any = Arco(NETWORKS[size.network](1, len(cohort.classes)), config)
