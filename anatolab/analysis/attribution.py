@@ -27,6 +27,7 @@ from anatolab.robust.clip import Clip
 from anatolab.types import InputError
 
 Margin = Callable[[Tensor], Tensor]
+BATCH = 256  # images on the path of integrated gradients at a time; all at once take gigabytes, and twice as long
 
 
 def margin_of(model: nn.Module, text: Tensor, scale: float) -> Margin:
@@ -179,7 +180,9 @@ def integrated_gradients(margin: Margin, images: Tensor, baseline: Tensor, steps
         from captum.attr import IntegratedGradients
     except ImportError as error:
         raise InputError("integrated gradients need captum; install it with: pip install captum") from error
-    attributions: Tensor = IntegratedGradients(margin).attribute(images, baseline.expand_as(images), n_steps=steps)
+    attributions: Tensor = IntegratedGradients(margin).attribute(
+        images, baseline.expand_as(images), n_steps=steps, internal_batch_size=max(BATCH, len(images))
+    )
     return attributions.detach()
 
 
