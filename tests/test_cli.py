@@ -167,6 +167,9 @@ def test_wrong_input_ends_with_one_sentence(
     new = tmp_path / "new"
     train = ["train", "--out", new, *TRAIN, "--data"]
     assert "there is no such folder" in complaint(capsys, *train, tmp_path / "none", "supervised")
+    with pytest.raises(SystemExit) as helped:
+        main([*map(str, train), str(tmp_path / "none"), "supervised", "--help"])
+    assert helped.value.code == 0
     assert "give a seed" in complaint(capsys, "train", "--out", new, "--data", data, "--held-out", "2", "supervised")
     assert not new.exists()
     assert "so it is not a run" in complaint(capsys, "evaluate", "--run", tmp_path)

@@ -35,6 +35,8 @@ def test_a_file_that_is_no_image_is_named_as_such(
 ) -> None:
     said = complaint(capsys, "predict", "--run", runs[0], "--images", runs[0] / "run.json", "--out", tmp_path / "p")
     assert "run.json: is no image; name .nii.gz, .nii, .nrrd, .mha, .mhd, .png, .jpg, .jpeg, .tif, .tiff, .bmp" in said
+    said = complaint(capsys, "predict", "--run", runs[0], "--images", tmp_path / "no.nii.gz", "--out", tmp_path / "p")
+    assert "no.nii.gz: there is no such file or folder; check the path" in said
     said = complaint(
         capsys, "predict", "--run", runs[0], "--run", runs[0], "--images", tmp_path, "--out", tmp_path / "p"
     )

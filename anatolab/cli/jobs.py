@@ -65,6 +65,8 @@ def _inputs(path: Path) -> list[Path]:
     from anatolab.data.layouts import LAYOUTS
     from anatolab.data.pictures import is_picture
 
+    if not (path.exists() or path.is_symlink()):
+        raise InputError(f"{path}: there is no such file or folder; check the path.")
     if path.is_file() and not is_image(path) and not is_picture(path) and not is_dicom(path):
         raise InputError(f"{path}: is no image; name {', '.join((*ENDINGS, *PICTURES))} files, or a DICOM folder.")
     if folders := dicom_folders(path):

@@ -196,7 +196,8 @@ def _dims(arguments: Sequence[str]) -> int:
     parser.add_argument("--dims", nargs="?")
     parser.add_argument("--data", nargs="?")
     given, _ = parser.parse_known_args(arguments)
-    if given.dims in ("2", "3") or given.data is None:
+    helps = {"-h", "--help"} & {*arguments} and not Path(given.data or "").is_dir()  # of a folder that is not there yet
+    if given.dims in ("2", "3") or given.data is None or helps:
         return 3 if given.dims == "3" else 2
     case = open_cohort(given.data).refs[0].load()
     return 2 if case.image.shape[1] == 1 else dims_for(case.spacing)
