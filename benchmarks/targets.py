@@ -166,7 +166,7 @@ HASHED = "bound by memory; records hash this code, so it is not written anew for
 CACHES = "other work shared caches and memory when this was measured"
 GROWS = "memory still grew in the few rounds of this run"
 AGAIN = "the student of MONA reads unlabeled images a second time, warped"
-BUSY = "imports stretch on a busy machine; tests hold them to multiples of torch's"
+BUSY = "torch's optimizers import its compiler, over a second; tests hold starts to multiples of torch's own"
 TRAINING = "a training, by its own command: benchmarks/bench_time_to_dice.py --record"
 CONTRACTS = (
     Contract("time to Dice .85, 3 patients of ACDC", "none", "<= 10 CPU min", "time_to_dice", reached, reason=SHORT),
