@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("NUMBA_OPT", "0")  # UMAP compiles longer than it runs
 os.environ.setdefault("ANATOLAB_SIZE", "tiny")
 
 import numpy as np
@@ -22,6 +24,9 @@ import pytest
 
 # jsonschema, which nbformat imports, would take 1.5 s for a parser of IRIs; no schema here has one.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+# Two million objects of torch and MONAI are looked through less often for the few that tests leave behind.
+gc.set_threshold(20_000, 20, 20)
 
 ROOT = Path(__file__).resolve().parents[1]
 
