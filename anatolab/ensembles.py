@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anatolab.data import FieldOfView
-from anatolab.inference import Window, predict_scores
+from anatolab.inference import Window, likeliest, predict_scores
 from anatolab.types import Case, InputError
 from anatolab.writing import SCALE
 
@@ -91,7 +91,7 @@ def predict_ensemble(
     if not several and not uncertainty and probabilities is None:
         start = 0
         for scores in members[0].scores(cases[0], **rules):
-            label[start : start + len(scores)] = scores.argmax(1).to(torch.uint8).cpu().numpy()
+            label[start : start + len(scores)] = likeliest(scores)
             start += len(scores)
         return Prediction(label)
     streams = [member.probabilities(case, **rules) for member, case in zip(members, cases, strict=True)]
@@ -100,7 +100,7 @@ def predict_ensemble(
     for z, planes in enumerate(zip(*streams, strict=True)):
         mean = torch.stack(planes).mean(0) if several else planes[0]
         if several:
-            label[z] = mean.argmax(0).to(torch.uint8).numpy()
+            label[z] = likeliest(mean, 0)
         if entropy is not None:
             entropy[z] = (total := _entropy(mean)).numpy()
             if mutual is not None:
@@ -116,7 +116,7 @@ def _labeled(member: Member, parts: Iterator[Tensor], label: np.ndarray) -> Iter
     """Yields a single member's probabilities; labels come from its scores, as rounding may tie probabilities."""
     z = 0
     for scores in parts:
-        label[z : z + len(scores)] = scores.argmax(1).to(torch.uint8).cpu().numpy()
+        label[z : z + len(scores)] = likeliest(scores)
         z += len(scores)
         yield from (torch.softmax(scores, 1) if len(member.size) == 2 else scores).cpu()
 

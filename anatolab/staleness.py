@@ -49,7 +49,10 @@ def closure_sha256(module: str, package: Path | None = None) -> str:
     Returns:
         64 hexadecimal digits; the empty string if the module does not exist, so that its records are stale.
     """
-    source = _Source(package or PACKAGE)
+    return _closure(_source(package or PACKAGE), module)
+
+
+def _closure(source: _Source, module: str) -> str:
     if source.path(module) is None:
         return ""
     described: dict[Key, list[str | Key]] = {}
@@ -57,7 +60,7 @@ def closure_sha256(module: str, package: Path | None = None) -> str:
     while todo:
         key = todo.pop()
         if key not in described:
-            described[key] = _Description(source, key).pieces
+            described[key] = source.described(key)
             todo += [piece for piece in described[key] if isinstance(piece, tuple)]
 
     # Colors of definitions are refined by the colors of their references, until no color class splits.
@@ -92,11 +95,18 @@ class _Module:
 
 
 class _Source:
-    """The files of a package, parsed when they are asked for."""
+    """The files of a package, parsed and described when they are asked for, and once."""
 
     def __init__(self, package: Path) -> None:
         self.package = package
         self.modules: dict[str, _Module] = {}
+        self.descriptions: dict[Key, list[str | Key]] = {}
+
+    def described(self, key: Key) -> list[str | Key]:
+        """Returns a definition as strings and references."""
+        if key not in self.descriptions:
+            self.descriptions[key] = _Description(self, key).pieces
+        return self.descriptions[key]
 
     def path(self, module: str) -> Path | None:
         """Returns the file of a module of anatolab; None where there is none."""
@@ -137,6 +147,11 @@ class _Source:
             if name in parsed.imports and parsed.imports[name] != (module, name):
                 return self.resolve(*parsed.imports[name])
         return (f"{module}.{name}", "") if self.path(f"{module}.{name}") else None
+
+
+@cache  # methods share most of what they reach
+def _source(package: Path) -> _Source:
+    return _Source(package)
 
 
 def _is_silent(node: ast.stmt) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("NUMBA_OPT", "0")  # UMAP compiles longer than it runs
 os.environ.setdefault("ANATOLAB_SIZE", "tiny")
 
 import numpy as np
@@ -22,6 +24,9 @@ import pytest
 
 # jsonschema, which nbformat imports, would take 1.5 s for a parser of IRIs; no schema here has one.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+# The collector looks less often through all objects of torch and MONAI for the few that tests leave behind.
+gc.set_threshold(20_000, 20, 20)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,25 +46,35 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 # The files that take longest. `make unit` deals them out first, so that no worker ends alone with one.
 LONG = (
     "test_readme.py",
+    "faults/test_faults.py",
     "methods/test_action.py",
     "test_solutions.py",
-    "faults/test_faults.py",
-    "training/test_ddp_cli.py",
+    "methods/test_today.py",
+    "test_cli_methods.py",
+    "test_cli_robust.py",
     "test_startup.py",
     "nn/test_backbones.py",
-    "test_cli_methods.py",
-    "methods/test_today.py",
-    "test_ledger_pages.py",
+    "training/test_ddp_cli.py",
+    "test_cli_runs.py",
+    "methods/test_action_runs.py",
+    "training/test_shipped.py",
     "test_carry.py",
+    "methods/test_morse.py",
     "analysis/test_embeddings.py",
-    "test_recipes.py",
-    "test_cli_robust.py",
-    "test_book.py",
-    "methods/test_mona.py",
+    "data/test_malformed.py",
+    "test_gains.py",
+    "test_ledger_pages.py",
+    "training/test_loop.py",
+    "robust/test_demo.py",
+    "robust/test_clip.py",
+    "nn/test_tap.py",
+    "test_explore_live.py",
+    "test_ensembles.py",
     "training/test_folder.py",
-    "test_cli.py",
-    "training/test_ddp.py",
-    "test_cli_export.py",
+    "test_trainings.py",
+    "test_notebooks.py",
+    "methods/test_mona.py",
+    "test_cli_volumes.py",
 )
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, cast, get_type_hints
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from anatolab.cli import main
 from anatolab.cli.flags import comments_of, converted, with_distinct_flags
 from anatolab.data.phantoms import write_atrium, write_cardiac
 from anatolab.methods import METHODS
+from anatolab.nn import tap
 from anatolab.training import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +35,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         2: write_cardiac(root / "hearts", patients=4, seed=0, size=64),
         3: write_atrium(root / "atria", patients=4, seed=0, size=24),
     }
+
+
+@pytest.fixture(autouse=True)
+def _small_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds channels and strides of a volume's network on a side of 16, where they are those on 64."""
+    monkeypatch.setitem(cast(dict[str, Any], tap.__kwdefaults__), "size", 16)
 
 
 def command(data: Path, out: Path, dims: int, method: str, *flags: str, loop: tuple[str, ...] = ()) -> list[str]:

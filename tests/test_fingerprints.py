@@ -19,11 +19,6 @@ from tests.scripts import script
 tool = script("studies/fingerprints.py")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANATOLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture(scope="module")
 def reference() -> dict[str, float]:
     return tool.measure("mean_teacher", 2, "light_unet")

@@ -34,7 +34,7 @@ def test_a_changed_reader_leaves_the_record_of_the_abdomen_fresh(monkeypatch: py
     read: set[str] = set()
     module = staleness._Source.module
     monkeypatch.setattr(staleness._Source, "module", lambda self, name: (read.add(name), module(self, name))[1])
-    staleness.closure_sha256.__wrapped__("anatolab.data.phantoms.abdomen")
+    staleness._closure(staleness._Source(staleness.PACKAGE), "anatolab.data.phantoms.abdomen")
     assert {f"anatolab.data.phantoms.{name}" for name in ("abdomen", "trunk", "fields")} <= read
     assert not {f"anatolab.data.{name}" for name in ("layouts", "synapse", "cache")} & read
 

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from anatolab.data import FieldOfView, coverage, find_field_of_view, open_cohort
 from anatolab.data.cache import slices_of
 from anatolab.data.phantoms.cardiac import write_cardiac
-from anatolab.inference import PUBLISHED_STRIDE, evaluate, predict_logits, predict_volume, slabs, sliding_window
+from anatolab.inference import (
+    PUBLISHED_STRIDE,
+    evaluate,
+    likeliest,
+    predict_logits,
+    predict_volume,
+    slabs,
+    sliding_window,
+)
 from anatolab.types import Case, CaseRef, InputError
 
 
@@ -264,3 +272,10 @@ def test_the_largest_component_is_a_setting_and_the_precision_is_the_runs() -> N
     assert kinds == [(True, True), (False, True)]
     with pytest.raises(InputError, match="precision must be '32-true' or 'bf16-mixed' at prediction, not 'auto'"):
         predict_volume(bright, one, (24, 32), precision="auto")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_likeliest_class_is_the_first_of_the_largest_scores(axis: int) -> None:
+    scores = torch.randint(0, 3, (4, 4, 9, 5), generator=torch.Generator().manual_seed(0)).float()
+    for given in (scores, scores.bfloat16(), scores.to(memory_format=torch.channels_last)):
+        assert np.array_equal(likeliest(given, axis), scores.numpy().argmax(axis))

@@ -25,12 +25,19 @@ SPARED: dict[str, dict[str, str]] = {
         'methods["supervised"], logs["supervised"] = trained(Supervised, **short)': "",
         'methods["mean teacher"], logs["mean teacher"] = trained(MeanTeacher, **gentle)': "",
     },
-    "ex-cfr-break": {  # the last of four trainings against one that the check runs
+    "ex-cfr-break": {  # the last of four trainings against one that the check runs, both short and after a short ERM
+        "erm = ErmProjection(start).fit(": "erm = ErmProjection(start, ErmProjection.Config(Sgd(epochs=25))).fit(",
+        "w_hol=1.0, epochs=12,": "w_hol=1.0, epochs=6,",
         "by_hand, full_log = cfr_by_hand()": "full_log = []",
         '    ("no calibration loss", {"w_cal": 0.0}),\n': "",
         '    ("no cross-entropy of anchors", {"w_ce": 0.0}),\n': "",
     },
-    "ex-scene-fool": {  # two of eleven methods
+    "ex-scene-fool": {  # two of eleven methods, on a quarter of the epochs of ERM
+        "from anatolab.robust import (": "from anatolab.robust import (\n    Sgd,",
+        '"ERM": ErmProjection(start)': '"ERM": ErmProjection(start, ErmProjection.Config(Sgd(epochs=25)))',
+        '"CFR": Cfr(start)': '"CFR": Cfr(start, Cfr.Config(erm=Sgd(epochs=25)))',
+    }
+    | {
         f'    "{name}": {made},\n': ""
         for name, made in {
             "zero-shot": "ZeroShot(start)",

@@ -16,7 +16,7 @@ from anatolab.records import Record
 
 
 def sha256(package: Path, module: str = "anatolab.method") -> str:
-    return staleness.closure_sha256.__wrapped__(module, package)
+    return staleness._closure(staleness._Source(package), module)
 
 
 def toy(folder: Path, **files: str) -> Path:
@@ -218,9 +218,14 @@ def test_a_fresh_record_of_a_real_method_is_fresh() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- the real methods
+def of_methods(package: Path) -> dict[str, str]:
+    source = staleness._Source(package)
+    return {name: staleness._closure(source, f"anatolab.methods.{name}") for name in METHODS}
+
+
 @pytest.fixture(scope="module")
 def pristine() -> dict[str, str]:
-    return {name: sha256(staleness.PACKAGE, f"anatolab.methods.{name}") for name in METHODS}
+    return of_methods(staleness.PACKAGE)
 
 
 @pytest.fixture
@@ -232,7 +237,7 @@ def tree(tmp_path: Path) -> Path:
 
 def stale(tree: Path, pristine: dict[str, str]) -> set[str]:
     """The methods whose records are stale by the code of a tree."""
-    return {name for name in METHODS if sha256(tree, f"anatolab.methods.{name}") != pristine[name]}
+    return {name for name, of_tree in of_methods(tree).items() if of_tree != pristine[name]}
 
 
 class Renamed(ast.NodeTransformer):

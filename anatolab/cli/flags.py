@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 
+@functools.cache  # one class per kind, which tyro's caches know again
 def with_distinct_flags(kind: type) -> Any:
     """Returns a subclass of a ``Config`` in which every setting, nested ones included, has its own flag.
 

@@ -171,16 +171,16 @@ def needed(program: list[ast.stmt], wanted: list[ast.stmt]) -> list[ast.stmt]:
     A name comes from the last statement that gives it a value, and from all that change it later. What a function reads
     may be bound after it.
     """
-    functions = {
-        n for s in program if isinstance(s, SIMPLE) and not isinstance(s, ast.Assign | ast.AnnAssign) for n in bound(s)
-    }
+    binding, changing = [bound(s) for s in program], [changed(s) for s in program]
+    defined = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom
+    functions = {n for s, names in zip(program, binding, strict=True) if isinstance(s, defined) for n in names}
     kept: set[int] = set()
     todo = [(name, len(program)) for s in wanted for name in free(s)]
     for name, before in todo:  # grows
         for i in reversed(range(before)):
             statement = program[i]
-            binds = name in bound(statement)
-            if (binds or (name in changed(statement) and name not in functions)) and i not in kept:
+            binds = name in binding[i]
+            if (binds or (name in changing[i] and name not in functions)) and i not in kept:
                 kept.add(i)
                 late = isinstance(statement, ast.FunctionDef | ast.ClassDef)
                 todo += [(n, len(program) if late else i) for n in free(statement)]

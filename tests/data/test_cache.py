@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -336,10 +337,10 @@ def _prepare_together(root: str, cache: str, barrier: Any, out: Any) -> None:
 def test_two_processes_at_once_and_over_a_damaged_cache(layout: str, tmp_path: Path) -> None:
     cohort = open_cohort(getattr(trees, layout)(tmp_path / "cohort"))
     due = prepare(cohort, cohort.patients, size=SIZE, cache=tmp_path / "due")
-    spawn = multiprocessing.get_context("spawn")
-    barrier, out = spawn.Barrier(2), spawn.Queue()
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a fork has torch already
+    barrier, out = context.Barrier(2), context.Queue()
     arguments = (str(cohort.root), str(tmp_path / "cache"), barrier, out)
-    workers = [spawn.Process(target=_prepare_together, args=arguments) for _ in range(2)]
+    workers = [context.Process(target=_prepare_together, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     found = [out.get(timeout=120) for _ in range(12)]

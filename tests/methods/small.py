@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anatolab.nn import light_unet
+from anatolab.nn import light_unet, tap
 from anatolab.transforms import Augmentation
 from anatolab.types import IGNORE, Batch
 
@@ -33,7 +33,8 @@ def make(
         fields = {"bank": 300, "neighbor_cells": 4, **fields}
     given = {"embedding": 16, "cells": 8 if dims == 2 else 4, **(pretraining or {})}
     config = kind.Config(pretraining=replace(default, **given), **{**SMALL, **fields})
-    return kind(light_unet(1, 3, spatial_dims=dims, width=4, depth=4), config).train()
+    network = light_unet(1, 3, spatial_dims=dims, width=4, depth=4)
+    return kind(tap(network, size=16), config).train()  # as the method taps it, but on a smaller dry run
 
 
 def batch(dims: int = 2, labeled: int = 3, unlabeled: int = 3, seed: int = 1, side: int = 0) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -28,6 +29,7 @@ from anatolab.types import InputError
 from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parents[2]
+exercises = script("book/_ext/anatolab_exercises.py")
 PAGES = {
     "20_action": "action",
     "21_actionpp": "actionpp",
@@ -99,7 +101,8 @@ def names_of(page: str, until: str = "", start: str = "tiny") -> dict[str, Any]:
         if not until or until in names:
             break
         if re.search(r"^(?:cohort|split) = ", cell.source, re.MULTILINE):
-            exec(cell.source, names)
+            statements = exercises.needed(exercises.statements(cell.source), exercises.statements("cohort, split"))
+            exec(compile(ast.Module(statements, []), page, "exec"), names)  # and nothing that they do not need
     return names
 
 

@@ -67,10 +67,10 @@ def method(name: str = "mean_teacher", updates: int = 12, seed: int = 0, dims: i
     torch.manual_seed(seed)
     kind = METHODS[name]
     if name in SMALL:
-        from anatolab.nn import light_unet
+        from anatolab.nn import light_unet, tap
 
         net = light_unet(1, 2, spatial_dims=dims, width=4, depth=3)
-        return kind(net, kind.Config(**{"updates": updates, "labeled": 2, **SMALL[name], **fields}))
+        return kind(tap(net, size=16), kind.Config(**{"updates": updates, "labeled": 2, **SMALL[name], **fields}))
     conv, norm, drop = (
         (nn.Conv2d, nn.BatchNorm2d, nn.Dropout2d) if dims == 2 else (nn.Conv3d, nn.BatchNorm3d, nn.Dropout3d)
     )
