@@ -384,3 +384,19 @@ def test_an_unknown_value_is_named(tmp_path: Path, wrong: str, said: str) -> Non
     assert status != 0
     assert said in output
     assert "index.md:3" in output
+
+
+CITED = re.compile(r"`(tests/[\w/]+\.py)`|`(test_\w+)`")
+
+
+@pytest.mark.parametrize("path", [p for p in lint.pages() if CITED.search(lint.read(p).prose)], ids=lambda p: p.name)
+def test_a_test_that_a_page_cites_lies_in_the_file_that_it_names(path: Path) -> None:
+    bad: list[str] = []
+    file: Path | None = None
+    for named, test in CITED.findall(lint.read(path).prose):
+        file = ROOT / named if named else file
+        if not (file and file.exists()):
+            bad.append(str(file))
+        elif test and f"def {test}(" not in file.read_text(encoding="utf-8"):
+            bad.append(f"{file.name}: {test}")
+    assert bad == []
