@@ -182,7 +182,7 @@ STUDIES = {
     "cfr-cells": range(10, 20),
     "cfr-cost": range(1),
     "robust-fair-vit": range(10, 20),
-    "variance-acdc": range(2),
+    "variance-acdc": range(3),
 }
 
 
