@@ -42,6 +42,9 @@ const fit = () => ({
   "tables wider than their box": named(all(".bd-article table"), (n) => n.parentElement, 1),
   "code wider than its box": all(".bd-article pre").filter((n) => n.offsetParent && n.scrollWidth > n.clientWidth)
     .map((n) => `${n.textContent.trim().slice(0, 60)} (by ${n.scrollWidth - n.clientWidth} px)`),
+  "cards without padding": all(".al-card, .al-claim")
+    .filter((n) => n.offsetParent && parseFloat(getComputedStyle(n).paddingLeft) < 8)
+    .map((n) => n.textContent.trim().slice(0, 60)),
   "figure text outside its figure": named(
     all(".bd-article svg text").filter((n) => n.textContent.trim() && n.getClientRects().length),
     (n) => n.closest(".al-plot") ?? n.ownerSVGElement, 2),
