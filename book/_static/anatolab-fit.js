@@ -102,6 +102,9 @@
   tables();
   window.addEventListener("load", () => {
     tables();
-    window.MathJax?.startup?.promise?.then(formulas);
+    window.MathJax?.startup?.promise?.then(() => {
+      formulas();
+      article.querySelectorAll("table").forEach(fitTable); // typeset formulas are wider than their TeX
+    });
   });
 })();
