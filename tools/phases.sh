@@ -6,7 +6,7 @@
 # Usage: tools/phases.sh lint+doctest unit ...
 set -uo pipefail
 make=${MAKE:-make}
-budgets="lint=120 doctest=120 unit=1000 executed=700 pages=500 notebooks=500 site=900"
+budgets="lint=120 doctest=120 unit=800 executed=600 pages=500 notebooks=450 site=800"
 summary=()
 status=0
 failed_any=0
