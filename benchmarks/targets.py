@@ -163,21 +163,23 @@ RELEASED = "their released files are not part of this repository; the literal fo
 MORSE = "the products that rendering needs stand beside it; the rest is reading maps at points (bench_morse.py)"
 WIDE = "the products of the published widths alone stand beside it; at demo the widths are smaller"
 HASHED = "bound by memory; records hash this code, so it is not written anew for a tenth"
-CACHES = "other work shared caches and memory when this was measured"
+ELSEWHERE = "the same on an idle core; the target was set on another machine, whose update as it was took 2.6 s"
 GROWS = "memory still grew in the few rounds of this run"
 AGAIN = "the student of MONA reads unlabeled images a second time, warped"
 BUSY = "torch's optimizers import its compiler, over a second; tests hold starts to multiples of torch's own"
 TRAINING = "a training, by its own command: benchmarks/bench_time_to_dice.py --record"
 CONTRACTS = (
     Contract("time to Dice .85, 3 patients of ACDC", "none", "<= 10 CPU min", "time_to_dice", reached, reason=SHORT),
-    Contract("an update at 256, fp32", "fp32 as it was", ">= 2x", "update", first("form", "fp32", 2.0), reason=CACHES),
+    Contract(
+        "an update at 256, fp32", "fp32 as it was", ">= 2x", "update", first("form", "fp32", 2.0), reason=ELSEWHERE
+    ),
     Contract(
         "an update at 256, bf16",
         "fp32 as it was",
         ">= 3x",
         "update",
         first("form", "bf16", 3.0),
-        reason=CACHES,
+        reason=ELSEWHERE,
     ),
     Contract("page faults an update", "none", "< 1,000", "update", faults, reason=GROWS),
     Contract("step, 2-D, 4 and 14 classes", "its networks", "<= 1.6", "step", largest("overhead", "2d")),
