@@ -28,12 +28,12 @@ class Clock:
         )
 
 
-def processor() -> str:
-    """Returns the name of the processor, as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Returns the name of the processor as the system gives it, with family and model, which clouds leave out of it."""
+    lines = info.read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines() if info.exists() else []
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = known.get("model name") or platform.processor() or platform.machine()
+    return f"{name}, family {known['cpu family']} model {known['model']}" if "cpu family" in known else name
 
 
 def rounded(value: Any) -> Any:

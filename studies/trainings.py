@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from cohorts import COHORTS
 from lent import gpu
-from recording import rounded
+from recording import processor, rounded
 
 from anatolab import experiments, records
 from anatolab.errors import InputError
@@ -346,11 +346,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _device_name(device: Any) -> str:
-    import platform
-
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {platform.machine()}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {processor()}"
 
 
 if __name__ == "__main__":

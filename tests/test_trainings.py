@@ -1,5 +1,6 @@
 """Making records: a run becomes one, one that stands is not made again, and what a lent GPU is asked for."""
 
+import platform
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -221,3 +222,16 @@ def test_the_record_of_morse_holds_the_coarse_output_beside_the_refined_one(
     assert values["coarse"]["dice"]["LV"] > 0 == values["coarse"]["dice"]["RV"]
     assert values["coarse"]["dice"] != values["dice"]
     assert "coarse" not in tool.run(tiny, 0, progress=False).values
+
+
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ("model name\t: EPYC\ncpu family\t: 26\nmodel\t\t: 2\n\nmodel name\t: other\n", "EPYC, family 26 model 2"),
+        ("model name\t: Xeon\n", "Xeon"),
+        ("", platform.processor() or platform.machine()),
+    ],
+)
+def test_the_processor_is_named_with_what_a_cloud_leaves_out(tmp_path: Path, info: str, name: str) -> None:
+    (tmp_path / "cpuinfo").write_text(info, encoding="utf-8")
+    assert script("studies/recording.py").processor(tmp_path / "cpuinfo") == name
