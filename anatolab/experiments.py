@@ -224,7 +224,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     # (e) The parts of each paper's method, where labels are few, and the whole of those that (b) lacks.
     *_methods("acdc96", 1, 7, _rows("action", "mona"), labeled_by_seed=True),
     *_methods("acdc96", 1, 7, _PARTS, labeled_by_seed=True),
-    *_methods("acdc96", 3, 7, [row for row in _PARTS if row[0] == "mona-no-consistency"]),  # why MONA is below the base
     # (f) Real atria in 3-D; (g) generated abdomens with a long tail; MORSE on two networks and two cohorts.
     *_methods("la", 8, 8, _rows("supervised", "base", "arco-sg"), dims=3, seeds=(0, 1)),
     *_methods("la", 0, 8, [("supervised", "supervised", "supervised, all labels", {})], dims=3, seeds=(0, 1)),
