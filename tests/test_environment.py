@@ -319,7 +319,7 @@ def test_phases_stop_at_the_first_failure_and_say_what_each_took(checkout: Path)
     (checkout / "Makefile").write_text("good:\n\t@true\nbad:\n\t@false\nnever:\n\t@touch ran\n")
     done = bash(checkout, "tools/phases.sh", "good", "bad", "never")
     assert done.returncode == 1
-    assert re.search(r"good +ok +\d+ s\nbad +FAILED +\d+ s\nall +FAILED", done.stdout)
+    assert re.search(r"good +ok +\d+ s; CPU 0 s\nbad +FAILED +\d+ s; CPU 0 s\nall +FAILED", done.stdout)
     assert not (checkout / "ran").exists()
     assert bash(checkout, "tools/phases.sh", "good").returncode == 0
 
@@ -329,13 +329,19 @@ def test_a_phase_over_its_budget_fails_and_the_next_still_runs(checkout: Path, m
     monkeypatch.setenv("ANATOLAB_BUDGET_SLOW", "1")
     done = bash(checkout, "tools/phases.sh", "slow", "good", "lint")
     assert done.returncode == 1
-    pattern = r"slow +OVER +[23] s, at most 1 s\ngood +ok +\d+ s\nlint +ok +\d+ s, at most 120 s\nall +FAILED"
+    pattern = r"slow +OVER +[23] s, at most 1 s; CPU 0 s\ngood +ok .*\nlint +ok +\d+ s, at most 120 s; .*\nall +FAILED"
     assert re.search(pattern, done.stdout)
     monkeypatch.setenv("ANATOLAB_BUDGET_SLOW", "0")
     monkeypatch.setenv("ANATOLAB_BUDGET", "1.5")
     done = bash(checkout, "tools/phases.sh", "slow", "lint")
     assert done.returncode == 0
-    assert re.search(r"slow +ok +[23] s\nlint +ok +\d+ s, at most 180 s\n", done.stdout)
+    assert re.search(r"slow +ok +[23] s; .*\nlint +ok +\d+ s, at most 180 s; .*\n", done.stdout)
+
+
+def test_a_phase_says_what_its_processes_computed(checkout: Path) -> None:
+    busy = "import time; [0 for _ in iter(lambda: time.process_time() < 1.05, False)]"
+    (checkout / "Makefile").write_text(f"busy:\n\t@{sys.executable} -c '{busy}'\n")
+    assert re.search(r"busy +ok +\d+ s; CPU [12] s\n", bash(checkout, "tools/phases.sh", "busy").stdout)
 
 
 def test_joined_phases_run_at_the_same_time_and_one_that_fails_stops_the_rest(checkout: Path) -> None:
@@ -350,7 +356,7 @@ def test_joined_phases_run_at_the_same_time_and_one_that_fails_stops_the_rest(ch
     done = bash(checkout, "tools/phases.sh", "one+two", "one+bad", "never")
     assert done.returncode == 1
     assert "\n--- bad\nwhy\n" in done.stdout
-    assert re.search(r"one +ok +\d+ s\ntwo +ok +\d+ s\none +ok +\d+ s\nbad +FAILED +\d+ s\nall +FAILED", done.stdout)
+    assert re.search(r"one +ok .*\ntwo +ok .*\none +ok .*\nbad +FAILED .*\nall +FAILED", done.stdout)
     assert not (checkout / "ran").exists()
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the named make targets one after the other, stops at the first that fails, and prints what each one took. Targets
-# that are joined, as in lint+doctest, run at the same time; what all but the first of them print comes at their end.
-# A phase that takes longer than its budget fails as well, but those behind it still run. Budgets are seconds, half as
-# much again as two idle cores need; ANATOLAB_BUDGET multiplies all of them (0: none), ANATOLAB_BUDGET_UNIT sets one.
+# Runs the named make targets one after the other, stops at the first that fails, and prints what each one took, by the
+# clock and in CPU seconds of all its processes. Targets that are joined, as in lint+doctest, run at the same time; what
+# all but the first of them print comes at their end. A phase that takes longer than its budget fails as well, but those
+# behind it still run. Budgets are seconds, half as much again as two idle cores need; ANATOLAB_BUDGET multiplies all of
+# them (0: none), ANATOLAB_BUDGET_UNIT sets one.
 # Usage: tools/phases.sh lint+doctest unit ...
 set -uo pipefail
 make=${MAKE:-make}
@@ -14,25 +15,27 @@ begin=$SECONDS
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
-run() { # phase: runs it, notes its exit status and seconds
-    local start=$SECONDS code
+run() ( # phase: runs it in a shell of its own, notes its exit status, seconds, and seconds of processors
+    start=$SECONDS
     "$make" --no-print-directory "$1"
     code=$?
-    printf '%s %s\n' "$code" $((SECONDS - start)) >"$logs/$1.end"
-}
+    times >"$logs/$1.times" # of its children on the second line: 1m2.345s 0m6.789s
+    cpu=$(awk 'NR == 2 { split($0, t, /[ms ]+/); printf "%d", 60 * (t[1] + t[3]) + t[2] + t[4] }' "$logs/$1.times")
+    printf '%s %s %s\n' "$code" $((SECONDS - start)) "$cpu" >"$logs/$1.end"
+)
 
 judge() { # phase: its line of the summary
-    local phase=$1 name budget failed took verdict limit
+    local phase=$1 name budget failed took cpu verdict limit
     name=ANATOLAB_BUDGET_$(printf %s "$phase" | tr '[:lower:]' '[:upper:]')
     budget=$(printf '%s\n' $budgets | sed -n "s/^$phase=//p")
     budget=${!name:-$(awk "BEGIN { printf \"%d\", ${budget:-0} * ${ANATOLAB_BUDGET:-1} }")}
-    read -r failed took <"$logs/$phase.end"
+    read -r failed took cpu <"$logs/$phase.end"
     verdict=ok
     [ "$budget" = 0 ] || [ "$took" -le "$budget" ] || verdict=OVER
     [ "$failed" = 0 ] || verdict=FAILED failed_any=1
     [ "$verdict" = ok ] || status=1
     limit=$([ "$budget" = 0 ] || echo ", at most $budget s")
-    summary+=("$(printf '%-10s %-7s %4d s%s' "$phase" "$verdict" "$took" "$limit")")
+    summary+=("$(printf '%-10s %-7s %4d s%s; CPU %d s' "$phase" "$verdict" "$took" "$limit" "$cpu")")
 }
 
 for joined in "$@"; do
