@@ -157,11 +157,16 @@ def get(record: Record, key: str) -> Any:
 
 
 def value(experiment: str, key: str) -> Any:
-    """Returns the mean of a number over seeds; the value itself for one seed, or if it is not a number.
+    """Returns the mean of a number over the seeds of an experiment, as :func:`mean` has it."""
+    return mean(load(experiment), key)
+
+
+def mean(made: Sequence[Record], key: str) -> Any:
+    """Returns the mean of a number over runs; the value itself for one run, or if it is not a number.
 
     Unmeasured entries (``None``) make the mean ``nan``; they are not silently left out.
     """
-    values = [get(record, key) for record in load(experiment)]
+    values = [get(record, key) for record in made]
     if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
         return values[0]
     return math.fsum(math.nan if v is None else v for v in values) / len(values)

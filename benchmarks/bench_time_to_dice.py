@@ -2,10 +2,11 @@
 
 The base with three labeled patients of ACDC at size demo (`ANATOLAB_DATA` names the folder that holds ACDC; without it,
 generated hearts, and no target). The networks of every 250th update are kept while the clock stands still, and measured
-on the validation patients afterwards, so that the curve costs the run nothing; its learning rate falls over all
-updates, so a point within the curve is lower than a run of that length would end. One process, one thread: CPU seconds
-of another machine differ, ratios less. Exits with 1 if the target takes longer than ten CPU minutes; ``--report``
-prints the same and exits with 0. ``--record`` writes a record a seed, which chapter 14 draws and ``targets.py`` judges.
+on the validation patients afterwards, so that the curve costs the run nothing. Its learning rate falls over all
+updates, so a point within the curve is not where a run of that length ends: with few updates that one ends lower. One
+process, one thread: CPU seconds of another machine differ, ratios less. Exits with 1 if the target takes longer than
+ten CPU minutes; ``--report`` prints the same and exits with 0. ``--record`` writes a record a seed, which chapter 14
+draws and ``targets.py`` judges.
 
     OMP_NUM_THREADS=1 python benchmarks/bench_time_to_dice.py [--report] [--seeds 0 1 2] [--updates 5000] [--record]
 """

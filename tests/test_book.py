@@ -260,6 +260,21 @@ def test_a_table_prints_a_study_that_was_made_and_one_that_was_not(tmp_path: Pat
     assert re.search(r"made 0\.020 \[0\.010, 0\.030\] not made not run", " ".join(text.split()))
 
 
+def test_seconds_of_two_processors_are_never_averaged(tmp_path: Path) -> None:
+    mini = Mini(tmp_path)
+    for seed, device, seconds in ((0, "old", 90.0), (1, "old", 110.0), (2, "new", 40.0)):
+        values = {"cpu_s": seconds, "n": seconds}
+        record(mini.records, "mixed", seed, 0.5, values=values, provenance={"device": device})
+    record(mini.records, "pure", 0, 0.5, values={"cpu_s": 50.0, "n": 50.0}, provenance={"device": "old"})
+    columns = "columns: [{name: s, key: cpu_s, format: .0f}, {name: n, key: n, format: .0f}]\n```\n\n"
+    table = "```{record-table} Caption\nrows: [[M, mixed], [P, pure]]\n"
+    (mini.root / "src" / "index.md").write_text("# Mini\n\n" + table + columns)
+    status, text, html = mini.build()
+    assert status == 0, html
+    assert "Caption (a: new; b: old)" in text
+    assert "M 40a, 100b 80 ± 36 3 P 50b 50 1" in " ".join(text.split())
+
+
 def test_dots_lie_where_the_values_are_and_none_off_the_axis(tmp_path: Path) -> None:
     mini = Mini(tmp_path)  # demo-a: .80 and .82
     body = "key: dice.mean\naxis: [0.6, {high}]\nticks: [0.7]\nrows:\n  - '*Three* labels'\n"

@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, ClassVar
 
 import yaml
@@ -128,7 +130,7 @@ def source_of(made: list[records.Record], key: str) -> str:
 def cited_number(env: Any, made: list[records.Record], key: str, spec: str = "") -> nodes.reference:
     """Renders a number as a link to its record, with the run in the tooltip."""
     experiment = made[0].experiment
-    value = records.value(experiment, key)
+    value = records.mean(made, key)
     if isinstance(value, float) and value.is_integer() and all(isinstance(records.get(r, key), int) for r in made):
         value = int(value)  # a count that is the same for every seed stays a count
     text = formatted(value, spec)
@@ -194,6 +196,11 @@ class BookDirective(SphinxDirective):
             raise
 
 
+def processor(record: records.Record) -> str:
+    """Returns what a record was made on."""
+    return str(record.provenance.get("device", "?"))
+
+
 def badge(text: str) -> nodes.inline:
     """Renders a small label, colored by its text."""
     return nodes.inline("", text, classes=["al-badge", f"al-{text.replace(' ', '-')}"])
@@ -223,11 +230,13 @@ class RecordTable(BookDirective):
     that missed an organ is not bold.
 
     A row is an experiment, ``[label, experiment]``, or ``[label, experiment, part]``, where part goes before every key.
+    CPU seconds of several processors are no mean: each has its own, with a letter that the caption explains.
     """
 
     optional_arguments = 1
     final_argument_whitespace = True
     option_spec: ClassVar[dict[str, Any]] = {"name": directives.unchanged}
+    processors: Sequence[str] = ()  # of a table with CPU seconds
 
     def build(self, body: Any) -> list[nodes.Node]:
         rows = [row if isinstance(row, list) else [None, row] for row in body["rows"]]
@@ -236,6 +245,8 @@ class RecordTable(BookDirective):
         head = [[nodes.Text(body.get("head", "method"))], *(self.inline(c.get("name", c["key"])) for c in columns)]
         most = max((len(record) for record in made.values() if record), default=0)
         head += [[nodes.Text("seeds")]] if most > 1 else []  # like is compared with like, or it shows
+        if any(column["key"].endswith("cpu_s") for column in columns):
+            self.processors = sorted({processor(r) for some in made.values() for r in some or ()})
         lines = []
         for label, experiment, *part in rows:
             record = made[experiment]
@@ -268,6 +279,13 @@ class RecordTable(BookDirective):
         from anatolab.metrics import bootstrap_interval
 
         key, spec = column["key"], column.get("format", "")
+        if len(self.processors) > 1 and key.endswith("cpu_s"):
+            parts: list[nodes.Node] = []
+            for letter, name in zip(ascii_lowercase, self.processors, strict=False):
+                if there := [r for r in made if processor(r) == name]:
+                    parts += [nodes.Text(", " * bool(parts)), cited_number(self.env, there, key, spec)]
+                    parts.append(nodes.superscript("", letter))
+            return parts
         values = [records.get(r, key) for r in made]
         number: nodes.Node = cited_number(self.env, made, key, spec)
         if best := column.get("best"):
@@ -303,8 +321,12 @@ class RecordTable(BookDirective):
         group += nodes.thead("", row(head))
         group += nodes.tbody("", *(row(line) for line in lines))
         table = nodes.table("", group, classes=["al-records"])
-        if self.arguments:
-            table.insert(0, nodes.title("", "", *self.inline(self.arguments[0])))
+        caption = self.inline(self.arguments[0]) if self.arguments else []
+        if len(self.processors) > 1:
+            named = "; ".join(f"{a}: {p}" for a, p in zip(ascii_lowercase, self.processors, strict=False))
+            caption = [*caption, nodes.Text(f" ({named})")]
+        if caption:
+            table.insert(0, nodes.title("", "", *caption))
         self.add_name(table)
         return table
 
@@ -324,7 +346,7 @@ class RecordIndex(RecordTable):
                     [self.link(name)],
                     [nodes.Text(", ".join(str(r.seed) for r in made))],
                     [nodes.Text(str(provenance.get("commit", "?"))[:8] + ("*" if provenance.get("dirty") else ""))],
-                    [nodes.Text(str(provenance.get("device", "?")))],
+                    [nodes.Text(processor(made[0]))],
                     [nodes.Text(duration(provenance.get("wall_s")))],
                     [nodes.Text(f"{provenance.get('peak_memory_mb', '?')} MB")],
                     [badge("stale") if any(map(stale, made)) else badge("fresh")],
