@@ -194,6 +194,22 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         for rows in TRIALS.values()
         for run in _methods("acdc-development96", 3, 1, rows, updates=2_000, suffix="-u2000", seeds=(0,))
     ],
+    # On the same patients: the base as long as in the tables, and with a learning rate that does not fall.
+    *_methods("acdc-development96", 3, 1, _rows("base"), seeds=(0,)),
+    *[
+        run
+        for updates in (2_000, 5_000)
+        for run in _methods(
+            "acdc-development96",
+            3,
+            1,
+            [("base-constant-lr", "base", "base, constant learning rate", {})],
+            updates=updates,
+            suffix=f"-u{updates}",
+            seeds=(0,),
+            settings={"floor": 1.0},
+        )
+    ],
     # (b) The number of labels; with one, each seed labels another patient.
     *_methods("acdc96", 1, 2, _rows("supervised", "base", "unimatch", "actionpp", "arco-sg"), labeled_by_seed=True),
     *_methods("acdc96", 7, 3, _rows("base", "arco-sg")),
