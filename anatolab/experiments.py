@@ -182,8 +182,8 @@ def _changes() -> list[Experiment]:
 _ALL = {"labeled": 8}  # images per update where every patient is labeled: as many as other rows read
 _SUPERVISED_ALL: list[Row] = [("supervised", "supervised", "supervised, all labels", _ALL)]
 _SGD = {"optimizer": "sgd"}  # the papers' optimizer
-_CONSTANT: list[Row] = [("base-constant-lr", "base", "base, constant learning rate", {})]
-_LEVEL = {"floor": 1.0}  # the learning rate stays where its warm-up ends
+_CONSTANT_LR: list[Row] = [("base-constant-lr", "base", "base, constant learning rate", {})]
+_STEADY = {"floor": 1.0}  # the learning rate stays where its warm-up ends
 _LONG = {"side": 128, "updates": 6_000}
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -198,9 +198,9 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ],
     # A learning rate that does not fall, tried on the same patients beside the base as long as in the tables.
     *_methods("acdc-development96", 3, 1, _rows("base"), seeds=(0,)),
-    *_methods("acdc-development96", 3, 1, _CONSTANT, updates=2_000, suffix="-u2000", seeds=(0,), settings=_LEVEL),
-    *_methods("acdc-development96", 3, 1, _CONSTANT, updates=5_000, suffix="-u5000", seeds=(0,), settings=_LEVEL),
-    *_methods("acdc96", 3, 1, _CONSTANT, settings=_LEVEL),
+    *_methods("acdc-development96", 3, 1, _CONSTANT_LR, updates=2_000, suffix="-u2000", seeds=(0,), settings=_STEADY),
+    *_methods("acdc-development96", 3, 1, _CONSTANT_LR, updates=5_000, suffix="-u5000", seeds=(0,), settings=_STEADY),
+    *_methods("acdc96", 3, 1, _CONSTANT_LR, settings=_STEADY),
     # (b) The number of labels; with one, each seed labels another patient.
     *_methods("acdc96", 1, 2, _rows("supervised", "base", "unimatch", "actionpp", "arco-sg"), labeled_by_seed=True),
     *_methods("acdc96", 7, 3, _rows("base", "arco-sg")),
