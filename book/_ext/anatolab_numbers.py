@@ -45,13 +45,8 @@ def duration(seconds: float | None) -> str:
     """Formats seconds in a readable unit."""
     if seconds is None:
         return "not measured"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    unit, name = (1, "s") if seconds < 90 else (60, "min") if seconds < 5400 else (3600, "h")
+    return f"{seconds / unit:.{int(name == 'h')}f} {name}"
 
 
 def stale(record: records.Record) -> bool:
@@ -346,7 +341,7 @@ class RecordIndex(RecordTable):
                     [self.link(name)],
                     [nodes.Text(", ".join(str(r.seed) for r in made))],
                     [nodes.Text(str(provenance.get("commit", "?"))[:8] + ("*" if provenance.get("dirty") else ""))],
-                    [nodes.Text(processor(made[0]))],
+                    [nodes.Text("; ".join(dict.fromkeys(map(processor, made))))],
                     [nodes.Text(duration(provenance.get("wall_s")))],
                     [nodes.Text(f"{provenance.get('peak_memory_mb', '?')} MB")],
                     [badge("stale") if any(map(stale, made)) else badge("fresh")],
@@ -387,10 +382,8 @@ def write_records(app: Sphinx, error: Exception | None) -> None:
     folder.mkdir(exist_ok=True)
     used = {e for uses in getattr(app.env, "anatolab_uses", {}).values() for e in uses}
     for experiment in sorted(e for e in used if records.exists(e)):
-        stored = [
-            json.loads(records.path_of(experiment, r.seed).read_text(encoding="utf-8"))
-            for r in records.load(experiment)
-        ]
+        files = (records.path_of(experiment, r.seed) for r in records.load(experiment))
+        stored = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         (folder / f"{experiment}.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
 
