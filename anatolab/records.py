@@ -165,7 +165,12 @@ def mean(made: Sequence[Record], key: str) -> Any:
     """Returns the mean of a number over runs; the value itself for one run, or if it is not a number.
 
     Unmeasured entries (``None``) make the mean ``nan``; they are not silently left out.
+
+    Raises:
+        RecordError: The number is missing, or CPU seconds of runs on several processors, which have no mean.
     """
+    if key.endswith("cpu_s") and len({record.provenance.get("device") for record in made}) > 1:
+        raise RecordError(f"{key} of {made[0].experiment}: its runs were on several processors; compare one at a time.")
     values = [get(record, key) for record in made]
     if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):
         return values[0]

@@ -36,6 +36,16 @@ def test_values_are_means_over_seeds_and_a_gap_is_not_left_out() -> None:
     assert [r.seed for r in records.load("toy")] == [0, 1, 2]
 
 
+def test_seconds_of_two_processors_have_no_mean() -> None:
+    for seed, device in enumerate(("old", "old", "new")):
+        provenance = {"device": device}
+        records.write(Record("toy", seed, {"cpu_s": 10.0 + seed, "dice": 0.5}, provenance=provenance))
+    assert records.value("toy", "dice") == 0.5
+    assert records.mean(records.load("toy")[:2], "cpu_s") == 10.5
+    with pytest.raises(RecordError, match="cpu_s of toy: its runs were on several processors"):
+        records.value("toy", "cpu_s")
+
+
 def test_lists_are_reached_by_position() -> None:
     record = Record("toy", 0, {"curve": [{"loss": 2.0}, {"loss": 1.0}]})
     assert records.get(record, "curve.1.loss") == 1.0
