@@ -169,7 +169,8 @@ def mean(made: Sequence[Record], key: str) -> Any:
     Raises:
         RecordError: The number is missing, or CPU seconds of runs on several processors, which have no mean.
     """
-    if key.endswith("cpu_s") and len({record.provenance.get("device") for record in made}) > 1:
+    seconds = any(part.endswith("cpu_s") for part in key.split("."))  # a list of them as well
+    if seconds and len({record.provenance.get("device") for record in made}) > 1:
         raise RecordError(f"{key} of {made[0].experiment}: its runs were on several processors; compare one at a time.")
     values = [get(record, key) for record in made]
     if len(values) == 1 or not all(v is None or isinstance(v, int | float) for v in values):

@@ -39,11 +39,14 @@ def test_values_are_means_over_seeds_and_a_gap_is_not_left_out() -> None:
 def test_seconds_of_two_processors_have_no_mean() -> None:
     for seed, device in enumerate(("old", "old", "new")):
         provenance = {"device": device}
-        records.write(Record("toy", seed, {"cpu_s": 10.0 + seed, "dice": 0.5}, provenance=provenance))
+        records.write(
+            Record("toy", seed, {"cpu_s": 10.0 + seed, "curve": {"cpu_s": [1.0]}, "dice": 0.5}, provenance=provenance)
+        )
     assert records.value("toy", "dice") == 0.5
     assert records.mean(records.load("toy")[:2], "cpu_s") == 10.5
-    with pytest.raises(RecordError, match="cpu_s of toy: its runs were on several processors"):
-        records.value("toy", "cpu_s")
+    for key in ("cpu_s", "curve.cpu_s.0"):
+        with pytest.raises(RecordError, match=f"{key} of toy: its runs were on several processors"):
+            records.value("toy", key)
 
 
 def test_lists_are_reached_by_position() -> None:
