@@ -25,9 +25,7 @@ STEPS: dict[str, Any] = {
 
 def test_every_script_has_a_contract_and_every_contract_its_script() -> None:
     scripts = {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")}
-    assert {c.script for c in targets.CONTRACTS if c.script} == scripts
-    assert all(c.read is None or c.script for c in targets.CONTRACTS)
-    assert all(c.reason for c in targets.CONTRACTS if c.read is None)
+    assert {c.script for c in targets.CONTRACTS} == {*scripts, targets.TESTED}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +59,11 @@ def test_a_report_is_read_as_value_and_verdict(read: Any, words: str, met: bool 
     assert read(STEPS) == (words, met)
 
 
+@pytest.mark.parametrize(("status", "seconds", "met"), [(0, 990, True), (0, 1_010, False), (1, 990, False)])
+def test_the_time_of_the_tests_counts_where_they_passed(status: int, seconds: int, met: bool) -> None:
+    assert targets.tested({"status": status, "seconds": seconds}) == (f"{seconds:,} s", met)
+
+
 def test_a_row_is_met_missed_reported_or_not_measured() -> None:
     contract = targets.Contract("step", "networks", "<= 1.6", "step", targets.largest("overhead", "2d"), reason="why")
     met = replace(contract, read=targets.largest("overhead", "3d"))
@@ -70,14 +73,16 @@ def test_a_row_is_met_missed_reported_or_not_measured() -> None:
         replace(contract, reason=""),
         replace(contract, needs="no_such_package"),
         replace(contract, script="other"),
+        replace(contract, script="released", read=targets.first("method", "ReCo")),
         replace(contract, script="broken"),
     )
-    rows = list(targets.judged(contracts, {"step": STEPS, "broken": None}))
+    rows = list(targets.judged(contracts, {"step": STEPS, "broken": None, "released": {"rows": []}}))
     assert [(row.verdict, row.reason) for row in rows] == [
         ("missed", "why"),
         ("met", ""),
         ("missed", ""),
         ("not measured", targets.NOT_INSTALLED),
         ("not measured", "left out of this run"),
+        ("not measured", targets.ABSENT["released"]),
         ("missed", ""),
     ]

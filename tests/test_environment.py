@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -321,7 +322,10 @@ def test_phases_stop_at_the_first_failure_and_say_what_each_took(checkout: Path)
     assert done.returncode == 1
     assert re.search(r"good +ok +\d+ s; CPU 0 s\nbad +FAILED +\d+ s; CPU 0 s\nall +FAILED", done.stdout)
     assert not (checkout / "ran").exists()
+    kept = checkout / "_build" / "phases.json"
+    assert json.loads(kept.read_text()).items() >= {"phases": "good bad never", "status": 1}.items()
     assert bash(checkout, "tools/phases.sh", "good").returncode == 0
+    assert json.loads(kept.read_text())["status"] == 0
 
 
 def test_a_phase_over_its_budget_fails_and_the_next_still_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 # all but the first of them print comes at their end. A phase that takes longer than its budget fails as well, but those
 # behind it still run. Budgets are seconds, half as much again as two idle cores need; ANATOLAB_BUDGET multiplies all of
 # them (0: none), ANATOLAB_BUDGET_UNIT sets one.
+# The last run stands in _build/phases.json.
 # Usage: tools/phases.sh lint+doctest unit ...
 set -uo pipefail
 make=${MAKE:-make}
@@ -57,5 +58,8 @@ for joined in "$@"; do
 done
 printf '\n=== summary\n'
 printf '%s\n' "${summary[@]}"
-printf '%-10s %-7s %4d s\n' all "$([ "$status" = 0 ] && echo ok || echo FAILED)" $((SECONDS - begin))
+took=$((SECONDS - begin))
+printf '%-10s %-7s %4d s\n' all "$([ "$status" = 0 ] && echo ok || echo FAILED)" "$took"
+mkdir -p _build
+printf '{"phases": "%s", "status": %d, "seconds": %d}\n' "$*" "$status" "$took" >_build/phases.json
 exit "$status"
