@@ -191,7 +191,7 @@ class BookDirective(SphinxDirective):
             raise
 
 
-def processor(record: records.Record) -> str:
+def made_on(record: records.Record) -> str:
     """Returns what a record was made on."""
     return str(record.provenance.get("device", "?"))
 
@@ -241,7 +241,7 @@ class RecordTable(BookDirective):
         most = max((len(record) for record in made.values() if record), default=0)
         head += [[nodes.Text("seeds")]] if most > 1 else []  # like is compared with like, or it shows
         if any(column["key"].endswith("cpu_s") for column in columns):
-            self.processors = sorted({processor(r) for some in made.values() for r in some or ()})
+            self.processors = sorted({made_on(r) for some in made.values() for r in some or ()})
         lines = []
         for label, experiment, *part in rows:
             record = made[experiment]
@@ -277,7 +277,7 @@ class RecordTable(BookDirective):
         if len(self.processors) > 1 and key.endswith("cpu_s"):
             parts: list[nodes.Node] = []
             for letter, name in zip(ascii_lowercase, self.processors, strict=False):
-                if there := [r for r in made if processor(r) == name]:
+                if there := [r for r in made if made_on(r) == name]:
                     parts += [nodes.Text(", " * bool(parts)), cited_number(self.env, there, key, spec)]
                     parts.append(nodes.superscript("", letter))
             return parts

@@ -100,12 +100,12 @@ def split_patients(
         if train is None:
             raise InputError(
                 f"{cohort.root}: this {cohort.name} cohort has no published training list for these patients; "
-                "give a seed."
+                "give a seed (--split-seed 0)."
             )
         if any(counts.values()):
             raise InputError(
                 f"{cohort.root}: {max(counts.values())} held-out patients can only be drawn with a seed; "
-                "give a seed, or name the patients."
+                "give a seed (--split-seed 0), or name the patients."
             )
         held |= dict.fromkeys(counts, ())
         origin = "published list"
