@@ -1,9 +1,9 @@
 """The pixel-contrastive loss end to end against the code that ReCo and ARCO released, which the reader clones.
 
-    git clone https://github.com/lorenmt/reco
-    git clone https://github.com/charlesyou999648/ARCO
+    git clone https://github.com/lorenmt/reco peers/reco
+    git clone https://github.com/charlesyou999648/ARCO peers/ARCO
 
-``ANATOLAB_PEERS`` names the folder of the two clones; a clone that is not there is left out. From the maps of a batch
+``ANATOLAB_PEERS`` names another folder for the two; a clone that is not there is left out. From the maps of a batch
 to the gradient of the representation, 4 images of 64 x 64 with 4 classes and width 64, 256 anchors a class and 512
 negatives an anchor:
 
@@ -15,7 +15,7 @@ Ours must be at least 10 times as fast. Most of that is that the anchors of a cl
 negatives of each anchor's own stands in ``bench_contrast.py``. Exits with 1 where a floor is missed; ``--report``
 prints the same and exits with 0.
 
-    ANATOLAB_PEERS=DIR python benchmarks/bench_released.py [--report] [--repeats 7] [--json FILE]
+    python benchmarks/bench_released.py [--report] [--repeats 7] [--json FILE]
 """
 
 from __future__ import annotations
