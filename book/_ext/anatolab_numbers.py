@@ -341,7 +341,7 @@ class RecordIndex(RecordTable):
                     [self.link(name)],
                     [nodes.Text(", ".join(str(r.seed) for r in made))],
                     [nodes.Text(str(provenance.get("commit", "?"))[:8] + ("*" if provenance.get("dirty") else ""))],
-                    [nodes.Text("; ".join(dict.fromkeys(map(processor, made))))],
+                    [nodes.Text("; ".join(dict.fromkeys(map(made_on, made))))],
                     [nodes.Text(duration(provenance.get("wall_s")))],
                     [nodes.Text(f"{provenance.get('peak_memory_mb', '?')} MB")],
                     [badge("stale") if any(map(stale, made)) else badge("fresh")],

@@ -1,26 +1,26 @@
 // Filters and sorts the table of records in place. The table is whole without this script; nothing is fetched.
 (() => {
   "use strict";
-  const FILTERS = ["method", "data", "budget", "size"]; // columns with a choice of values
-  const BOUNDS = ["Dice", "time (s)"]; // columns with a least or greatest value: Dice at least, time at most
+  const FILTERS = ["method", "data", "budget", "size", "processor"]; // columns with a choice of values
+  const BOUNDS = ["Dice", "CPU (s)"]; // columns with a least or greatest value: Dice at least, CPU seconds at most
 
   const bundle = new URL("vendor/plotly/plotly-cartesian.min.js", document.currentScript.src).href;
   const COLORS = ["#2b7fd0", "#b98a00", "#d0445f", "#457d57", "#a15895", "#a19558", "#5757fa", "#b24d1b"]; // viz.PALETTE
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
 
-  // Dice against seconds of training, a mark a record that the filters leave; a click on one keeps its method only.
+  // Dice against CPU seconds of training, a mark a record that the filters leave; a click on one keeps its method only.
   const chart = (table, rows, column, choose) => {
     const figure = document.createElement("figure");
     figure.className = "al-chart";
     const plot = document.createElement("div");
     plot.className = "al-plot";
     plot.setAttribute("role", "img");
-    plot.setAttribute("aria-label", "Dice of each record in the table below against the seconds of its training.");
+    plot.setAttribute("aria-label", "Dice of each record in the table below against the CPU seconds of its training.");
     const caption = document.createElement("figcaption");
-    caption.textContent = "Dice against training time, a mark per record. Click a mark to keep its method.";
+    caption.textContent = "Dice against CPU seconds of training, a mark per record that counts them; compare marks of one processor. Click a mark to keep its method.";
     figure.append(plot, caption);
     table.before(figure);
-    const [dice, seconds, method] = ["Dice", "time (s)", "method"].map(column);
+    const [dice, seconds, method] = ["Dice", "CPU (s)", "method"].map(column);
     const methods = [...new Set(rows.map((row) => text(row, method)))].sort();
     const draw = () => {
       if (!window.Plotly) return;
@@ -41,7 +41,7 @@
         height: 420, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: plot.clientWidth > 600,
         font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
         margin: { l: 56, r: 12, t: 12, b: 48 },
-        xaxis: { ...axis, type: "log", title: { text: "seconds of training" } },
+        xaxis: { ...axis, type: "log", title: { text: "CPU seconds of training" } },
         yaxis: { ...axis, title: { text: "Dice" } },
       }, { displayModeBar: false, responsive: false });
       figure.dataset.marks = shown.length;
