@@ -5,7 +5,7 @@
 * A whole fit of CFR on 4,800 cached features of the ViT: the ERM reference, and the calibration (no ratio; at most 60
   seconds of this process's time on a CPU).
 
-Rounds are interleaved in one process, the ratio is the median over rounds. Exits with 1 above a limit; ``--report``
+Rounds are interleaved in one process, the ratio is that of the fastest rounds. Exits with 1 above a limit; ``--report``
 prints the same and exits with 0.
 
     python benchmarks/bench_cfr.py [--report] [--repeats 5] [--json FILE]
@@ -13,15 +13,15 @@ prints the same and exits with 0.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
-from timing import conclude, flags, seconds
+from timing import conclude, flags, interleaved, milliseconds, ratio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,28 +32,25 @@ LIMIT, SECONDS, BATCH = 2.0, 60.0, 256
 
 
 def extraction(name: str, repeats: int, folder: Path) -> dict[str, float]:
-    """Milliseconds of extraction and of the bare forward pass over the same images, and the median ratio."""
+    """Milliseconds of extraction and of the bare forward pass over the same images, and their ratio."""
     clip = load_clip(name)
     images = finch_or_duck((960, 40, 24))
     ready = [clip.preprocess(images.pixels[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    rounds = []
-    for i in range(repeats + 1):
+    number = count()
 
-        def bare() -> None:
-            with torch.no_grad():
-                for part in ready:
-                    clip.model.encode_image(part)
+    def bare() -> None:
+        with torch.no_grad():
+            for part in ready:
+                clip.model.encode_image(part)
 
-        def ours(number: int = i) -> None:
-            extract(clip, images, cache=folder / f"{name}-{number}")
+    def ours() -> None:
+        extract(clip, images, cache=folder / f"{name}-{next(number)}")
 
-        cpu = torch.device("cpu")
-        rounds.append((seconds(ours, cpu), seconds(bare, cpu)))
-    rounds = rounds[1:]
+    rounds = interleaved({"ours": ours, "bare": bare}, torch.device("cpu"), repeats, warm_up=1)
     return {
-        "ours_ms": 1e3 * statistics.median(a for a, _ in rounds),
-        "bare_ms": 1e3 * statistics.median(b for _, b in rounds),
-        "ratio": statistics.median(a / b for a, b in rounds),
+        "ours_ms": milliseconds(rounds, "ours"),
+        "bare_ms": milliseconds(rounds, "bare"),
+        "ratio": ratio(rounds, "ours", "bare"),
     }
 
 

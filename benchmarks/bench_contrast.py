@@ -9,7 +9,7 @@
 * Floating-point operations of a global pre-training step: the released one runs student and teacher as a whole and
   trains the encoder; ours runs the encoder alone (no floor).
 
-Parts are interleaved in one process; each ratio is the median over rounds. Exits with 1 where a floor is missed;
+Parts are interleaved in one process; each ratio is that of the fastest rounds. Exits with 1 where a floor is missed;
 ``--report`` prints the same and exits with 0.
 
     python benchmarks/bench_contrast.py [--report] [--repeats 7] [--json FILE]

@@ -14,15 +14,14 @@
 * Peak memory of fused features, of published widths: the full map with all experts at full size, as released; the full
   map in chunks; and at the points of one pass alone (no floor).
 
-Parts are interleaved in one process; each ratio is the median over rounds. Exits with 1 above the floor; ``--report``
-prints the same and exits with 0.
+Parts are interleaved in one process; each ratio is that of the fastest rounds. Exits with 1 above the floor;
+``--report`` prints the same and exits with 0.
 
     python benchmarks/bench_morse.py [--report] [--repeats 9] [--json FILE]
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import conclude, flags, seconds
+from timing import conclude, flags, interleaved, milliseconds, ratio
 from torch import Tensor
 
 from anatolab.methods import Morse
@@ -156,16 +155,16 @@ def main() -> int:
         method = Morse(NETWORKS[name](1, CLASSES, spatial_dims=dims), config).to(device).eval()
         image = torch.rand(images, 1, *size.image, device=device)
         torch.set_grad_enabled(False)  # building a method needs it
-        work = [partial(method.predict, image), partial(method.predict_coarse, image), needed(method, image)]
-        rounds = [[seconds(each, device) for each in work] for _ in range(args.repeats + 2)][2:]
+        work = {"refined": partial(method.predict, image), "coarse": partial(method.predict_coarse, image)}
+        rounds = interleaved({**work, "needed": needed(method, image)}, device, args.repeats)
         row = {
             "preset": label,
             "network": name,
-            "refined_ms": 1e3 * statistics.median(r for r, _, _ in rounds),
-            "coarse_ms": 1e3 * statistics.median(c for _, c, _ in rounds),
-            "ratio": statistics.median(r / c for r, c, _ in rounds),
+            "refined_ms": milliseconds(rounds, "refined"),
+            "coarse_ms": milliseconds(rounds, "coarse"),
+            "ratio": ratio(rounds, "refined", "coarse"),
             "floor": floor,
-            "needed": statistics.median(n / c for _, c, n in rounds),
+            "needed": ratio(rounds, "needed", "coarse"),
             "new": new_share(method, image),
         }
         rows.append(row)

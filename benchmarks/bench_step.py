@@ -11,7 +11,7 @@ At the ``demo`` preset, for every method, in 2-D and 3-D with 4 and with 14 clas
   times.
 
 Memory is kept between updates and networks have channels last, as in the training loop. Parts are interleaved in one
-process; each ratio is the median over rounds. Exits with 1 above a limit; ``--report`` prints the same and exits
+process; each ratio is that of the fastest rounds. Exits with 1 above a limit; ``--report`` prints the same and exits
 with 0.
 
     python benchmarks/bench_step.py [--report] [--repeats 15] [--only arco] [--case 3d-4] [--json FILE]

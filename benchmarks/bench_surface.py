@@ -5,8 +5,8 @@ the same masks, and ours must be ahead of both; they define HD95 in other ways, 
 
 Prints ours, peer, ratio and floor for a volume of 256 x 216 x 10 voxels, then the same, without a floor, for the cases
 that are hardest for us. Both sides get the same boolean masks; runs are interleaved in one process, and the ratio is
-the median of the ratios of each round. Exits with 1 below the floor or where values differ; ``--report`` prints the
-same and exits with 0.
+that of the fastest rounds. Exits with 1 below the floor or where values differ; ``--report`` prints the same and exits
+with 0.
 
     python benchmarks/bench_surface.py [--report] [--repeats 7] [--json FILE]
 """
@@ -95,7 +95,7 @@ def surface_distance(pairs: list[Pair]) -> list[float]:
 
 
 def measure(name: str, pairs: list[Pair], repeats: int) -> dict[str, Any]:
-    """Returns milliseconds, median ratios and the largest difference from medpy; the first round warms up."""
+    """Returns milliseconds, ratios and the largest difference from medpy; the first round warms up."""
     difference = max(abs(a - b) for a, b in zip(ours(pairs), peer(pairs), strict=True))
     work = {"ours": lambda: ours(pairs), "medpy": lambda: peer(pairs), "monai": lambda: monai(pairs)}
     if find_spec("surface_distance"):
