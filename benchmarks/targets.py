@@ -368,7 +368,7 @@ def main() -> int:
     if records.exists("time-to-dice-base"):
         reports[RECORDED] = {"runs": [r.values for r in records.load("time-to-dice-base")]}
     phases = HERE.parent / "_build" / "phases.json"
-    if phases.exists() and (last := json.loads(phases.read_text()))["phases"].endswith("site"):
+    if phases.exists() and (last := json.loads(phases.read_text(encoding="utf-8")))["phases"].endswith("site"):
         reports[TESTED] = last
     rows = list(judged(CONTRACTS, reports))
     print(f"\n{processor()}, CPU time of one thread")
