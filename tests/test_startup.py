@@ -99,8 +99,13 @@ STARTS: dict[str, tuple[Any, set[str], float]] = {  # code, what it must not loa
 @pytest.mark.parametrize("start", STARTS)
 def test_a_start_loads_nothing_that_it_does_not_use(start: str) -> None:
     code, unwanted, times = STARTS[start]
-    seconds, loaded = fresh(code(), ROOT / "notebooks" if "cells" in start else ROOT)
-    assert loaded & unwanted == set()
+    seconds = float("inf")
+    for _ in range(3):  # a neighbor in the caches only adds seconds, so the least of three counts
+        taken, loaded = fresh(code(), ROOT / "notebooks" if "cells" in start else ROOT)
+        assert loaded & unwanted == set()
+        seconds = min(seconds, taken)
+        if seconds <= times * torch_seconds():
+            break
     assert seconds <= times * torch_seconds(), f"{seconds:.1f} CPU s, and torch alone {torch_seconds():.1f} s"
 
 
