@@ -23,7 +23,7 @@ class Dashboard(RecordTable):
     """Lists every record of the checkout, one line per experiment; a script filters and sorts them."""
 
     COLUMNS = (
-        *("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95", "ASSD"),
+        *("record", "method", "data", "budget", "size", "seeds", "Dice", "HD95"),
         *("CPU (s)", "processor", "memory (MB)"),
     )
 
@@ -45,7 +45,7 @@ class Dashboard(RecordTable):
         timed = Counter(made_on(r) for r in made if "train_cpu_s" in r.values)
         kind = timed.most_common(1)[0][0] if timed else "–"
         some = [r for r in made if made_on(r) == kind]
-        for key, spec in (("dice.mean", ".3f"), ("hd95.mean", ".1f"), ("assd.mean", ".2f"), ("train_cpu_s", ",.0f")):
+        for key, spec in (("dice.mean", ".3f"), ("hd95.mean", ".1f"), ("train_cpu_s", ",.0f")):
             try:
                 values = [records.get(record, key) for record in (some if key == "train_cpu_s" else made)]
                 wholes.append(format(math.fsum(values) / len(values), spec))
