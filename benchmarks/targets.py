@@ -171,7 +171,7 @@ WIDE = "the products of the published widths alone stand beside it; at demo the 
 HASHED = "bound by memory; records hash this code, so it is not written anew for a tenth"
 ELSEWHERE = "on an idle core; the target was set on a machine where the update as it was took 2.6 s"
 GROWS = "memory still grew in the few rounds of this run"
-AGAIN = "the student of MONA reads unlabeled images a second time, warped"
+AGAIN = "the student of MONA reads unlabeled images a second time, warped; what ARCO exceeds by is not explained"
 BUSY = "torch's optimizers import its compiler, over a second; tests hold starts to multiples of torch's own"
 ABSENT = {  # why a report is not there
     RECORDED: "a training, by its own command: benchmarks/bench_time_to_dice.py --record",
